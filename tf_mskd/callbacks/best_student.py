@@ -1,0 +1,33 @@
+"""Keeps the student of the best epoch by the validation split."""
+
+import keras
+
+from tf_mskd.saving import save_model
+
+
+class BestStudent(keras.callbacks.Callback):
+    """Saves the student whenever the monitored validation accuracy rises.
+
+    Epochs in which an exit of the student is not yet trained do not count.
+
+    Args:
+        path: path of the `.keras` file.
+        monitor: str, a name in the epoch's logs.
+    """
+
+    def __init__(self, path, monitor):
+        super().__init__()
+        self.path, self.monitor, self.best = path, monitor, float("-inf")
+
+    def on_train_begin(self, logs=None):
+        """Takes over what an earlier start of the same run has reached."""
+        for epoch in (logs or {}).get("history", ()):
+            if epoch["phase"] == len(self.model.exits):
+                self.best = max(self.best, epoch[self.monitor])
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Saves if this epoch is the best so far."""
+        complete = self.model.trained_exits == self.model.exits
+        if complete and logs[self.monitor] > self.best:
+            self.best = logs[self.monitor]
+            save_model(self.model.student, self.path)

@@ -1,0 +1,52 @@
+"""One progress bar for the whole run, and one printed line per epoch."""
+
+import sys
+
+import keras
+import tqdm
+
+
+class Progress(keras.callbacks.Callback):
+    """Shows how far the run is, when it will end, and what each epoch measured.
+
+    The bar is drawn on a terminal only; a log file gets the lines alone.
+    """
+
+    def on_train_begin(self, logs=None):
+        """Draws the bar, with the steps that an earlier start has done filled in."""
+        self._epochs, self._steps = self.params["epochs"], self.params["steps"]
+        self._bar = tqdm.tqdm(
+            total=self._epochs * self._steps,
+            initial=(logs or {}).get("first_step", 0),
+            unit="step",
+            smoothing=0.1,
+            dynamic_ncols=True,
+            disable=not sys.stderr.isatty(),
+        )
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Remembers the epoch."""
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Moves the bar."""
+        done = self._epoch * self._steps + batch + 1
+        self._bar.update(done - self._bar.n)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Prints the epoch's line."""
+        width = len(str(self._epochs))
+        parts = [f"epoch {epoch + 1:{width}}/{self._epochs}"]
+        parts.append(f"loss {logs['loss']:.3f}")
+        val = any(name.startswith("val_") for name in logs)
+        for name, value in logs.items():
+            if name.endswith("_accuracy") and name.startswith("val_") == val:
+                parts.append(f"{name.removesuffix('_accuracy')} {100 * value:.1f}")
+        parts.append(f"{logs['seconds']:.1f} s")
+        self._bar.write("  ".join(parts), file=sys.stdout)
+        sys.stdout.flush()
+
+    def on_train_end(self, logs=None):
+        """Closes the bar."""
+        self._bar.close()

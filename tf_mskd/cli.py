@@ -1,0 +1,46 @@
+"""What every command of the package does alike: flags in, one-line errors out."""
+
+import os
+import sys
+
+from absl import app, flags
+
+from tf_mskd.config import GROUPS
+from tf_mskd.errors import UserError
+
+
+def run(main, doc):
+    """Parses the flags, calls `main()` and exits; a user's mistake gets one line.
+
+    Exit codes: 0 done, 1 unknown flag or bad flag value, 2 any other mistake of the
+    user, 130 interrupted.
+
+    Args:
+        main: function without arguments.
+        doc: str, what `--help` shows above the flags.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if {"--help", "-help", "-h"} & set(sys.argv[1:]):
+        print(doc.strip(), *_help(), sep="\n\n")
+        return
+
+    def guarded(argv):
+        try:
+            if argv[1:]:
+                raise UserError(f"Expected flags only, got {argv[1]!r}: write --name=value.")
+            main()
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            print("interrupted; the same command goes on from the last state.")
+            sys.exit(130)
+
+    app.run(guarded)
+
+
+def _help():
+    values = flags.FLAGS
+    known = [f"{name} flags" for name in GROUPS] + [sys.argv[0]]
+    modules = [m for m in values.flags_by_module_dict() if m in known]
+    return [values.module_help(module).strip() for module in modules]

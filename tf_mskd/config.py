@@ -1,0 +1,256 @@
+"""Every setting of a run, once: name, type, default, bounds and help.
+
+`flags.py` makes the absl flags from these fields; `Config` checks what one flag alone
+cannot show. Settings marked `free` may change between two starts of the same run.
+"""
+
+import dataclasses
+
+from tf_mskd.ensemble import KINDS
+from tf_mskd.errors import UserError
+from tf_mskd.schedules import LEARNING_RATES
+
+HEADS = ("dense", "separable", "bottleneck", "stage", "linear")
+POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+def _setting(group, default, text, *, low=None, high=None, choices=None, free=False):
+    metadata = {
+        "group": group,
+        "help": text,
+        "low": low,
+        "high": high,
+        "choices": choices,
+        "free": free,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def _group(name):
+    return lambda *args, **kwargs: _setting(name, *args, **kwargs)
+
+
+GROUPS = ("run", "data", "model", "method", "teacher", "training")
+_run, _data, _model, _method, _teacher, _training = map(_group, GROUPS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The settings of one run; see `--help` of `tf_mskd.train` for each of them."""
+
+    run_dir: str = _run("", "Folder of the run; required.", free=True)
+    seed: int = _run(0, "Seed of weights, order and augmentation.", low=0)
+    strategy: str = _run(
+        "auto",
+        "Devices: all GPUs or else the CPU (auto), the first one, or all (mirrored).",
+        choices=("auto", "one_device", "mirrored"),
+        free=True,
+    )
+    num_devices: int = _run(0, "Devices to use; 0 takes all.", low=0, free=True)
+    dtype_policy: str = _run("float32", "Keras dtype policy.", choices=POLICIES)
+    deterministic: bool = _run(True, "Use TensorFlow's deterministic operations.")
+    steps_per_call: int = _run(
+        20, "Training steps per compiled call, at most.", low=1, free=True
+    )
+    checkpoint_minutes: float = _run(
+        10.0, "Write the state this often within an epoch; 0: never.", low=0, free=True
+    )
+    tensorboard: bool = _run(True, "Write TensorBoard logs to the run folder.", free=True)
+
+    dataset: str = _data(
+        "digits", "digits, tiny_imagenet, folder, or a TFDS name such as cifar100."
+    )
+    data_dir: str = _data(
+        "", "Folder of the prepared data; empty: TFDS' own default.", free=True
+    )
+    image_size: int = _data(0, "Side to resize to, in pixels; 0 keeps it.", low=0)
+    augment: str = _data(
+        "crop,flip", "In this order: crop, flip, rotate, autoaugment, cutout; or none."
+    )
+    crop_padding: int = _data(4, "Zero padding before the crop, in pixels.", low=0)
+    rotation_degrees: float = _data(
+        20.0, "Largest rotation either way, in degrees.", low=0, high=180
+    )
+    cutout_size: int = _data(16, "Side of the cut-out square, in pixels.", low=1)
+    train_fraction: float = _data(
+        1.0, "Share of the training images in use, by class.", low=0, high=1
+    )
+    validation_fraction: float = _data(
+        0.0, "Share of the training images held out, by class.", low=0, high=1
+    )
+    batch_size: int = _data(64, "Images per step, over all devices.", low=1)
+    eval_batch_size: int = _data(
+        256, "Images per step of an evaluation.", low=1, free=True
+    )
+
+    model: str = _model("resnet10", "Network, such as resnet18, vgg8 or wrn_16_2.")
+    exits: str = _model("all", "Exits to build: all, last, or numbers such as 1,2,4.")
+    exit_head: str = _model("dense", "Kind of the exits' heads.", choices=HEADS)
+    attention: bool = _model(False, "Attention mask before the heads of early exits.")
+    width: float = _model(1.0, "Multiplier of all channel counts.", low=0)
+    dropout: float = _model(0.0, "Dropout rate.", low=0, high=1)
+    vgg_taps: str = _model("1,2,3,5", "Blocks of a VGG after which its exits sit.")
+
+    method: str = _method("ce", "Method: ce, kd, mskd or oto.")
+    method_args: str = _method(
+        "", "Arguments of the method, such as preset=hsakd,temperature=3."
+    )
+    term_weights: str = _method("", "Weights of loss terms, such as ce:0.1,kd:0.9.")
+    exit_weights: str = _method("", "Weights of exits, such as exit_1:0.5,exit_4:1.")
+    exit_map: str = _method("", "OtO pairs student:teacher, such as 1:2,2:3.")
+    phases: str = _method(
+        "joint",
+        "Exits at once, one more each phase, or each stage on its own.",
+        choices=("joint", "progressive", "detached"),
+    )
+    phase_epochs: str = _method("", "Epochs of each phase, such as 10,10,10,30.")
+    ensemble: str = _method("logits", "What the exits average to vote.", choices=KINDS)
+
+    teacher: str = _teacher("", "Trained teacher: a .keras file or a run folder.")
+    teacher_flagfile: str = _teacher("", "Flagfile of the teacher's own run, done first.")
+    teacher_run_dir: str = _teacher(
+        "", "Its run folder; empty: beside run_dir, named as the file.", free=True
+    )
+    init_flagfile: str = _teacher(
+        "", "Flagfile of a run, done first, whose weights this network starts from."
+    )
+    init_run_dir: str = _teacher(
+        "", "Its run folder; empty: beside run_dir, named as the file.", free=True
+    )
+    freeze: str = _teacher(
+        "none",
+        "What stays fixed: nothing, or all layers that init_flagfile gave (backbone).",
+        choices=("none", "backbone"),
+    )
+
+    epochs: int = _training(240, "Length of the run.", low=1)
+    lr: float = _training(0.05, "Learning rate at the start.", low=0)
+    lr_schedule: str = _training("step", "Course of the rate.", choices=LEARNING_RATES)
+    lr_drops: str = _training("", "Epochs after which it falls, such as 150,180,210.")
+    lr_decay: float = _training(0.1, "Factor of each fall.", low=0, high=1)
+    warmup_epochs: float = _training(0.0, "Linear rise before a cosine.", low=0)
+    momentum: float = _training(0.9, "Momentum of SGD.", low=0, high=1)
+    nesterov: bool = _training(False, "Nesterov's form of the momentum.")
+    l2: float = _training(5e-4, "L2 inside the gradient, for every variable.", low=0)
+
+    def __post_init__(self):
+        """Checks what one flag alone cannot show."""
+        for field in dataclasses.fields(self):
+            _check_bounds(field, getattr(self, field.name))
+        numbers("lr_drops", self.lr_drops)
+        numbers("phase_epochs", self.phase_epochs)
+        numbers("vgg_taps", self.vgg_taps)
+        if self.exits not in ("all", "last"):
+            numbers("exits", self.exits)
+        pairs("term_weights", self.term_weights)
+        pairs("exit_weights", self.exit_weights)
+        if self.teacher and self.teacher_flagfile:
+            raise UserError("Give --teacher or --teacher_flagfile, not both.")
+        if self.phase_epochs and self.phases != "progressive":
+            raise UserError(
+                f"--phase_epochs={self.phase_epochs} needs --phases=progressive, got "
+                f"--phases={self.phases}."
+            )
+        if self.freeze == "backbone" and not self.init_flagfile:
+            raise UserError("--freeze=backbone needs --init_flagfile, which is empty.")
+        if self.exit_map and self.method != "oto":
+            raise UserError(
+                f"--exit_map={self.exit_map} needs --method=oto, got "
+                f"--method={self.method}."
+            )
+
+
+def _check_bounds(field, value):
+    low, high = field.metadata["low"], field.metadata["high"]
+    choices = field.metadata["choices"]
+    if choices and value not in choices:
+        raise UserError(
+            f"--{field.name} must be one of {', '.join(choices)}, got {value!r}."
+        )
+    if (low is not None and value < low) or (high is not None and value > high):
+        raise UserError(
+            f"--{field.name} must be in [{low}, {'inf' if high is None else high}], "
+            f"got {value}."
+        )
+
+
+def numbers(name, text):
+    """Reads "1,2,3" into a tuple of int; empty text gives ().
+
+    Example:
+        >>> numbers("exits", "1,2,4")
+        (1, 2, 4)
+    """
+    try:
+        return tuple(int(part) for part in text.split(",") if text)
+    except ValueError:
+        raise UserError(
+            f"--{name} must be numbers such as 1,2,3, got {text!r}."
+        ) from None
+
+
+def pairs(name, text):
+    """Reads "ce:0.1,kd:0.9" into a dict, str -> float; empty text gives {}.
+
+    Example:
+        >>> pairs("term_weights", "ce:0.1,kd:0.9")
+        {'ce': 0.1, 'kd': 0.9}
+    """
+    try:
+        split = (part.split(":") for part in text.split(",") if text)
+        return {key.strip(): float(value) for key, value in split}
+    except ValueError:
+        raise UserError(
+            f"--{name} must be pairs such as ce:0.1,kd:0.9, got {text!r}."
+        ) from None
+
+
+def arguments(text, defaults, what):
+    """Reads "preset=hsakd,temperature=3" into a dict typed by the defaults.
+
+    Args:
+        text: str, name=value pairs separated by commas; a value may hold a comma if
+            no "name=" follows it ("exit_map=1:2,2:3").
+        defaults: dict, known name -> default value; None takes a float.
+        what: str, for the error.
+
+    Example:
+        >>> arguments("temperature=3", {"temperature": 4.0}, "kd")
+        {'temperature': 3.0}
+    """
+    parts = []
+    for part in text.split(",") if text else ():
+        if "=" in part or not parts:
+            parts.append(part)
+        else:
+            parts[-1] += "," + part
+    values = {}
+    for part in parts:
+        name, found, value = part.partition("=")
+        if not found:
+            raise UserError(f"--{what} must be name=value pairs, got {text!r}.")
+        default = defaults.get(name.strip(), "")
+        values[name.strip()] = _typed(name, value, default, what)
+    return values
+
+
+def _typed(name, value, default, what):
+    kind = float if default is None else type(default)
+    if kind is bool:
+        kind = {"true": True, "false": False}.__getitem__
+        value = value.lower()
+    try:
+        return kind(value)
+    except (ValueError, KeyError):
+        raise UserError(
+            f"--{what}: {name} takes a value like {default!r}, got {value!r}."
+        ) from None
+
+
+def differing(old, new):
+    """Lists the fixed settings in which two configurations differ, as readable text."""
+    return [
+        f"--{f.name} (was {getattr(old, f.name)!r}, now {getattr(new, f.name)!r})"
+        for f in dataclasses.fields(Config)
+        if not f.metadata["free"] and getattr(old, f.name) != getattr(new, f.name)
+    ]

@@ -1,0 +1,108 @@
+"""A data set in memory: images and labels per split, and the checks on both."""
+
+import dataclasses
+import math
+
+import numpy as np
+import psutil
+
+from tf_mskd.errors import UserError
+
+MEMORY_SHARE = 0.6  # of the free memory; the rest is for networks and batches
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """One split of a data set, in a fixed order.
+
+    Args:
+        images: uint8 [N, H, W, C], a NumPy array or `np.memmap`.
+        labels: int32 [N], in [0, number of classes).
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+    """A data set: its two splits and the names of its classes.
+
+    Args:
+        name: str, the name it was asked for by.
+        train: `Split` to learn from; a validation part is drawn from it by `split_ids`.
+        test: `Split` that is read once, at the end.
+        class_names: tuple of str; entry k names label k.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    class_names: tuple[str, ...]
+
+    @property
+    def num_classes(self):
+        return len(self.class_names)
+
+    @property
+    def image_shape(self):
+        """(H, W, C) of every image in both splits."""
+        return tuple(int(size) for size in self.train.images.shape[1:])
+
+
+def check_image_size(image_size):
+    """Raises `UserError` unless `image_size` is None or a whole number of pixels >= 1.
+
+    One number is the height and the width: resized images are square.
+    """
+    whole = isinstance(image_size, int | np.integer) and not isinstance(
+        image_size, bool
+    )
+    if image_size is not None and not (whole and image_size >= 1):
+        raise UserError(
+            f"image_size must be a whole number of pixels >= 1, got {image_size!r}."
+        )
+
+
+def check_memory(name, num_images, image_shape, available=None):
+    """Refuses a data set that would not fit, before anything is decoded.
+
+    Args:
+        name: str, for the message.
+        num_images: int, images of all splits together.
+        image_shape: (H, W, C) after resizing.
+        available: free memory in bytes; None asks the operating system.
+
+    Raises:
+        UserError: if the pixels need more than 60 % of the free memory.
+    """
+    if available is None:
+        available = psutil.virtual_memory().available
+    needed = num_images * math.prod(image_shape)
+    if needed > MEMORY_SHARE * available:
+        height, width, channels = image_shape
+        raise UserError(
+            f"Data set {name!r} needs {needed / 1e9:.1f} GB of memory ({num_images} "
+            f"images of {height}x{width}x{channels}), but only {MEMORY_SHARE:.0%} of "
+            f"the {available / 1e9:.1f} GB that are free may be used; "
+            "set a smaller --image_size."
+        )
+
+
+def check_labels(name, split_name, labels, num_classes):
+    """Raises `UserError` at the first label outside [0, num_classes).
+
+    Args:
+        name: str, the data set.
+        split_name: str, "train" or "test".
+        labels: int [N].
+        num_classes: int.
+    """
+    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if wrong.size:
+        position = int(wrong[0])
+        raise UserError(
+            f"Labels of {name!r} must be in [0, {num_classes}), got "
+            f"{int(labels[position])} at position {position} of split "
+            f"{split_name!r}; mend the data set."
+        )

@@ -1,0 +1,188 @@
+"""Stateless, batched image augmentation: seed and example ids in, images out."""
+
+import math
+
+import tensorflow as tf
+
+from tf_mskd.data import counter_random as random
+from tf_mskd.data.autoaugment import autoaugment
+from tf_mskd.errors import UserError, unknown_name
+
+NAMES = ("autoaugment", "crop", "cutout", "flip", "none", "rotate")
+DRAWS_PER_STEP = 16  # draw numbers reserved for one entry of the list of names
+
+
+def make_augment(
+    names="crop,flip", *, crop_padding=4, rotation_degrees=20.0, cutout_size=16
+):
+    """Makes one function that applies the named transforms in the listed order.
+
+    Args:
+        names: str, comma list of
+            "crop": pad with zeros (raw pixels, before any normalisation, so black; some
+                published code does the same, some pads after normalising and so with
+                the mean colour), then cut a random window of the original size;
+            "flip": mirror left and right, probability 1/2;
+            "rotate": uniform angle, bilinear, zeros outside;
+            "autoaugment": the CIFAR-10 policy, see `autoaugment.py`;
+            "cutout": one square of zeros, centre uniform, clipped at the borders;
+            "none" or "": images pass unchanged.
+        crop_padding: int >= 0, pixels on each side.
+        rotation_degrees: float >= 0, largest angle in degrees, either way.
+        cutout_size: int >= 1, side of the square in pixels.
+
+    Returns:
+        augment(images, ids, seed, view) -> uint8 [B, H, W, C], a pure function:
+            images: uint8 [B, H, W, C], static H, W and C.
+            ids: int64 [B], positions in the train split.
+            seed: int, the seed of the run.
+            view: int64 scalar, the epoch.
+
+    Raises:
+        UserError: unknown name or option out of range.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> flip = make_augment("flip")
+        >>> images = tf.reshape(tf.range(4, dtype=tf.uint8), [2, 1, 2, 1])
+        >>> flip(images, tf.range(2, dtype=tf.int64), seed=0, view=0).shape
+        TensorShape([2, 1, 2, 1])
+    """
+    steps = [name.strip() for name in (names or "").split(",")]
+    steps = [name for name in steps if name and name != "none"]
+    for name in steps:
+        if name not in NAMES:
+            raise unknown_name("augmentation", name, NAMES)
+    _check_at_least("crop_padding", crop_padding, 0)
+    _check_at_least("rotation_degrees", rotation_degrees, 0)
+    _check_at_least("cutout_size", cutout_size, 1)
+
+    def augment(images, ids, seed, view):
+        keys = random.example_keys(seed, view, ids)
+        position = 0
+        while position < len(steps):
+            name, draw = steps[position], position * DRAWS_PER_STEP
+            if steps[position : position + 2] == ["crop", "flip"]:
+                # One gather for both: the result is that of the two steps in turn.
+                flipped = random.uniform(keys, draw + DRAWS_PER_STEP) < 0.5
+                images = random_crop(images, keys, draw, crop_padding, flipped)
+                position += 1
+            elif name == "crop":
+                images = random_crop(images, keys, draw, crop_padding)
+            elif name == "flip":
+                images = flip_horizontally(images, random.uniform(keys, draw) < 0.5)
+            elif name == "rotate":
+                turn = 2.0 * random.uniform(keys, draw) - 1.0
+                images = rotate(images, turn * rotation_degrees)
+            elif name == "autoaugment":
+                images = autoaugment(images, keys, draw)
+            else:
+                images = random_cutout(images, keys, draw, cutout_size)
+            position += 1
+        return images
+
+    return augment
+
+
+def random_crop(images, keys, draw, padding, flipped=None):
+    """Zero-pads by `padding` pixels and cuts a uniform window of the old size."""
+    top = random.integers(keys, draw, 2 * padding + 1)
+    left = random.integers(keys, draw + 1, 2 * padding + 1)
+    return crop(images, top, left, padding, flipped)
+
+
+def crop(images, top, left, padding, flipped=None):
+    """Windows of zero-padded images, optionally mirrored.
+
+    Args:
+        images: uint8 [B, H, W, C].
+        top, left: int32 [B] in [0, 2 * padding], corner in the padded image; `padding`
+            in both gives the image itself.
+        padding: int, pixels of zeros on each side.
+        flipped: bool [B] or None, windows to mirror left and right.
+
+    Returns:
+        uint8 [B, H, W, C].
+    """
+    height, width, channels = images.shape[1:]
+    if padding:
+        border = [padding, padding]
+        images = tf.pad(images, [[0, 0], border, border, [0, 0]])
+    rows = top[:, None] + tf.range(height)  # [B, H]
+    columns = tf.range(width)
+    if flipped is not None:
+        columns = tf.where(flipped[:, None], width - 1 - columns, columns)
+    columns = left[:, None] + columns  # [B, W]
+    padded_height, padded_width = height + 2 * padding, width + 2 * padding
+    first_row = tf.range(tf.shape(images)[0])[:, None] * padded_height
+    pixels = ((first_row + rows) * padded_width)[:, :, None] + columns[:, None, :]
+    return tf.gather(tf.reshape(images, [-1, channels]), pixels)
+
+
+def flip_horizontally(images, flipped):
+    """Mirrors the rows of uint8 [B, H, W, C] where `flipped` (bool [B]) is true."""
+    zeros = tf.zeros_like(flipped, tf.int32)
+    return crop(images, zeros, zeros, 0, flipped)
+
+
+def rotate(images, degrees):
+    """Rotates about the centre, bilinear, zeros outside.
+
+    Args:
+        images: uint8 [B, H, W, C].
+        degrees: float32 [B], positive turns counter-clockwise.
+
+    Returns:
+        uint8 [B, H, W, C], rounded to nearest.
+    """
+    height, width = images.shape[1:3]
+    centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
+    radians = degrees * (math.pi / 180)
+    cos, sin, zero = tf.cos(radians), tf.sin(radians), tf.zeros_like(radians)
+    # Source pixel of output (x, y): (cos dx - sin dy, sin dx + cos dy) + centre.
+    offset_x = centre_x - cos * centre_x + sin * centre_y
+    offset_y = centre_y - sin * centre_x - cos * centre_y
+    transforms = tf.stack([cos, -sin, offset_x, sin, cos, offset_y, zero, zero], axis=1)
+    turned = tf.raw_ops.ImageProjectiveTransformV3(
+        images=tf.cast(images, tf.float32),
+        transforms=transforms,
+        output_shape=[height, width],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+    )
+    return tf.ensure_shape(tf.cast(tf.round(turned), tf.uint8), images.shape)
+
+
+def random_cutout(images, keys, draw, size):
+    """Zeroes one square per image, its centre uniform over the pixels."""
+    centre_y = random.integers(keys, draw, images.shape[1])
+    centre_x = random.integers(keys, draw + 1, images.shape[2])
+    return cutout(images, centre_y, centre_x, size)
+
+
+def cutout(images, centre_y, centre_x, size):
+    """Zeroes rows [y - size // 2, y - size // 2 + size) and columns alike.
+
+    Source: DeVries, Taylor, Improved regularization of convolutional neural networks
+    with cutout, arXiv 1708.04552. Departs from the source: in raw pixels, so black.
+
+    Args:
+        images: uint8 [B, H, W, C].
+        centre_y, centre_x: int32 [B], pixels; the square is clipped at the borders.
+        size: int, side in pixels.
+    """
+
+    def covered(centre, length):  # [B, length]
+        first = (centre - size // 2)[:, None]
+        place = tf.range(length)
+        return (place >= first) & (place < first + size)
+
+    rows = covered(centre_y, images.shape[1])[:, :, None, None]
+    columns = covered(centre_x, images.shape[2])[:, None, :, None]
+    return tf.where(rows & columns, tf.zeros([], images.dtype), images)
+
+
+def _check_at_least(name, value, least):
+    if not value >= least:
+        raise UserError(f"{name} must be at least {least}, got {value!r}.")

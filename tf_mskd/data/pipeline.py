@@ -1,0 +1,168 @@
+"""Index-driven streams: which examples a step sees is a function of seed and step.
+
+Batches of positions come first, then whole batches are fetched from memory and
+augmented. There is no iterator state to save: a run resumes by naming the next step.
+"""
+
+import functools
+
+import numpy as np
+import tensorflow as tf
+
+from tf_mskd.errors import UserError
+
+
+def steps_per_epoch(ids, batch_size):
+    """Full batches in one pass over `ids` (int64 [n]); the last part-batch is dropped.
+
+    Raises:
+        UserError: if there are fewer examples than one batch holds.
+    """
+    _check_batch_size(batch_size)
+    if len(ids) < batch_size:
+        raise UserError(
+            f"batch_size {batch_size} is more than the {len(ids)} training examples; "
+            "set a smaller one."
+        )
+    return len(ids) // batch_size
+
+
+def epoch_order(ids, seed, epoch):
+    """The order of `ids` (int64 [n]) in one epoch, a permutation fixed by the seed."""
+    return np.random.default_rng([seed, epoch]).permutation(ids)
+
+
+def train_stream(split, ids, *, batch_size, seed, augment, start_step, num_steps):
+    """Shuffled, augmented batches of the global steps start_step .. num_steps - 1.
+
+    Step s belongs to epoch s // steps_per_epoch; the epoch is also the view that
+    `augment` draws. A stream that starts at step s equals the rest of one from 0.
+
+    Args:
+        split: `Split`, kept where it is: nothing is copied but the batches.
+        ids: int64 [n], positions in `split` to train on.
+        batch_size: int, examples of one global step over all replicas.
+        seed: int >= 0, of the order and of the augmentation.
+        augment: function of `make_augment`, or None.
+        start_step: int >= 0, first step to deliver.
+        num_steps: int, one past the last step.
+
+    Returns:
+        `tf.data.Dataset` of (images, targets), sharded by data under a strategy:
+            images: uint8 [batch_size, H, W, C].
+            targets: {"label": int32 [batch_size], "index": int64 [batch_size]};
+                `index` is the position in `split`.
+
+    Raises:
+        UserError: batch larger than the data, or a number out of range.
+    """
+    ids = _check_ids(split, ids)
+    per_epoch = steps_per_epoch(ids, batch_size)
+    if seed < 0:
+        raise UserError(f"seed must be >= 0, got {seed!r}.")
+    if not 0 <= start_step <= num_steps:
+        raise UserError(
+            f"start_step must be in [0, num_steps = {num_steps}], got {start_step!r}."
+        )
+
+    @functools.lru_cache(maxsize=2)  # two: steps of adjacent epochs run in parallel
+    def order(epoch):
+        return epoch_order(ids, seed, epoch)
+
+    def fetch(step):
+        epoch, position = divmod(int(step), per_epoch)
+        index = order(epoch)[position * batch_size : (position + 1) * batch_size]
+        return split.images[index], _int32(split.labels[index]), index, np.int64(epoch)
+
+    def load(step):
+        types = (tf.uint8, tf.int32, tf.int64, tf.int64)
+        images, label, index, view = tf.numpy_function(fetch, [step], types)
+        images = tf.ensure_shape(images, (batch_size, *split.images.shape[1:]))
+        label = tf.ensure_shape(label, (batch_size,))
+        index = tf.ensure_shape(index, (batch_size,))
+        if augment is not None:
+            images = augment(images, index, seed, tf.ensure_shape(view, ()))
+            images = tf.ensure_shape(images, (batch_size, *split.images.shape[1:]))
+        return images, {"label": label, "index": index}
+
+    return _stream(tf.data.Dataset.range(start_step, num_steps), load)
+
+
+def eval_stream(split, ids=None, *, batch_size):
+    """Every example exactly once, in the order of `ids`, never augmented.
+
+    The last batch is padded to full size with weight 0, so that each replica of a
+    strategy always has rows and one program serves all batches.
+
+    Args:
+        split: `Split`.
+        ids: int64 [n], positions in `split`; None takes all.
+        batch_size: int, rows of each global batch.
+
+    Returns:
+        `tf.data.Dataset` of (images, targets, weight):
+            images: uint8 [batch_size, H, W, C]; padding repeats the first example.
+            targets: {"label": int32 [batch_size], "index": int64 [batch_size]}; the
+                index of padding is -1.
+            weight: float32 [batch_size], 1, or 0 for padding.
+
+    Raises:
+        UserError: no examples, or a number out of range.
+    """
+    ids = np.arange(len(split.labels)) if ids is None else ids
+    ids = _check_ids(split, ids)
+    _check_batch_size(batch_size)
+    if not len(ids):
+        raise UserError("There are no examples to evaluate; choose another split.")
+
+    def fetch(step):
+        index = ids[int(step) * batch_size : (int(step) + 1) * batch_size]
+        padding = batch_size - len(index)
+        rows = np.concatenate([index, np.full(padding, ids[0])])
+        index = np.concatenate([index, np.full(padding, -1)])
+        weight = (index >= 0).astype(np.float32)
+        return split.images[rows], _int32(split.labels[rows]), index, weight
+
+    def load(step):
+        types = (tf.uint8, tf.int32, tf.int64, tf.float32)
+        images, label, index, weight = tf.numpy_function(fetch, [step], types)
+        images = tf.ensure_shape(images, (batch_size, *split.images.shape[1:]))
+        label, index, weight = (
+            tf.ensure_shape(rows, (batch_size,)) for rows in (label, index, weight)
+        )
+        return images, {"label": label, "index": index}, weight
+
+    num_batches = -(-len(ids) // batch_size)
+    return _stream(tf.data.Dataset.range(num_batches), load)
+
+
+def _stream(steps, load):
+    options = tf.data.Options()
+    # Every replica set reads the whole stream and keeps its share of each batch: the
+    # global batches hold the same examples as on one device.
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.DATA
+    )
+    options.deterministic = True
+    stream = steps.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    return stream.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def _int32(labels):
+    return np.asarray(labels, np.int32)
+
+
+def _check_batch_size(batch_size):
+    if not (isinstance(batch_size, int | np.integer) and batch_size >= 1):
+        raise UserError(f"batch_size must be a whole number >= 1, got {batch_size!r}.")
+
+
+def _check_ids(split, ids):
+    ids = np.asarray(ids, np.int64)
+    size = len(split.labels)
+    wrong = ids[(ids < 0) | (ids >= size)]
+    if wrong.size:
+        raise UserError(
+            f"ids must be positions in a split of {size} examples, got {int(wrong[0])}."
+        )
+    return ids

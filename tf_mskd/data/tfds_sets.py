@@ -1,0 +1,168 @@
+"""Prepared TensorFlow Datasets image-classification sets, read into arrays."""
+
+import difflib
+import importlib
+import os
+import re
+
+import numpy as np
+import tensorflow as tf
+
+from tf_mskd.data.arrays import Source, Split, check_labels, check_memory
+from tf_mskd.errors import UserError, unknown_name
+
+OWN_BUILDERS = {"tiny_imagenet": "tf_mskd.data.tiny_imagenet"}
+DEFAULT_DIR = os.path.join("~", "tensorflow_datasets")
+READ_BATCH = 512  # images decoded at a time
+
+
+def find_builder(name, data_dir=None):
+    """Returns the TFDS builder of `name` without touching the network.
+
+    Args:
+        name: str, a registered TFDS name (a config may follow: "name/config"), one of
+            ours, or any set that lies prepared in `data_dir`.
+        data_dir: directory of prepared sets; None is the TFDS default.
+
+    Raises:
+        UserError: if no such set is known, or its builder cannot be made.
+    """
+    import tensorflow_datasets as tfds
+
+    if name in OWN_BUILDERS:
+        importlib.import_module(OWN_BUILDERS[name])  # registers the builder with TFDS
+    base = re.split("[/:]", name)[0]
+    registered = tfds.list_builders(with_community_datasets=False)
+    directory = os.path.expanduser(data_dir or DEFAULT_DIR)
+    if base not in registered and not os.path.isdir(os.path.join(directory, base)):
+        near = difflib.get_close_matches(name.lower(), registered, n=3)
+        known = {"digits", "folder", "cifar10", "cifar100", *OWN_BUILDERS, *near}
+        raise UserError(
+            f"{unknown_name('data set', name, known)} "
+            "Other TensorFlow Datasets names work too."
+        )
+    try:
+        return tfds.builder(name, data_dir=data_dir, try_gcs=False)
+    except (AssertionError, ImportError, RuntimeError, ValueError) as error:
+        # DatasetNotFoundError is a ValueError: a folder of that name without a set.
+        raise not_prepared(name, data_dir) from error
+
+
+def not_prepared(name, data_dir):
+    """`UserError` that says how to prepare a TFDS set."""
+    archive = "--archive=ZIP " if name in OWN_BUILDERS else ""
+    return UserError(
+        f"Data set {name!r} is not prepared in {data_dir or DEFAULT_DIR}; run python "
+        f"-m tf_mskd.data.prepare --dataset={name} {archive}"
+        f"--data_dir={data_dir or 'DIR'}"
+    )
+
+
+def load_tfds(name, data_dir=None, image_size=None):
+    """Decodes the train and test (else validation) splits of a prepared TFDS set.
+
+    Args:
+        name: str, TFDS name of a set with keys `image` and `label`.
+        data_dir: directory it was prepared in; None is the TFDS default.
+        image_size: int or None; resize (bilinear, antialiased) to a square.
+
+    Returns:
+        `Source`; within a split the order is that of the prepared files.
+
+    Raises:
+        UserError: see `load_source`.
+    """
+    builder = find_builder(name, data_dir)
+    if not builder.is_prepared():
+        raise not_prepared(name, data_dir)
+    image, label = _features(name, builder.info.features)
+    splits = {"train": "train", "test": _test_split(name, builder.info.splits)}
+    shape = _image_shape(name, image.shape, image_size)
+    sizes = [builder.info.splits[key].num_examples for key in splits.values()]
+    check_memory(name, sum(sizes), shape)
+    parts = {}
+    for size, (part, key) in zip(sizes, splits.items(), strict=True):
+        try:
+            parts[part] = _read_split(builder, key, size, shape, image_size)
+        except (tf.errors.OpError, OSError) as error:
+            reason = str(error).splitlines()[0][:200]
+            raise UserError(
+                f"Split {key!r} of {name!r} in {builder.data_path} cannot be read "
+                f"({reason}); delete that directory and prepare the set again."
+            ) from error
+        check_labels(name, key, parts[part].labels, label.num_classes)
+    return Source(name, parts["train"], parts["test"], tuple(label.names))
+
+
+def _features(name, features):
+    """The image and label features, checked."""
+    import tensorflow_datasets as tfds
+
+    image, label = (
+        features[key] if hasattr(features, "keys") and key in features else None
+        for key in ("image", "label")
+    )
+    if not isinstance(image, tfds.features.Image) or not isinstance(
+        label, tfds.features.ClassLabel
+    ):
+        keys = ", ".join(features) if hasattr(features, "keys") else str(features)
+        raise UserError(
+            f"Data set {name!r} is no image-classification set: expected the features "
+            f"'image' and 'label', it has {keys}."
+        )
+    if image.np_dtype != np.uint8:
+        raise UserError(f"Images of {name!r} must be uint8, got {image.np_dtype}.")
+    return image, label
+
+
+def _test_split(name, splits):
+    if "train" in splits:
+        for key in ("test", "validation"):
+            if key in splits:
+                return key
+    raise UserError(
+        f"Data set {name!r} needs the splits train and test (or validation), it has "
+        f"{', '.join(splits) or 'none'}; choose another data set."
+    )
+
+
+def _image_shape(name, shape, image_size):
+    height, width, channels = shape
+    if image_size is not None:
+        height = width = image_size
+    if None in (height, width, channels):
+        raise UserError(
+            f"Images of {name!r} vary in size ({shape}); set --image_size to resize."
+        )
+    return height, width, channels
+
+
+def _read_split(builder, key, size, shape, image_size):
+    """Decodes one split into a preallocated array, a few hundred images at a time."""
+    import tensorflow_datasets as tfds
+
+    def select(row):  # batching would fail on other features of varying length
+        image = row["image"]
+        return image if image_size is None else _resize(image, image_size), row["label"]
+
+    dataset = builder.as_dataset(
+        split=key,
+        shuffle_files=False,
+        read_config=tfds.ReadConfig(try_autocache=False),
+    )
+    dataset = dataset.map(select, num_parallel_calls=tf.data.AUTOTUNE)
+    images = np.empty((size, *shape), np.uint8)
+    labels = np.empty(size, np.int32)
+    start = 0
+    for image, label in dataset.batch(READ_BATCH).prefetch(1).as_numpy_iterator():
+        stop = start + len(label)
+        images[start:stop], labels[start:stop] = image, label
+        start = stop
+    if start != size:
+        raise OSError(f"{start} examples instead of {size}")
+    return Split(images, labels)
+
+
+def _resize(image, size):
+    resized = tf.image.resize(image, (size, size), antialias=True)
+    return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)

@@ -1,0 +1,32 @@
+"""The one exception for mistakes a user can mend, and the nearest valid name."""
+
+import difflib
+
+
+class UserError(ValueError):
+    """A mistake the user can mend.
+
+    The message is one line: what was expected, what arrived, what to do. Entry points
+    print it without a traceback and exit with code 2; in Python it is a `ValueError`.
+    """
+
+
+def unknown_name(kind, name, known):
+    """Returns the `UserError` for a name that is not among the known ones.
+
+    Args:
+        kind: str, what the name stands for, such as "model".
+        name: the value that arrived.
+        known: iterable of str, the valid names.
+
+    Returns:
+        `UserError` that shows the name, the nearest valid one and the whole list.
+
+    Example:
+        >>> str(unknown_name("model", "resnet11", ["resnet10", "vgg8"]))
+        "Unknown model 'resnet11'; did you mean 'resnet10'? Known: resnet10, vgg8."
+    """
+    known = sorted(known)
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return UserError(f"Unknown {kind} {name!r}{hint} Known: {', '.join(known)}.")

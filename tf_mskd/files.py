@@ -1,0 +1,40 @@
+"""Atomic files: a reader sees the old content or the new, never a part."""
+
+import contextlib
+import json
+import os
+import pathlib
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Gives a temporary path beside `path` and moves it there on success.
+
+    The data are flushed to the disk before the move. On an error the temporary file is
+    removed and `path` stays as it was.
+    """
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path, text):
+    """Replaces the file at `path` by `text`, atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+def write_json(path, value):
+    """Replaces the file at `path` by `value` as indented JSON, atomically."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path):
+    """Reads a JSON file."""
+    return json.loads(pathlib.Path(path).read_text())

@@ -1,0 +1,91 @@
+"""OtO: exit k of a multi-exit teacher guides exit k of the student."""
+
+from tf_mskd.errors import UserError
+from tf_mskd.methods.soft_targets import SoftTargets
+from tf_mskd.registry import register
+
+
+@register("oto")
+class OtO(SoftTargets):
+    """One-to-one multiple-stage distillation.
+
+    L = sum_k w_k * [w_kd * KD_T(t_k, z_k) + w_ce * CE(y, z_k)], mean over the batch;
+    z_k and t_k logits of student and teacher exit k [B, classes], y labels [B].
+
+    Networks with unequal numbers of stages are aligned from the deep end: the last exit
+    guides the last, the one before the one before.
+
+    Args:
+        preset: see `SoftTargets`.
+        temperature: see `SoftTargets`.
+        exit_map: str "student:teacher,..." of exit numbers such as "1:2,2:3,3:4", or
+            a dict of int, or None for the alignment from the deep end.
+
+    Raises:
+        UserError: if the map cannot be read, names an exit that a network does not
+            have, or leaves a student exit without guide.
+
+    Source: Xu et al., Applied Sciences 12(19):9453 (2022), section on OtO.
+    Reconstruction: the pairing is documented; weights, T and the treatment of unequal
+        numbers of exits are inferred.
+
+    Example:
+        >>> OtO(exit_map="1:2,2:3").guides(["exit_1"], ["exit_2", "exit_3"])
+        {'exit_1': 'exit_2'}
+    """
+
+    def __init__(self, preset="repdistiller", temperature=None, exit_map="", **kwargs):
+        super().__init__(preset, temperature, **kwargs)
+        self.exit_map = read_exit_map(exit_map)
+
+    def guides(self, student_names, teacher_names):
+        """Pairs every student exit with its own teacher exit."""
+        pairs = {}
+        shift = _number(teacher_names[-1]) - self._deepest_student(student_names)
+        for name in student_names:
+            number = _number(name)
+            target = self.exit_map.get(number) if self.exit_map else number + shift
+            guide = f"exit_{target}"
+            if guide not in teacher_names:
+                raise UserError(
+                    f"Exit map: student {name} has no guide ({guide} asked for, the "
+                    f"teacher has {', '.join(teacher_names)}): give the teacher that "
+                    "exit or say exit_map=student:teacher,..., such as 1:1,2:1,3:2."
+                )
+            pairs[name] = guide
+        return pairs
+
+    def build(self, student_shape, teacher_shape=None, targets_shape=None):
+        """Remembers the student's deepest exit and checks the map against it."""
+        names = list(student_shape)
+        self.deepest = _number(names[-1])
+        extra = sorted(set(self.exit_map) - {_number(name) for name in names})
+        if extra:
+            raise UserError(
+                f"Exit map names student exit {extra[0]}, the student has "
+                f"{', '.join(names)}."
+            )
+
+    def _deepest_student(self, names):
+        return getattr(self, "deepest", _number(names[-1]))
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        text = ",".join(f"{s}:{t}" for s, t in self.exit_map.items())
+        return {**super().get_config(), "exit_map": text}
+
+
+def read_exit_map(value):
+    """Reads "1:2,2:3" (or a dict) into a dict, student exit -> teacher exit."""
+    if not value or isinstance(value, dict):
+        return dict(value or {})
+    try:
+        return {int(s): int(t) for s, t in (p.split(":") for p in value.split(","))}
+    except ValueError:
+        raise UserError(
+            f"exit_map must look like 1:2,2:3 (student:teacher), got {value!r}."
+        ) from None
+
+
+def _number(name):
+    return int(name.rsplit("_", 1)[1])

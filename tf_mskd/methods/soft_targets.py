@@ -1,0 +1,64 @@
+"""What KD, MSKD and OtO share: labels and a guide's softened logits at each exit."""
+
+from tf_mskd import ops
+from tf_mskd.errors import UserError, unknown_name
+from tf_mskd.methods.base import Method
+
+# temperature and weights of the terms in the codes that the field compares with
+PRESETS = {
+    "repdistiller": {"temperature": 4.0, "ce": 0.1, "kd": 0.9},
+    "hsakd": {"temperature": 3.0, "ce": 1.0, "kd": 1.0},
+    "byot": {"temperature": 3.0, "ce": 0.7, "kd": 0.3},
+}
+
+
+class SoftTargets(Method):
+    """Base of the methods in which a teacher exit guides each student exit.
+
+    L_k = w_kd * KD_T(u_k, z_k) + w_ce * CE(y, z_k), with KD_T of `ops.softened_kl`;
+    subclasses say in `guides` which teacher exit u_k guides student exit k.
+
+    Args:
+        preset: "repdistiller" (w_ce 0.1, w_kd 0.9, T 4), "hsakd" (1, 1, 3) or "byot"
+            (0.7, 0.3, 3). Sets `default_weights` and the temperature.
+        temperature: float > 0 instead of the preset's. Unitless.
+
+    Raises:
+        UserError: for an unknown preset or a temperature that is not positive.
+    """
+
+    def __init__(self, preset="repdistiller", temperature=None, **kwargs):
+        super().__init__(**kwargs)
+        if preset not in PRESETS:
+            raise unknown_name("preset", preset, PRESETS)
+        values = PRESETS[preset]
+        self.preset = preset
+        self.temperature = values["temperature"] if temperature is None else temperature
+        if not self.temperature > 0:
+            raise UserError(f"temperature must be > 0, got {self.temperature}.")
+        self.default_weights = {"ce": values["ce"], "kd": values["kd"]}
+
+    def guides(self, student_names, teacher_names):
+        """Returns a dict, student exit -> the teacher exit that guides it."""
+        raise TypeError(f"{type(self).__name__} defines no guides().")
+
+    def teacher_reads(self, student_names, teacher_names):
+        """Names the teacher exits in use; see `Method.teacher_reads`."""
+        guides = self.guides(student_names, teacher_names)
+        return tuple(dict.fromkeys(guides.values()))
+
+    def call(self, student, teacher, targets):
+        """Returns {"ce/exit_k", "kd/exit_k": float32 [B]} for every guided exit."""
+        terms = {}
+        guides = self.guides(list(student), list(teacher))
+        for name, guide in guides.items():
+            terms[f"ce/{name}"] = ops.cross_entropy(targets["label"], student[name])
+            terms[f"kd/{name}"] = ops.softened_kl(
+                teacher[guide], student[name], self.temperature
+            )
+        return terms
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        arguments = {"preset": self.preset, "temperature": self.temperature}
+        return {**super().get_config(), **arguments}

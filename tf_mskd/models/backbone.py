@@ -1,0 +1,45 @@
+"""What a network family tells about itself: its stem and its stages."""
+
+import dataclasses
+import typing
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One stage of a backbone; a head may be attached to its output map.
+
+    Attributes:
+        width: int, channels of the stage's output map.
+        size: (int, int), height and width of that map.
+        build: callable(x, prefix) -> dict of tensors by output name, `feature_k` always
+            among them. Every call makes fresh layers, all named `prefix + name`; None
+            where a stage cannot be made afresh.
+    """
+
+    width: int
+    size: tuple
+    build: typing.Callable | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """A network without its exits.
+
+    Attributes:
+        stem: callable(x) -> tensor, the layers before stage 1.
+        stages: tuple of `Stage`, shallow to deep.
+        close: callable(x, name) -> tensor or None. In a pre-activation network the batch
+            norm that a raw stage map [B, H, W, C] needs before ReLU; None in the others.
+        embedding_dropout: bool, whether `dropout` belongs before the dense layers of the
+            exits (else the stages have used it).
+    """
+
+    stem: typing.Callable
+    stages: tuple
+    close: typing.Callable | None = None
+    embedding_dropout: bool = True
+
+
+def halved(size):
+    """Size of a map after a padded 3x3 convolution of stride 2: each side / 2, up."""
+    return tuple((side + 1) // 2 for side in size)

@@ -1,0 +1,201 @@
+"""`create_model`: a network by name, with the exits and features asked for."""
+
+import functools
+import re
+
+import keras
+
+from tf_mskd.errors import UserError, unknown_name
+from tf_mskd.models import blocks, graph, resnet, vgg, wrn
+from tf_mskd.models import exits as heads
+
+CIFAR100_MEAN = (0.5071, 0.4867, 0.4408)
+CIFAR100_STD = (0.2675, 0.2565, 0.2761)
+WRN_EXAMPLES = ("wrn_16_1", "wrn_16_2", "wrn_28_10", "wrn_40_1", "wrn_40_2")
+
+
+def available_models():
+    """Names `create_model` takes; of the wide ResNets ("wrn_D_K") the usual ones.
+
+    Example:
+        >>> available_models()[:3]
+        ['resnet10', 'resnet18', 'resnet34']
+    """
+    return [*resnet.BLOCKS, *vgg.DEPTHS, *WRN_EXAMPLES]
+
+
+def create_model(
+    name,
+    num_classes,
+    *,
+    exits="last",
+    exit_head="dense",
+    input_shape=(32, 32, 3),
+    width=1.0,
+    features=(),
+    attention=False,
+    dropout=0.0,
+    vgg_taps=(1, 2, 3, 5),
+    mean=None,
+    std=None,
+    synchronized_bn=False,
+):
+    """Builds a network whose output is a dict of named tensors.
+
+    Exit K (4 in ResNet and VGG, 3 in a wide ResNet) is the network's own pooling and
+    dense layer; exit k < K is a head on the map of stage k. Nothing deeper than the
+    deepest output asked for is built. Layer names do not depend on the outputs asked
+    for, so weights can be copied between two builds by layer name.
+
+    Args:
+        name: str, one of `available_models()` or any "wrn_<depth>_<factor>".
+        num_classes: int, 1 or more.
+        exits: "last", "all", or the numbers of the exits, from 1 to K.
+        exit_head: kind of head of the exits before the last: "dense", "separable",
+            "bottleneck", "stage" or "linear".
+        input_shape: (int, int, int), height, width, channels of the images.
+        width: float > 0, multiplier of all channel counts.
+        features: names of further outputs: `feature_k` [B, H, W, C], the map of stage k
+            after its last ReLU (raw in a wide ResNet); `preact_k`, the map before that
+            ReLU (in a wide ResNet after the batch norm that follows the map);
+            `embedding_k` [B, D], the vector before the dense layer of exit k.
+        attention: bool, a mask over the map each head reads.
+        dropout: float in [0, 1), rate before each dense layer; in a wide ResNet between
+            the convolutions of each block instead.
+        vgg_taps: the four blocks whose maps are `feature_1` .. `feature_4` of a VGG.
+        mean, std: per channel, in units of the [0, 1] range, of the scaling the network
+            does first. Default: those of CIFAR-100 for 3 channels, else 0.5.
+        synchronized_bn: bool, batch statistics over all replicas.
+
+    Returns:
+        functional model; takes [B, H, W, C] in 0 .. 255, gives {"exit_k": float32
+        [B, num_classes], ...}; `model.name` is `name`.
+
+    Raises:
+        UserError: if an argument is out of range or a name unknown.
+
+    Source: stages, heads and sizes after Xu et al., "Multiple-Stage Knowledge
+        Distillation", Applied Sciences 12(19):9453, 2022; the networks' sources stand in
+        their modules.
+
+    Example:
+        >>> model = create_model("resnet10", 100, exits="all", features=["feature_2"])
+        >>> sorted(model.output), model.output["feature_2"].shape
+        (['exit_1', 'exit_2', 'exit_3', 'exit_4', 'feature_2'], (None, 16, 16, 128))
+    """
+    input_shape = _check(num_classes, input_shape, width, dropout)
+    heads.check_head(exit_head)
+    norm = functools.partial(blocks.batch_norm, synchronized=synchronized_bn)
+    backbone = _backbone(name, input_shape, width, norm, dropout, vgg_taps)
+    last = len(backbone.stages)
+    wanted = [f"exit_{k}" for k in _exit_numbers(exits, last, name)]
+    wanted += _feature_names(features, last)
+
+    image = keras.Input(input_shape, name="image")
+    x = _scaling(input_shape[-1], mean, std)(image)
+    made = _build_stages(x, backbone, wanted)
+    rate = dropout if backbone.embedding_dropout else 0.0
+    pooled = {graph.stage_number(n) for n in wanted if n[:3] in ("exi", "emb")}
+    for k in sorted(pooled):
+        if k == last:
+            x = made[f"feature_{k}"]
+            if backbone.close:
+                x = blocks.relu(made[f"preact_{k}"], f"exit_{k}_relu")
+        else:
+            mid_width = blocks.scaled(128, width)
+            x = made[f"feature_{k}"]
+            x = heads.head_map(x, k, backbone, exit_head, attention, mid_width, norm)
+        made[f"embedding_{k}"] = heads.pool(x, k)
+        if f"exit_{k}" in wanted:
+            x = made[f"embedding_{k}"]
+            made[f"exit_{k}"] = heads.classify(x, k, num_classes, rate)
+    return keras.Model(image, {n: made[n] for n in wanted}, name=name)
+
+
+def _build_stages(x, backbone, wanted):
+    """All maps of the backbone down to the deepest one the outputs need."""
+    deepest = max(graph.stage_number(n) for n in wanted)
+    made, x = {}, backbone.stem(x)
+    for k, stage in enumerate(backbone.stages[:deepest], start=1):
+        made.update(stage.build(x, ""))
+        x = made[f"feature_{k}"]
+    closing = {f"preact_{deepest}"}
+    if deepest == len(backbone.stages):
+        closing |= {f"exit_{deepest}", f"embedding_{deepest}"}
+    if backbone.close and closing & set(wanted):
+        made[f"preact_{deepest}"] = backbone.close(x, f"preact_{deepest}")
+    return made
+
+
+def _backbone(name, input_shape, width, norm, dropout, vgg_taps):
+    if name in resnet.BLOCKS:
+        return resnet.build_resnet(name, input_shape, width, norm)
+    if name in vgg.DEPTHS:
+        return vgg.build_vgg(name, input_shape, width, norm, vgg_taps)
+    if isinstance(name, str) and re.fullmatch(wrn.NAME, name):
+        return wrn.build_wrn(name, input_shape, width, norm, dropout)
+    raise unknown_name("model", name, available_models())
+
+
+def _check(num_classes, input_shape, width, dropout):
+    """Refuses numbers out of range; returns the input shape as a tuple."""
+    shape = tuple(input_shape)
+    if len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape):
+        raise UserError(
+            "input_shape takes height, width and channels as three positive ints, got "
+            f"{shape}. Use for example (32, 32, 3)."
+        )
+    if num_classes < 1:
+        raise UserError(f"num_classes must be 1 or more, got {num_classes}.")
+    if not width > 0:
+        raise UserError(f"width must be above 0, got {width}. 1.0 is the full network.")
+    if not 0 <= dropout < 1:
+        raise UserError(f"dropout must be in [0, 1), got {dropout}. 0 turns it off.")
+    return shape
+
+
+def _exit_numbers(exits, last, name):
+    """The numbers of the exits asked for, ascending."""
+    if isinstance(exits, str):
+        named = {"last": [last], "all": list(range(1, last + 1))}
+        if exits not in named:
+            raise unknown_name("choice of exits", exits, named)
+        return named[exits]
+    numbers = sorted(set(exits))
+    outside = [k for k in numbers if k not in range(1, last + 1)]
+    if outside or not numbers:
+        raise UserError(
+            f"exits of {name} are a selection of 1..{last}, got {list(exits)}. Use "
+            "'last', 'all' or some of these numbers."
+        )
+    return [int(k) for k in numbers]
+
+
+def _feature_names(features, last):
+    """The features asked for, each once."""
+    features = [features] if isinstance(features, str) else list(features)
+    kinds = ("feature", "embedding", "preact")
+    known = [f"{kind}_{k}" for kind in kinds for k in range(1, last + 1)]
+    for name in features:
+        if name not in known:
+            raise unknown_name("feature", name, known)
+    return list(dict.fromkeys(features))
+
+
+def _scaling(channels, mean, std):
+    """The layer (image / 255 - mean) / std, in float32 under any dtype policy."""
+    is_rgb = channels == 3
+    mean = (CIFAR100_MEAN if is_rgb else (0.5,) * channels) if mean is None else mean
+    std = (CIFAR100_STD if is_rgb else (0.5,) * channels) if std is None else std
+    mean, std = ([float(v) for v in values] for values in (mean, std))
+    if len(mean) != channels or len(std) != channels or min(std) <= 0:
+        raise UserError(
+            f"mean and std take one number for each of the {channels} channels, std above "
+            f"0, got mean={mean}, std={std}. Both are in units of the [0, 1] range."
+        )
+    return keras.layers.Rescaling(
+        [1 / (255 * s) for s in std],
+        [-m / s for m, s in zip(mean, std, strict=True)],
+        dtype="float32",
+        name="input_scaling",
+    )

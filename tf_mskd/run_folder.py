@@ -1,0 +1,119 @@
+"""The folder of a run: what it holds, and whether it belongs to this configuration."""
+
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+from importlib import metadata
+
+import tf_mskd
+from tf_mskd import files
+from tf_mskd.checkpoint import States
+from tf_mskd.config import differing
+from tf_mskd.errors import UserError
+from tf_mskd.flags import read_flagfile, to_flagfile
+
+PACKAGES = ("tensorflow", "keras", "tensorflow-datasets", "numpy")
+
+
+class RunFolder:
+    """Opens the folder of `config`, making it or checking that it is the same run.
+
+    flags.txt       the resolved flags, readable with --flagfile
+    run.json        versions, commit, command
+    metrics.jsonl   one JSON object per epoch
+    checkpoints/    the newest two states, and the best by validation
+    tensorboard/    logs
+    student.keras   the trained student alone (student_best.keras: best by validation)
+    result.json     accuracies, parameters, MACs, seconds; its presence means finished
+
+    Args:
+        config: `Config` with `run_dir`.
+
+    Raises:
+        UserError: if the folder is another run's (the differing flags are named) or
+            cannot be written.
+    """
+
+    def __init__(self, config):
+        if not config.run_dir:
+            raise UserError("--run_dir is empty: say which folder the run shall use.")
+        self.path = pathlib.Path(config.run_dir)
+        self._make()
+        flagfile = self.path / "flags.txt"
+        if flagfile.exists():
+            differences = differing(read_flagfile(flagfile), config)
+            if differences:
+                raise UserError(
+                    f"{self.path} holds a run with other flags: "
+                    f"{'; '.join(differences)}. Use these flags or another --run_dir."
+                )
+        else:
+            files.write_text(flagfile, to_flagfile(config))
+            files.write_json(self.path / "run.json", _provenance())
+        self.states = States(self.path / "checkpoints")
+        self.best_state = self.path / "checkpoints" / "best.npz"
+        self.tensorboard = self.path / "tensorboard"
+        self.student = self.path / "student.keras"
+        self.student_best = self.path / "student_best.keras"
+
+    def _make(self):
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"Cannot make run folder {self.path}: {error.strerror}."
+            ) from None
+        probe = self.path / f".writable.{os.getpid()}"
+        try:
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise UserError(
+                f"Cannot write to run folder {self.path}: {error.strerror}. Choose "
+                "another --run_dir or mend its permissions."
+            ) from None
+
+    def result(self):
+        """Returns the content of result.json, or None while the run is unfinished."""
+        path = self.path / "result.json"
+        return files.read_json(path) if path.exists() else None
+
+    def write_result(self, result):
+        """Writes result.json, which marks the run as finished."""
+        files.write_json(self.path / "result.json", result)
+
+    def write_history(self, history):
+        """Replaces metrics.jsonl by these epochs, so no line is missing or double."""
+        lines = [json.dumps(epoch) + "\n" for epoch in history]
+        files.write_text(self.path / "metrics.jsonl", "".join(lines))
+
+
+def read_history(run_dir):
+    """Reads metrics.jsonl of a run folder into a list of dicts, one per epoch."""
+    path = pathlib.Path(run_dir) / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _provenance():
+    versions = {"tf_mskd": tf_mskd.__version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        versions[name] = metadata.version(name)
+    return {
+        "command": [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]],
+        "versions": versions,
+        "commit": _commit(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+def _commit():
+    root = pathlib.Path(tf_mskd.__file__).parents[1]
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()

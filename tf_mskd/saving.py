@@ -1,0 +1,56 @@
+"""Students and teachers as `.keras` files: atomic out, safe in."""
+
+import pathlib
+
+import keras
+
+from tf_mskd import files, models
+from tf_mskd.errors import UserError
+
+
+def save_model(model, path):
+    """Writes a model to a `.keras` file; an interrupted write leaves the old file.
+
+    Args:
+        model: functional Keras model, such as `distiller.student`.
+        path: str or path that ends in ".keras"; an existing file is replaced.
+
+    Raises:
+        UserError: if the name does not end in ".keras".
+    """
+    path = pathlib.Path(path)
+    if path.suffix != ".keras":
+        raise UserError(f"A model file must end in .keras, got {str(path)!r}.")
+    with files.replacing(path) as temporary:
+        model.save(temporary)
+
+
+def load_model(path):
+    """Reads a model that `save_model` wrote, in Keras' safe mode.
+
+    Args:
+        path: str or path of a `.keras` file, or of a run folder that holds
+            `student.keras`.
+
+    Returns:
+        functional Keras model, uncompiled; its output is a dict of exits.
+
+    Raises:
+        UserError: if there is no such file, or it cannot be read safely.
+
+    Example:
+        >>> student = tf_mskd.load_model("runs/mskd")  # doctest: +SKIP
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        path = path / "student.keras"
+    if not path.is_file():
+        raise UserError(f"No model file at {str(path)!r}: has the run finished?")
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises many kinds for a damaged or unsafe file
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"Cannot read model file {str(path)!r}: {reason}") from error
+    if not models.exit_names(model):
+        raise UserError(f"{str(path)!r} has no output named exit_1, exit_2, ...")
+    return model

@@ -1,0 +1,167 @@
+"""The loop of a run: one strategy, one stream, exact resume."""
+
+import time
+
+import keras
+import tensorflow as tf
+
+from tf_mskd.errors import UserError
+
+
+class Trainer:
+    """Trains a compiled `Distiller` and goes on where the last state stands.
+
+    The position of a run is the number of finished steps. Order and augmentation are
+    functions of it, so a run that is killed and started again does the same steps with
+    the same data.
+
+    Args:
+        distiller: compiled `Distiller`, made under `strategy`, its optimizer built.
+        strategy: `tf.distribute.Strategy`.
+        stream: function of the first global step -> `tf.data.Dataset` of batches.
+        steps_per_epoch: int > 0.
+        epochs: int > 0.
+        states: `checkpoint.States`.
+        callbacks: list of Keras callbacks; they may set variables of the distiller.
+        validate: function without arguments -> dict of floats, run after each epoch,
+            or None.
+        on_epoch: function of the history (list of dicts), run after each epoch's state
+            is on disk.
+        steps_per_call: int > 0, most steps in one compiled call.
+        checkpoint_minutes: float, time between states within an epoch; 0 for none.
+    """
+
+    def __init__(
+        self,
+        distiller,
+        strategy,
+        stream,
+        *,
+        steps_per_epoch,
+        epochs,
+        states,
+        callbacks=(),
+        validate=None,
+        on_epoch=None,
+        steps_per_call=20,
+        checkpoint_minutes=10.0,
+    ):
+        self.distiller, self.strategy, self.stream = distiller, strategy, stream
+        self.steps_per_epoch, self.epochs = steps_per_epoch, epochs
+        self.states, self.validate, self.on_epoch = states, validate, on_epoch
+        self.steps_per_call = steps_per_call
+        self.checkpoint_seconds = 60.0 * checkpoint_minutes
+        self.history, self.step = [], 0
+        self._functions = {}
+        self._callbacks = keras.callbacks.CallbackList(
+            list(callbacks), model=distiller, epochs=epochs, steps=steps_per_epoch
+        )
+
+    def run(self):
+        """Trains to the last epoch; returns the history, a list of one dict an epoch.
+
+        Raises:
+            UserError: if the loss stops being a number; names the epoch and the step.
+        """
+        self._restore()
+        start = {"first_step": self.step, "history": self.history}
+        self._callbacks.on_train_begin(start)
+        iterator = self._iterator() if self.step < self._total else None
+        self._saved_at = time.monotonic()
+        while self.step < self._total:
+            self._epoch(iterator)
+        self._callbacks.on_train_end()
+        return self.history
+
+    @property
+    def _total(self):
+        return self.epochs * self.steps_per_epoch
+
+    def _epoch(self, iterator):
+        epoch, done = divmod(self.step, self.steps_per_epoch)
+        start = time.monotonic() - self._seconds
+        if not done:
+            self.distiller.reset_metrics()
+        self._callbacks.on_epoch_begin(epoch)
+        train = self._train_function()
+        while done < self.steps_per_epoch:
+            steps = min(self.steps_per_call, self.steps_per_epoch - done)
+            finite = int(train(iterator, tf.constant(steps)))
+            if finite < steps:
+                self._stop_at(epoch, done + finite)
+            done += steps
+            self.step += steps
+            self._callbacks.on_train_batch_end(done - 1)
+            self._seconds = time.monotonic() - start
+            if done < self.steps_per_epoch:
+                self._save_now_and_then()
+        logs = {name: float(v) for name, v in self.distiller.training_logs().items()}
+        logs["seconds"] = round(self._seconds, 3)
+        logs.update(self.validate() if self.validate else {})
+        self._callbacks.on_epoch_end(epoch, logs)
+        head = {"epoch": epoch + 1, "phase": self.distiller.phase}
+        head["learning_rate"] = float(self.distiller.optimizer.learning_rate)
+        self.history.append({**head, **logs})
+        self._seconds = 0.0
+        self._save()
+        if self.on_epoch:
+            self.on_epoch(self.history)
+
+    def _train_function(self):
+        phase = self.distiller.phase
+        if phase not in self._functions:
+            self._functions[phase] = self._compile()
+        return self._functions[phase]
+
+    def _compile(self):
+        strategy = self.strategy
+        step = tf.autograph.experimental.do_not_convert(self.distiller.train_step)
+
+        @tf.function
+        def train(iterator, steps):
+            finite = tf.constant(0)
+            for _ in tf.range(steps):
+                logs = strategy.run(step, args=(next(iterator),))
+                losses = tf.stack(strategy.experimental_local_results(logs["loss"]))
+                is_finite = tf.reduce_all(tf.math.is_finite(losses))
+                finite += tf.cast(is_finite, tf.int32)
+            return finite
+
+        return train
+
+    def _iterator(self):
+        data = self.stream(self.step)
+        return iter(self.strategy.experimental_distribute_dataset(data))
+
+    def _stop_at(self, epoch, step):
+        raise UserError(
+            f"The loss is not a finite number at epoch {epoch + 1}, step {step + 1} of "
+            f"{self.steps_per_epoch}: training stops, the last good state is kept in "
+            f"{self.states.folder}. Lower --lr, or check the data and the teacher."
+        )
+
+    # ---- state
+
+    def _save_now_and_then(self):
+        if not self.checkpoint_seconds:
+            return
+        if time.monotonic() - self._saved_at > self.checkpoint_seconds:
+            self._save()
+
+    def _save(self):
+        cursor = {
+            "step": self.step,
+            "seconds": self._seconds,
+            "history": self.history,
+        }
+        self.states.write(self.step, self.distiller.state_variables, cursor)
+        self._saved_at = time.monotonic()
+
+    def _restore(self):
+        self._seconds = 0.0
+        cursor = self.states.restore(self.distiller.state_variables)
+        if cursor:
+            self.step, self.history = cursor["step"], cursor["history"]
+            self._seconds = cursor["seconds"]
+            if self.on_epoch and self.history:
+                self.on_epoch(self.history)
