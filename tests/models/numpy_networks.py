@@ -1,17 +1,16 @@
 """The published networks once more, in NumPy, as a reference for loaded weights.
 
 NCHW, PyTorch's names and semantics (OIHW kernels, `padding=1` on all sides, batch norm
-in evaluation mode), written from the networks' definitions and sharing nothing with the
-package. Every network runs on a state dict alone: it looks up names as PyTorch would and
-takes its shape from what it finds. `StateDict` makes up a weight when it is first asked
-for, so the names come from this file and not from the loader under test.
+in evaluation mode), written from the networks' definitions and sharing nothing with
+the package. A `StateDict` makes up a weight when it is first asked for, so the names
+come from this file and not from the loader under test.
 """
 
 import numpy as np
 
 
 class StateDict(dict):
-    """Random weights by PyTorch name; `shapes` says nothing, the networks ask."""
+    """Random weights by PyTorch name, drawn when a network first asks for them."""
 
     def __init__(self, seed):
         super().__init__()
@@ -57,8 +56,8 @@ def bn(state, name, x):
     weight = state.vector(f"{name}.weight", size, 0.5, 1.5)
     bias = state.vector(f"{name}.bias", size, -0.5, 0.5)
     state.setdefault(f"{name}.num_batches_tracked", np.array(7))
-    mean, var, weight, bias = (v[None, :, None, None] for v in (mean, var, weight, bias))
-    return (x - mean) / np.sqrt(var + 1e-5) * weight + bias
+    x = x.transpose(0, 2, 3, 1)  # channels last, where vectors broadcast
+    return ((x - mean) / np.sqrt(var + 1e-5) * weight + bias).transpose(0, 3, 1, 2)
 
 
 def relu(x):
@@ -105,9 +104,7 @@ def resnet(state, x, block, depths, planes, classes):
     for stage, depth in enumerate(depths):
         for index in range(depth):
             stride = 2 if stage > 0 and index == 0 else 1
-            x = block(
-                state, f"layer{stage + 1}.{index}", x, planes * 2**stage, stride
-            )
+            x = block(state, f"layer{stage + 1}.{index}", x, planes * 2**stage, stride)
     return linear(state, "linear", x.mean((2, 3)), classes)
 
 
@@ -137,8 +134,10 @@ def wrn(state, x, blocks_per_stage, stem, planes, classes):
             y = conv(state, f"{name}.conv1", active, out, 3, stride, 1)
             y = relu(bn(state, f"{name}.bn2", y))
             y = conv(state, f"{name}.conv2", y, out, 3, 1, 1)
-            skip = x if equal else conv(
-                state, f"{name}.convShortcut", active, out, 1, stride
+            skip = (
+                x
+                if equal
+                else conv(state, f"{name}.convShortcut", active, out, 1, stride)
             )
             x = skip + y
     return linear(state, "fc", relu(bn(state, "bn1", x)).mean((2, 3)), classes)

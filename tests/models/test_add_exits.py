@@ -51,7 +51,8 @@ def test_keras_application(mobilenet, head):
     own = np.asarray(mobilenet(images(32))).mean((1, 2))
     np.testing.assert_allclose(outputs["embedding_3"], own, rtol=1e-4, atol=1e-5)
     tap = keras.Model(mobilenet.input, mobilenet.get_layer(TAPS[1]).output)
-    np.testing.assert_allclose(outputs["feature_2"], tap(images(32)), rtol=1e-4, atol=1e-5)
+    own = tap(images(32))
+    np.testing.assert_allclose(outputs["feature_2"], own, rtol=1e-4, atol=1e-5)
     ids = {id(v) for v in model.variables}
     assert {id(v) for v in mobilenet.variables} <= ids
 
@@ -73,7 +74,8 @@ def test_dense_head_follows_the_given_network(mobilenet):
     model = add_exits(mobilenet, TAPS, 7)
     shapes = [model.get_layer(f"exit_1_conv_{j}").kernel.shape for j in (2, 3)]
     maps = [mobilenet.get_layer(n).output.shape for n in [*TAPS, "out_relu"]]
-    assert shapes == [(3, 3, maps[0][-1], maps[1][-1]), (3, 3, maps[1][-1], maps[2][-1])]
+    widths = [shape[-1] for shape in maps]
+    assert shapes == [(3, 3, *widths[:2]), (3, 3, *widths[1:])]
     for j in (2, 3):
         shrinks = maps[j - 1][1] < maps[j - 2][1]
         strides = model.get_layer(f"exit_1_conv_{j}").strides

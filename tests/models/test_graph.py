@@ -78,7 +78,7 @@ def test_each_exit_trains_its_own_part_alone(name):
     model = create_model(name, 5, exits="all", **SMALL)
     detached = detach_stages(model)
     assert list(detached.output) == list(model.output)
-    assert [id(v) for v in detached.variables] == [id(v) for v in model.variables]
+    assert {id(v) for v in detached.variables} == {id(v) for v in model.variables}
     shift = 1 if name.startswith("wrn") else 0
     last = len(model.output)
     for k in range(1, last + 1):
@@ -104,23 +104,13 @@ def test_detached_network_gives_the_same_numbers(name):
 
 
 def test_batch_norm_moves_once_a_step_in_the_detached_network():
-    model = create_model(
-        "wrn_10_1", 5, exits="all", features=["preact_1"], **SMALL
-    )
-    detached = detach_stages(model)
+    model = create_model("wrn_10_1", 5, exits="all", features=["preact_1"], **SMALL)
+    feature = sub_model(model, "feature_1")
     norm = model.get_layer("preact_1")
-    feature = sub_model(model, "feature_1")(images(), training=False)["feature_1"]
-    del feature
-    before = np.array(norm.moving_mean)
-    out = detached(images(), training=True)
-    batch_mean = None
-    del out
-    once = np.array(norm.moving_mean)
-    detached(images(), training=True)
-    twice = np.array(norm.moving_mean)
-    # m1 = 0.1 b and m2 = 0.19 b for a batch mean b, as the batch is the same
-    assert batch_mean is None and np.abs(before).max() == 0
-    np.testing.assert_allclose(twice, 1.9 * once, rtol=1e-3, atol=1e-6)
+    seen = feature(images(), training=True)["feature_1"]
+    batch_mean = np.asarray(seen).mean((0, 1, 2))
+    detach_stages(model)(images(), training=True)
+    np.testing.assert_allclose(norm.moving_mean, 0.1 * batch_mean, rtol=1e-3, atol=1e-5)
 
 
 def test_some_exits_cut_between_them_only():
@@ -156,10 +146,6 @@ def test_cuts_that_cannot_be_made_are_refused():
     outputs["other"] = keras.layers.Identity(name="other")(pooled)
     with pytest.raises(UserError, match="cannot place output 'other'"):
         detach_stages(keras.Model(image, outputs))
-    plain = {
-        "exit_1": keras.layers.Dense(2, name="exit_1")(keras.layers.Flatten()(image)),
-        "exit_2": outputs["exit_2"],
-    }
     image = keras.Input((3,))
     hidden = keras.layers.Dense(3)(image)
     plain = {

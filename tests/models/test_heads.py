@@ -61,8 +61,10 @@ def test_bottleneck_head_worked_by_hand():
 
 def test_stage_head_copies_the_remaining_stages():
     # BasicBlock with projection: 9ab + 9bb + ab and three batch norms of 2b.
-    steps = [9 * a * b + 9 * b * b + a * b + 6 * b for a, b in
-             [(64, 128), (128, 256), (256, 512)]]
+    steps = [
+        9 * a * b + 9 * b * b + a * b + 6 * b
+        for a, b in [(64, 128), (128, 256), (256, 512)]
+    ]
     expected = [sum(steps), sum(steps[1:]), steps[2]]
     assert head_parameters("resnet10", "stage") == expected
 
@@ -134,4 +136,5 @@ def test_wrn_heads_start_with_batch_norm_and_relu():
             assert f"exit_{k}_relu" in names
             # A copied stage has the batch norm as its own first layer.
             first = f"exit_{k}_preact_{k}" if head == "stage" else f"exit_{k}_bn"
-            assert model.get_layer(first).input is model.get_layer(f"feature_{k}").output
+            feature = model.get_layer(f"feature_{k}").output
+            assert model.get_layer(first).input is feature

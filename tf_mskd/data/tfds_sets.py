@@ -29,23 +29,38 @@ def find_builder(name, data_dir=None):
     """
     import tensorflow_datasets as tfds
 
+    check_known(name, data_dir)
+    try:
+        return tfds.builder(name, data_dir=data_dir, try_gcs=False)
+    except (AssertionError, ImportError, RuntimeError, ValueError) as error:
+        # Among them: no such config or version, or a folder that holds no data set.
+        raise not_prepared(name, data_dir) from error
+
+
+def check_known(name, data_dir=None):
+    """Raises the `UserError` of an unknown name; see `find_builder`."""
+    import tensorflow_datasets as tfds
+
     if name in OWN_BUILDERS:
         importlib.import_module(OWN_BUILDERS[name])  # registers the builder with TFDS
-    base = re.split("[/:]", name)[0]
     registered = tfds.list_builders(with_community_datasets=False)
-    directory = os.path.expanduser(data_dir or DEFAULT_DIR)
-    if base not in registered and not os.path.isdir(os.path.join(directory, base)):
-        near = difflib.get_close_matches(name.lower(), registered, n=3)
+    if _base_name(name) not in registered and not _lies_in(name, data_dir):
+        near = difflib.get_close_matches(str(name).lower(), registered, n=3)
         known = {"digits", "folder", "cifar10", "cifar100", *OWN_BUILDERS, *near}
         raise UserError(
             f"{unknown_name('data set', name, known)} "
             "Other TensorFlow Datasets names work too."
         )
-    try:
-        return tfds.builder(name, data_dir=data_dir, try_gcs=False)
-    except (AssertionError, ImportError, RuntimeError, ValueError) as error:
-        # DatasetNotFoundError is a ValueError: a folder of that name without a set.
-        raise not_prepared(name, data_dir) from error
+
+
+def _base_name(name):
+    """Name without config and version, "mnist_corrupted/identity:1.0.0"."""
+    return re.split("[/:]", str(name))[0]
+
+
+def _lies_in(name, data_dir):
+    base, directory = _base_name(name), os.path.expanduser(data_dir or DEFAULT_DIR)
+    return bool(base) and os.path.isdir(os.path.join(directory, base))
 
 
 def not_prepared(name, data_dir):
@@ -72,6 +87,9 @@ def load_tfds(name, data_dir=None, image_size=None):
     Raises:
         UserError: see `load_source`.
     """
+    check_known(name, data_dir)
+    if not _lies_in(name, data_dir):
+        raise not_prepared(name, data_dir)
     builder = find_builder(name, data_dir)
     if not builder.is_prepared():
         raise not_prepared(name, data_dir)

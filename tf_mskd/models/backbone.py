@@ -28,10 +28,10 @@ class Backbone:
     Attributes:
         stem: callable(x) -> tensor, the layers before stage 1.
         stages: tuple of `Stage`, shallow to deep.
-        close: callable(x, name) -> tensor or None. In a pre-activation network the batch
-            norm that a raw stage map [B, H, W, C] needs before ReLU; None in the others.
-        embedding_dropout: bool, whether `dropout` belongs before the dense layers of the
-            exits (else the stages have used it).
+        close: callable(x, name) -> tensor, or None. In a pre-activation network the
+            batch norm that a raw stage map [B, H, W, C] needs before ReLU.
+        embedding_dropout: bool, whether `dropout` belongs before the dense layers of
+            the exits (else the stages have used it).
     """
 
     stem: typing.Callable

@@ -134,7 +134,8 @@ def basic_block(x, filters, stride, prefix, norm, preact=None, feature=None):
         feature: str or None, name of the last ReLU.
 
     Returns:
-        Two tensors [B, H / stride, W / stride, filters]: before and after the last ReLU.
+        Two tensors [B, H / stride, W / stride, filters]: before the last ReLU and
+        after it.
     """
     skip = shortcut(x, filters, stride, prefix, norm)
     x = conv_bn(x, filters, 3, stride, prefix, "_1", norm)

@@ -75,8 +75,8 @@ def create_model(
         UserError: if an argument is out of range or a name unknown.
 
     Source: stages, heads and sizes after Xu et al., "Multiple-Stage Knowledge
-        Distillation", Applied Sciences 12(19):9453, 2022; the networks' sources stand in
-        their modules.
+        Distillation", Applied Sciences 12(19):9453, 2022; the networks'
+        sources stand in their modules.
 
     Example:
         >>> model = create_model("resnet10", 100, exits="all", features=["feature_2"])
@@ -190,8 +190,8 @@ def _scaling(channels, mean, std):
     mean, std = ([float(v) for v in values] for values in (mean, std))
     if len(mean) != channels or len(std) != channels or min(std) <= 0:
         raise UserError(
-            f"mean and std take one number for each of the {channels} channels, std above "
-            f"0, got mean={mean}, std={std}. Both are in units of the [0, 1] range."
+            f"mean and std take one number for each of the {channels} channels, std "
+            f"above 0, got mean={mean}, std={std}. Both in units of the [0, 1] range."
         )
     return keras.layers.Rescaling(
         [1 / (255 * s) for s in std],

@@ -82,7 +82,8 @@ def add_exits(
             has a vector before its logits.
 
     Returns:
-        functional model with the dict output exit_1 .. exit_K, K one more than the taps.
+        functional model with the dict output exit_1 .. exit_K; K is the number of taps
+        and one more.
 
     Raises:
         UserError: if the model, the taps or the names do not fit.
@@ -129,7 +130,8 @@ def add_exits(
 def _end_exit(x, k, num_classes):
     """The deepest exit, from whatever the model ends in."""
     if tuple(x.shape[1:]) == (num_classes,):
-        return {f"exit_{k}": keras.layers.Identity(dtype="float32", name=f"exit_{k}")(x)}
+        logits = keras.layers.Identity(dtype="float32", name=f"exit_{k}")(x)
+        return {f"exit_{k}": logits}
     made = {}
     if len(x.shape) == 4:
         x = made[f"embedding_{k}"] = pool(x, k)
@@ -143,7 +145,7 @@ def _with_outputs(model, made, last, features):
         if name not in known:
             raise unknown_name("feature", name, known)
     names = [f"exit_{k}" for k in range(1, last + 1)] + features
-    return keras.Model(model.inputs, {n: made[n] for n in names}, name=model.name)
+    return keras.Model(model.input, {n: made[n] for n in names}, name=model.name)
 
 
 def _check_model(model):
@@ -155,8 +157,8 @@ def _check_model(model):
     taken = [n.name for n in model.layers if graph.OUTPUT_NAME.match(n.name)]
     if taken:
         raise UserError(
-            f"add_exits needs the names exit_k and feature_k free, but {model.name} has "
-            f"a layer {taken[0]!r}. Give it a model without exits."
+            f"add_exits needs the names exit_k and feature_k free, but {model.name} "
+            f"has a layer {taken[0]!r}. Give it a model without exits."
         )
     operation = graph.node_of(model.outputs[0]).operation
     while hasattr(operation, "outputs") and operation.outputs:  # a nested model

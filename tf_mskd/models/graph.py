@@ -141,16 +141,17 @@ class StopGradient(keras.layers.Layer):
 def detach_stages(model):
     """The same network, each part of which learns from its own exit alone.
 
-    Behind `feature_k` of every exit k but the deepest stands a stop-gradient, and deeper
-    layers read the map behind it. With all exits these are all stage boundaries; stages
-    between two exits stay together, as no loss would reach them alone. The numbers that
-    come out are those of `model`.
+    Behind `feature_k` of every exit k but the deepest stands a stop-gradient, and
+    deeper layers read the map behind it. With all exits these are all stage boundaries;
+    stages between two exits stay together, as no loss would reach them alone. The
+    numbers that come out are those of `model`.
 
     Args:
         model: functional model with named outputs, two exits or more.
 
     Returns:
-        functional model with the same outputs; its variables are those of `model`.
+        functional model with the same outputs and the same variables (in an order of
+        its own).
 
     Raises:
         UserError: if there is nothing to cut, or the graph has a path around a cut.
@@ -187,9 +188,7 @@ def detach_stages(model):
         if not last:
             stopped = StopGradient(name=f"stop_gradient_{stage_number(name)}")
             known = {id(cut): stopped(known[id(cut)])}
-    return keras.Model(
-        model.input, {n: detached[n] for n in outputs}, name=model.name
-    )
+    return keras.Model(model.input, {n: detached[n] for n in outputs}, name=model.name)
 
 
 def _belongs(name, tensor, k, maps):

@@ -32,8 +32,8 @@ def dense_head(x, k, stages, norm, mid_width):
 def separable_head(x, k, stages, norm, mid_width):
     """Two depthwise-separable convolutions for each remaining stage.
 
-    Depthwise 3x3 with the stride, 1x1 at the incoming width, BN, ReLU; depthwise 3x3, 1x1
-    to the stage's width, BN, ReLU. No biases.
+    Depthwise 3x3 with the stride, 1x1 at the incoming width, BN, ReLU; depthwise 3x3,
+    1x1 to the stage's width, BN, ReLU. No biases.
 
     Source: Zhang, Song, Gao, Chen, Bao, Ma, "Be Your Own Teacher", ICCV 2019, arXiv
     1905.08094 (its journal form has these heads).
@@ -99,8 +99,8 @@ def attend(x, k, norm):
     Depthwise-separable convolution of stride 2, BN, ReLU, bilinear up-sampling back to
     the map's size, sigmoid. As the ReLU comes before it the mask is 0.5 or more.
 
-    Source: the journal form of "Be Your Own Teacher": Zhang, Bao, Ma, "Self-Distillation:
-    Towards Efficient and Compact Neural Networks", IEEE TPAMI 2021.
+    Source: the journal form of "Be Your Own Teacher": Zhang, Bao, Ma,
+    "Self-Distillation: Towards Efficient and Compact Neural Networks", IEEE TPAMI 2021.
 
     Args:
         x: [B, H, W, C], H and W known.

@@ -17,7 +17,7 @@ from tf_mskd.models import graph
 
 
 def load_torch_weights(model, path_or_dict):
-    """Gives a network the weights of a published PyTorch state dict of the same network.
+    """Gives a network the weights of the same network published for PyTorch.
 
     Backbone and last exit are filled; heads of other exits keep what they have. Nothing
     is changed unless every name and shape fits.
@@ -48,8 +48,8 @@ def load_torch_weights(model, path_or_dict):
         if array.shape != tuple(variable.shape):
             raise UserError(
                 f"{name!r} must become {tuple(variable.shape)} for {model.name}, got "
-                f"{array.shape} (PyTorch {state[name].shape}). Match width, classes and "
-                "input channels of the model to the checkpoint."
+                f"{array.shape} (PyTorch {state[name].shape}). Match width, classes "
+                "and input channels of the model to the checkpoint."
             )
         arrays.append(array)
     for (_, variable), array in zip(plan, arrays, strict=True):
@@ -115,7 +115,8 @@ def _torch_names(model):
         return _vgg_names(model)
     else:
         raise UserError(
-            f"load_torch_weights knows the networks of create_model, got {model.name!r}."
+            "load_torch_weights knows the networks of create_model, got "
+            f"{model.name!r}."
         )
     named = ((layer, rule(name)) for name, layer in names.items())
     return [(layer, torch_name) for layer, torch_name in named if torch_name]
@@ -155,7 +156,7 @@ def _wrn_name(name):
 
 
 def _vgg_names(model):
-    """As `_torch_names`; entry 3 i of a block is convolution i, 3 i + 1 its batch norm."""
+    """As `_torch_names`. Convolution i is entry 3 i of its block, its BN 3 i + 1."""
     pairs = []
     for node in graph.calls_to(model.outputs):
         layer = node.operation

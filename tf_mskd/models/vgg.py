@@ -19,9 +19,9 @@ WIDTHS = (64, 128, 256, 512, 512)
 def build_vgg(name, input_shape, width, norm, taps):
     """The stages of a VGG network.
 
-    Max pooling of 2 stands after blocks 1 to 3, and after block 4 where the images are 64
-    or more wide. A stage runs from the pooling after one tap to the next tap; taps are
-    before the pooling, after the ReLU.
+    Max pooling of 2 stands after blocks 1 to 3, and after block 4 where the images are
+    64 or more wide. A stage runs from the pooling after one tap to the next tap; taps
+    are before the pooling, after the ReLU.
 
     Source: Simonyan, Zisserman, "Very Deep Convolutional Networks for Large-Scale Image
     Recognition", ICLR 2015, arXiv 1409.1556, in the form of the CRD benchmark (Tian,

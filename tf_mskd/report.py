@@ -1,0 +1,157 @@
+"""Runs side by side: one table, and curves where people would rather look.
+
+    python -m tf_mskd.report --run_dirs=runs/digits/ce,runs/digits/mskd --output=report
+
+Prints the table; with --output also writes table.md, runs.json and curves.png there.
+"""
+
+import json
+import pathlib
+
+from absl import flags
+
+from tf_mskd import cli, files
+from tf_mskd.errors import UserError
+
+RUN_DIRS = flags.DEFINE_list("run_dirs", [], "Folders of finished runs; required.")
+OUTPUT = flags.DEFINE_string("output", "", "Folder for table, numbers and curves.")
+
+VOTES = {
+    "ensemble": "ensemble",
+    "mean_logits": "logits",
+    "mean_probabilities": "probs",
+    "fitted": "fitted",
+}
+
+
+def read_runs(run_dirs):
+    """Reads result.json and metrics.jsonl of finished runs.
+
+    Args:
+        run_dirs: list of str or path.
+
+    Returns:
+        dict, folder name -> {"result": dict, "history": list of dict}.
+
+    Raises:
+        UserError: if a folder holds no finished run.
+    """
+    runs = {}
+    for folder in map(pathlib.Path, run_dirs):
+        if not (folder / "result.json").is_file():
+            raise UserError(f"{str(folder)!r} holds no finished run (no result.json).")
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        runs[folder.name] = {
+            "result": files.read_json(folder / "result.json"),
+            "history": [json.loads(line) for line in lines],
+        }
+    if not runs:
+        raise UserError("--run_dirs is empty: name the folders to compare.")
+    return runs
+
+
+def rows_of(runs):
+    """Returns the table as a list of rows of str, the header first.
+
+    Accuracies are test top-1 in percent at the last epoch; a network with one exit has
+    no vote, so its ensemble columns stay empty. MACs are those of the whole network.
+    """
+    exits = sorted({n for r in runs.values() for n in r["result"]["macs"]} - {"ensemble"})
+    votes = [v for v in VOTES if any(v in r["result"]["test"] for r in runs.values())]
+    header = ["run", *(name.replace("_", " ") for name in exits)]
+    header += [VOTES[vote] for vote in votes] + ["params", "MACs", "seconds"]
+    rows = [header]
+    for name, run in runs.items():
+        result, test = run["result"], run["result"]["test"]
+        single = sum(e in test for e in exits) == 1
+        row = [name, *(_percent(test.get(e)) for e in exits)]
+        row += [_percent(None if single else test.get(vote)) for vote in votes]
+        row += [_count(result["params"]), _count(result["macs"]["ensemble"])]
+        rows.append([*row, f"{result['seconds']:.0f}"])
+    return rows
+
+
+def as_text(rows):
+    """Returns the rows as an aligned table for a terminal; also valid Markdown."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        first = row[0].ljust(widths[0])
+        rest = [c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)]
+        lines.append("| " + " | ".join([first, *rest]) + " |")
+    rule = ["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])]
+    lines.insert(1, "| " + " | ".join(rule) + " |")
+    return "\n".join(lines)
+
+
+def draw(runs, path):
+    """Draws accuracy over the epochs, and over the exits, into one PNG.
+
+    Args:
+        runs: see `read_runs`.
+        path: path of the file, replaced atomically.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(13, 5))
+    for name, run in runs.items():
+        history, test = run["history"], run["result"]["test"]
+        held_out = "val_mean_logits_accuracy" in history[0]
+        key = "val_mean_logits_accuracy" if held_out else "ensemble_accuracy"
+        epochs = [epoch["epoch"] for epoch in history]
+        left.plot(epochs, [100 * epoch[key] for epoch in history], label=name)
+        exits = sorted(n for n in test if n.startswith("exit_"))
+        places = [int(n.removeprefix("exit_")) for n in exits]
+        (line,) = right.plot(places, [test[n] for n in exits], "o-", label=name)
+        if len(exits) > 1:
+            votes = [test["ensemble"], test.get("fitted", test["ensemble"])]
+            right.plot(max(places) + 0.5, votes[0], "s", color=line.get_color())
+            right.plot(max(places) + 0.5, votes[1], "^", color=line.get_color())
+    left.set(xlabel="epoch", ylabel="accuracy of the vote (%)")
+    left.set_title("validation split" if held_out else "training images")
+    right.set(xlabel="exit (square: plain ensemble, triangle: fitted weights)")
+    right.set(ylabel="test accuracy (%)", title="test split, last epoch")
+    right.xaxis.get_major_locator().set_params(integer=True)
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    figure.tight_layout()
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+    pyplot.close(figure)
+
+
+def write(runs, output):
+    """Writes table.md, runs.json (results and histories) and curves.png to a folder."""
+    output = pathlib.Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    files.write_text(output / "table.md", as_text(rows_of(runs)) + "\n")
+    files.write_json(output / "runs.json", runs)
+    draw(runs, output / "curves.png")
+
+
+def main():
+    """Prints the table and writes the files."""
+    runs = read_runs(RUN_DIRS.value)
+    print(as_text(rows_of(runs)))
+    if OUTPUT.value:
+        write(runs, OUTPUT.value)
+        print(f"wrote table.md, runs.json and curves.png to {OUTPUT.value}")
+
+
+def _percent(value):
+    return "" if value is None else f"{value:.2f}"
+
+
+def _count(number):
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= limit:
+            return f"{number / limit:.2f} {unit}"
+    return str(number)
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__)
