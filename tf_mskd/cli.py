@@ -3,7 +3,7 @@
 import os
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from tf_mskd.config import GROUPS
 from tf_mskd.errors import UserError
@@ -23,6 +23,8 @@ def run(main, doc):
     if {"--help", "-help", "-h"} & set(sys.argv[1:]):
         print(doc.strip(), *_help(), sep="\n\n")
         return
+
+    logging.set_verbosity(logging.WARNING)  # TFDS tells every step at INFO
 
     def guarded(argv):
         try:

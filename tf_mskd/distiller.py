@@ -289,6 +289,8 @@ class Distiller(keras.Model):
                 )
                 scaled = self.optimizer.scale_loss(loss)
             gradients = tape.gradient(scaled, variables)
+            if not self.optimizer.built:  # for all phases, not for this one's variables
+                self.optimizer.build(self.trainable_variables)
             self.optimizer.apply(gradients, variables)
             self._track_loss(loss, x, sample_weight)
             return self.training_logs()
@@ -362,7 +364,8 @@ def _check_parts(student, teacher, method):
         )
     if teacher is None:
         if method.needs_teacher:
-            raise UserError(f"Method {method.name!r} needs a teacher, got None.")
+            name = getattr(method, "registry_name", method.name)
+            raise UserError(f"Method {name!r} needs a teacher, got None.")
         return
     if not exit_names(teacher):
         raise UserError(

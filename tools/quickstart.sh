@@ -7,14 +7,17 @@ source tools/environment.sh
 environment requirements.txt
 
 export TF_CPP_MIN_LOG_LEVEL=2
+quiet() { # TensorFlow tells of missing GPUs and processor features on every start
+  grep -v -e '^[IWE]0000' -e '^WARNING: All log' -e '^To enable the following' >&2 || true
+}
+
 runs=runs/digits
 for name in student mskd oto; do
   "$PYTHON" -m tf_mskd.train --flagfile="configs/digits/$name.flags" \
-    --run_dir="$runs/$name" 2> >(grep -v -e '^[IW]0000' -e '^WARNING: All log' \
-      -e '^To enable the following' >&2)
+    --run_dir="$runs/$name" 2> >(quiet)
 done
 echo
 "$PYTHON" -m tf_mskd.report --output="$runs/report" \
   --run_dirs="$runs/teacher,$runs/student,$runs/mskd,$runs/oto" \
-  2> >(grep -v -e '^[IW]0000' -e '^WARNING: All log' -e '^To enable the foll' >&2)
+  2> >(quiet)
 echo "run folders: $runs/teacher $runs/student $runs/mskd $runs/oto"

@@ -102,6 +102,16 @@ def test_attention_multiplies_the_map_by_a_mask(side):
     np.testing.assert_allclose(product, feature * mask, rtol=1e-5)
 
 
+def test_a_plain_call_moves_no_statistics():
+    model = create_model(
+        "wrn_10_1", 5, exits="all", attention=True, width=0.25, input_shape=(14, 14, 3)
+    )
+    before = [np.array(v) for v in model.non_trainable_variables]
+    model(np.random.default_rng(0).integers(0, 256, (2, 14, 14, 3)))
+    for old, new in zip(before, model.non_trainable_variables, strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("name", ["resnet10", "resnet50", "vgg8", "wrn_10_1"])
 @pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 3), (64, 64, 3)])

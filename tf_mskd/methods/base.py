@@ -52,3 +52,7 @@ class Method(keras.layers.Layer):
     def call(self, student, teacher, targets):
         """Returns the terms; every method defines its own."""
         raise TypeError(f"{type(self).__name__} defines no call(); see Method.")
+
+    def get_config(self):
+        """Returns the constructor's arguments; a method with its own adds them."""
+        return super().get_config()

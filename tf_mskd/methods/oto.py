@@ -37,11 +37,14 @@ class OtO(SoftTargets):
     def __init__(self, preset="repdistiller", temperature=None, exit_map="", **kwargs):
         super().__init__(preset, temperature, **kwargs)
         self.exit_map = read_exit_map(exit_map)
+        self.shift = None  # teacher's deepest exit less the student's, once both known
 
     def guides(self, student_names, teacher_names):
         """Pairs every student exit with its own teacher exit."""
         pairs = {}
-        shift = _number(teacher_names[-1]) - self._deepest_student(student_names)
+        shift = self.shift
+        if shift is None:
+            shift = _deepest(teacher_names) - _deepest(student_names)
         for name in student_names:
             number = _number(name)
             target = self.exit_map.get(number) if self.exit_map else number + shift
@@ -56,18 +59,15 @@ class OtO(SoftTargets):
         return pairs
 
     def build(self, student_shape, teacher_shape=None, targets_shape=None):
-        """Remembers the student's deepest exit and checks the map against it."""
+        """Remembers the alignment, which holds in every phase, and checks the map."""
         names = list(student_shape)
-        self.deepest = _number(names[-1])
+        self.shift = _deepest(teacher_shape) - _deepest(names)
         extra = sorted(set(self.exit_map) - {_number(name) for name in names})
         if extra:
             raise UserError(
                 f"Exit map names student exit {extra[0]}, the student has "
                 f"{', '.join(names)}."
             )
-
-    def _deepest_student(self, names):
-        return getattr(self, "deepest", _number(names[-1]))
 
     def get_config(self):
         """Returns the constructor's arguments."""
@@ -89,3 +89,7 @@ def read_exit_map(value):
 
 def _number(name):
     return int(name.rsplit("_", 1)[1])
+
+
+def _deepest(names):
+    return max(_number(name) for name in names)

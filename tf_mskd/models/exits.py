@@ -201,10 +201,12 @@ def _tap_tensors(model, taps):
 
 
 def _last_map(end, maps):
-    """The map the model ends in; 1x1 maps count as vectors if there is a larger one."""
+    """The map the model ends in, or the last one larger than 1x1 before its vector."""
     tensors = [t for node in graph.calls_to([end]) for t in node.outputs]
     grids = [t for t in tensors if len(t.shape) == 4]
-    last = ([t for t in grids if tuple(t.shape[1:3]) != (1, 1)] or grids)[-1]
+    if len(end.shape) != 4:  # some networks keep 1x1 maps after their pooling
+        grids = [t for t in grids if tuple(t.shape[1:3]) != (1, 1)] or grids
+    last = grids[-1]
     if any(last is tensor for tensor in maps):
         raise UserError(
             f"Tap {graph.node_of(last).operation.name!r} is the last map of the model, "

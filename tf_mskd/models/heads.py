@@ -114,6 +114,14 @@ def attend(x, k, norm):
     mask = blocks.depthwise(x, 2, f"{start}dw")
     mask = blocks.conv_bn(mask, x.shape[-1], 1, 1, start, "", norm)
     mask = blocks.relu(mask, f"{start}relu")
-    mask = keras.layers.Resizing(*x.shape[1:3], name=f"{start}resize")(mask)
+    # Not `Resizing`: called without `training` it sets its default, True, for the layers
+    # after it (Keras 3.15), and batch norm statistics move during inference.
+    up = keras.layers.UpSampling2D(2, interpolation="bilinear", name=f"{start}up")
+    mask = up(mask)
+    over = [
+        [0, big - side] for big, side in zip(mask.shape[1:3], x.shape[1:3], strict=True)
+    ]
+    if over != [[0, 0], [0, 0]]:  # maps with an odd side
+        mask = keras.layers.Cropping2D(over, name=f"{start}crop")(mask)
     mask = keras.layers.Activation("sigmoid", name=f"{start}mask")(mask)
     return keras.layers.Multiply(name=f"exit_{k}_attention")([x, mask])

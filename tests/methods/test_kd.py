@@ -1,0 +1,30 @@
+"""KD: the teacher's last exit guides a student of one exit."""
+
+import numpy as np
+import pytest
+
+from tests import reference
+from tf_mskd import KD, UserError
+
+
+@pytest.mark.parametrize(
+    "temperature, expected", [(1.0, 0.37810951), (3.0, 0.57027378), (4.0, 0.58628936)]
+)
+def test_fixture(temperature, expected):
+    student = {"exit_4": reference.STUDENT}
+    teacher = {"exit_4": reference.TEACHER}
+    terms = KD(temperature=temperature)(
+        student, teacher, {"label": reference.LABELS}
+    )
+    assert set(terms) == {"ce/exit_4", "kd/exit_4"}
+    got = [float(np.mean(terms[name])) for name in ("kd/exit_4", "ce/exit_4")]
+    np.testing.assert_allclose(got, [expected, 2.13784098], 2e-5, err_msg="kd")
+
+
+def test_reads_the_last_exit_of_any_teacher():
+    assert KD().teacher_reads(["exit_1"], ["exit_1", "exit_2"]) == ("exit_2",)
+
+
+def test_refuses_a_student_of_several_exits():
+    with pytest.raises(UserError, match="'kd' trains one exit, the student has 2"):
+        KD().teacher_reads(["exit_1", "exit_2"], ["exit_1"])

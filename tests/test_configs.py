@@ -1,0 +1,134 @@
+"""Every flagfile of the repository parses, builds and takes one step, narrowed."""
+
+import dataclasses
+import functools
+import pathlib
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from tf_mskd import experiment
+from tf_mskd.config import Config
+from tf_mskd.errors import UserError
+from tf_mskd.flags import read_flagfile, to_flagfile
+from tf_mskd.saving import save_model
+
+ROOT = pathlib.Path(__file__).parents[1]
+CONFIGS = ROOT / "configs"
+FLAGFILES = sorted(p.relative_to(ROOT) for p in CONFIGS.rglob("*.flags"))
+RUNS = [p for p in FLAGFILES if p.parent.name != "base"]
+WIDTH = 1 / 16
+CLASSES = {"digits": 10, "cifar100": 100, "tiny_imagenet": 200}
+SIDES = {"digits": 8, "cifar100": 32, "tiny_imagenet": 64}
+
+
+@dataclasses.dataclass(frozen=True)
+class Shapes:
+    """What `build_student` asks of a data set."""
+
+    num_classes: int
+    image_shape: tuple
+    mean: tuple | None = None
+    std: tuple | None = None
+
+
+@functools.cache
+def batch(dataset):
+    """Two real digits in the size and number of channels of a data set."""
+    side, channels = SIDES[dataset], 1 if dataset == "digits" else 3
+    digits = load_digits()
+    images = digits.images[:2].repeat(side // 8, 1).repeat(side // 8, 2)
+    images = np.repeat(images[..., None] * 15, channels, -1).astype("uint8")
+    return images, digits.target[:2].astype("int32")
+
+
+def narrowed(path):
+    """The flagfile's configuration at a width that builds in seconds."""
+    config = read_flagfile(path)
+    return dataclasses.replace(config, width=WIDTH)
+
+
+def shapes_of(config):
+    """Classes and image shape of the configuration's data set."""
+    images, _ = batch(config.dataset)
+    return Shapes(CLASSES[config.dataset], images.shape[1:])
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    """Function from flagfile to the path of its network, built but not trained."""
+    folder, paths = tmp_path_factory.mktemp("untrained"), {}
+
+    def path_of(flagfile):
+        if flagfile and flagfile not in paths:
+            config = narrowed(flagfile)
+            path = folder / f"{len(paths)}.keras"
+            save_model(experiment.build_student(config, shapes_of(config)), path)
+            paths[flagfile] = path
+        return paths.get(flagfile, "")
+
+    return path_of
+
+
+def test_there_are_flagfiles_for_every_data_set():
+    assert {p.parts[1] for p in FLAGFILES} >= {"base", "digits", "cifar100"}
+    assert len(RUNS) > 40
+
+
+@pytest.mark.parametrize("path", RUNS, ids=str)
+def test_flagfile_builds_and_takes_one_step(path, untrained, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config = narrowed(path)
+    distiller = experiment.build_distiller(
+        config,
+        shapes_of(config),
+        untrained(config.teacher_flagfile),
+        untrained(config.init_flagfile),
+    )
+    experiment._compile(distiller, config, steps_per_epoch=10)
+    before = [v.numpy() for v in distiller.student.trainable_variables]
+    logs = distiller.train_step(batch(config.dataset))
+    assert np.isfinite(float(logs["loss"])), path
+    after = [v.numpy() for v in distiller.student.trainable_variables]
+    changed = [not np.array_equal(a, b) for a, b in zip(before, after, strict=True)]
+    expected = all if config.phases == "joint" else any
+    assert expected(changed), path
+
+
+@pytest.mark.parametrize("path", RUNS, ids=str)
+def test_flagfile_says_how_to_run_it(path):
+    text = (ROOT / path).read_text()
+    assert f"--flagfile={path}" in text.split("# Run:")[1].splitlines()[0]
+
+
+@pytest.mark.parametrize("path", FLAGFILES, ids=str)
+def test_resolved_flags_read_back(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    try:
+        config = read_flagfile(path)
+    except UserError as error:  # a base file may be incomplete alone
+        assert path.parent.name == "base", error
+        return
+    copy = tmp_path / "flags.txt"
+    copy.write_text(to_flagfile(config))
+    assert read_flagfile(copy) == config
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"width": -1.0}, r"--width must be in \[0, inf\], got -1.0"),
+        ({"exit_head": "dnse"}, "--exit_head must be one of dense, .* got 'dnse'"),
+        ({"exits": "1;2"}, "--exits must be numbers such as 1,2,3, got '1;2'"),
+        ({"lr_drops": "a"}, "--lr_drops must be numbers"),
+        ({"term_weights": "ce=1"}, "--term_weights must be pairs such as ce:0.1"),
+        ({"teacher": "a", "teacher_flagfile": "b"}, "not both"),
+        ({"phase_epochs": "1,2"}, "needs --phases=progressive, got --phases=joint"),
+        ({"freeze": "backbone"}, "--freeze=backbone needs --init_flagfile"),
+        ({"exit_map": "1:2", "method": "mskd"}, "needs --method=oto"),
+    ],
+)
+def test_contradictions_are_refused(values, message):
+    with pytest.raises(UserError, match=message):
+        Config(**values)

@@ -1,0 +1,166 @@
+"""Two devices give what one device gives; run as a program in its own process.
+
+Logical devices exist only if they are asked for before TensorFlow starts.
+"""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+BATCH, STEPS = 16, 4
+RUNS = {  # name -> method, phases, whether rows are weighted, Keras' own loop
+    "loop": ("oto", "joint", False, False),
+    "weights": ("mskd", "detached", True, False),
+    "fit": ("mskd", "joint", True, True),
+}
+
+
+def train(strategy, images, labels, row_weights, method, phases, weighted, use_fit):
+    """Trains a few steps; returns variables and logs as arrays by name."""
+    import keras
+    import tensorflow as tf
+
+    import tf_mskd
+
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        student, teacher = (
+            tf_mskd.create_model(
+                "resnet10",
+                10,
+                exits=(1, 2),
+                exit_head="linear",
+                width=width,
+                input_shape=(8, 8, 1),
+                synchronized_bn=True,
+            )
+            for width in (1 / 16, 1 / 8)
+        )
+        distiller = tf_mskd.Distiller(student, teacher, method, phases=phases)
+        distiller.compile(tf_mskd.SGD(0.1, l2=1e-3), jit_compile=False)
+        distiller.optimizer.build(distiller.trainable_variables)
+    options = tf.data.Options()
+    policy = tf.data.experimental.AutoShardPolicy.DATA
+    options.experimental_distribute.auto_shard_policy = policy
+    arrays = (images, labels, row_weights) if weighted else (images, labels)
+    data = tf.data.Dataset.from_tensor_slices(arrays)
+    data = data.batch(BATCH, drop_remainder=True).with_options(options)
+    if use_fit:
+        history = distiller.fit(data, epochs=1, verbose=0).history
+        logs = {name: value[0] for name, value in history.items()}
+        logs |= distiller.evaluate(data, verbose=0, return_dict=True)
+    else:
+        step = tf.autograph.experimental.do_not_convert(distiller.train_step)
+
+        @tf.function
+        def run(batch):
+            strategy.run(step, args=(batch,))
+
+        for batch in strategy.experimental_distribute_dataset(data):
+            run(batch)
+        logs = distiller.training_logs()
+    result = {f"log {name}": float(value) for name, value in logs.items()}
+    for index, variable in enumerate(student.variables):
+        result[f"weight {index} {variable.path}"] = variable.numpy()
+    return result
+
+
+def main(digits_path, result_path):
+    """Trains every run on one device and on two logical CPUs."""
+    from tf_mskd.distribution import create_strategy
+
+    two = create_strategy("mirrored", 2)
+    assert two.num_replicas_in_sync == 2
+    one = create_strategy("one_device")
+    assert one.num_replicas_in_sync == 1
+    data = np.load(digits_path)
+    arrays = data["images"], data["labels"], data["weights"]
+    results = {}
+    for run, settings in RUNS.items():
+        for devices, strategy in enumerate((one, two), start=1):
+            for name, value in train(strategy, *arrays, *settings).items():
+                results[f"{run}|{devices}|{name}"] = value
+    np.savez(result_path, **results)
+
+
+@pytest.fixture(scope="module")
+def results(digits, tmp_path_factory):
+    """Arrays by "run|number of devices|name"."""
+    folder = tmp_path_factory.mktemp("strategies")
+    images, labels = digits
+    rows = BATCH * STEPS
+    weights = np.random.default_rng(0).integers(0, 4, rows).astype(np.float32)
+    np.savez(
+        folder / "digits.npz",
+        images=images[:rows],
+        labels=labels[:rows],
+        weights=weights,
+    )
+    root = str(pathlib.Path(__file__).parents[1])
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "tests.test_strategies",
+            str(folder / "digits.npz"),
+            str(folder / "results.npz"),
+        ],
+        cwd=root,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return dict(np.load(folder / "results.npz"))
+
+
+def of_run(results, run, devices, kind):
+    start = f"{run}|{devices}|{kind} "
+    found = {k.removeprefix(start): v for k, v in results.items() if k.startswith(start)}
+    assert found, start
+    return found
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("kind", ["weight", "log"])
+def test_two_devices_equal_one(results, run, kind):
+    one = of_run(results, run, 1, kind)
+    two = of_run(results, run, 2, kind)
+    if kind == "log":
+        assert set(one) == set(two)
+        pairs = [(name, one[name], two[name]) for name in one]
+    else:  # paths carry the number of the network, the order is the same
+        values = zip(one, one.values(), two.values(), strict=True)
+        pairs = list(values)
+    for name, a, b in pairs:
+        np.testing.assert_allclose(b, a, 1e-5, 1e-5, err_msg=f"{run}: {name}")
+
+
+def test_the_replicas_mean_is_the_weighted_mean():
+    from tf_mskd import distribution
+
+    rng = np.random.default_rng(0)
+    values, weights = rng.normal(size=7), rng.integers(0, 3, 7)
+    got = float(distribution.replica_mean(values, weights))
+    np.testing.assert_allclose(got, np.average(values, weights=weights), 1e-5)
+    got = float(distribution.replica_mean(values))
+    np.testing.assert_allclose(got, values.mean(), 1e-5)
+    assert distribution.num_replicas() == 1
+
+
+def test_create_strategy_refuses():
+    from tf_mskd import UserError
+    from tf_mskd.distribution import create_strategy
+
+    with pytest.raises(UserError, match="Unknown strategy 'miror'; .* 'mirrored'"):
+        create_strategy("miror")
+    with pytest.raises(UserError, match="=64 devices were asked for, .* one_device"):
+        create_strategy("one_device", 64)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

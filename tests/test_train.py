@@ -1,0 +1,304 @@
+"""Whole runs on real digits: accuracy, run folder, resume, evaluation, mistakes."""
+
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tf_mskd import checkpoint, experiment
+from tf_mskd.config import Config
+from tf_mskd.errors import UserError
+from tf_mskd.evaluate import evaluate_run
+from tf_mskd.flags import read_flagfile, to_flagfile
+from tf_mskd.report import as_text, read_runs, rows_of, write
+from tf_mskd.saving import load_model
+
+ROOT = pathlib.Path(__file__).parents[1]
+SMALL = Config(
+    dataset="digits",
+    augment="crop",
+    crop_padding=1,
+    batch_size=32,
+    validation_fraction=0.1,
+    model="resnet10",
+    width=0.125,
+    exits="all",
+    epochs=6,
+    lr=0.05,
+    lr_schedule="cosine",
+    tensorboard=False,
+)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Folder with flagfiles of a teacher and its exits, and their finished runs."""
+    folder = tmp_path_factory.mktemp("runs")
+    teacher = dataclasses.replace(SMALL, exits="last", width=0.25)
+    heads = dataclasses.replace(
+        teacher,
+        exits="all",
+        init_flagfile=str(folder / "teacher.flags"),
+        freeze="backbone",
+        epochs=3,
+    )
+    for name, config in {"teacher": teacher, "teacher_exits": heads}.items():
+        (folder / f"{name}.flags").write_text(to_flagfile(config))
+    return folder
+
+
+def run(folder, name, **settings):
+    """Runs SMALL with other settings in a folder; returns configuration and result."""
+    config = dataclasses.replace(SMALL, run_dir=str(folder / name), **settings)
+    return config, experiment.run(config)
+
+
+def history_of(path):
+    """metrics.jsonl without the wall times."""
+    lines = [json.loads(x) for x in (path / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        line.pop("seconds")
+    return lines
+
+
+def weights_of(path):
+    """All weights of the run's student."""
+    return [v.numpy() for v in load_model(path).variables]
+
+
+@pytest.fixture(scope="module")
+def oto(runs):
+    """A finished OtO run, with its teacher and the teacher's exits done on the way."""
+    flagfile = str(runs / "teacher_exits.flags")
+    return run(runs, "oto", method="oto", teacher_flagfile=flagfile)
+
+
+def test_oto_on_real_digits_passes_90_percent(oto, runs):
+    _, result = oto
+    exits = [f"exit_{k}" for k in (1, 2, 3, 4)]
+    assert min(result["test"][name] for name in (*exits, "ensemble")) > 90.0
+    assert result["macs"]["exit_1"] < result["macs"]["exit_4"]
+    assert set(result["fitted_weights"]) == set(exits)
+    assert (runs / "teacher" / "result.json").exists()
+    assert (runs / "teacher_exits" / "result.json").exists()
+
+
+def test_frozen_backbone_is_the_teachers(oto, runs):
+    teacher, heads = load_model(runs / "teacher"), load_model(runs / "teacher_exits")
+    for layer in teacher.layers:
+        mate = heads.get_layer(layer.name).get_weights()
+        for old, new in zip(layer.get_weights(), mate, strict=True):
+            np.testing.assert_array_equal(old, new, layer.name)
+
+
+def test_run_folder_holds_what_it_should(oto, runs):
+    config, result = oto
+    folder = runs / "oto"
+    assert read_flagfile(folder / "flags.txt") == config
+    record = json.loads((folder / "run.json").read_text())
+    assert set(record) == {"command", "versions", "commit", "machine"}
+    assert json.loads((folder / "result.json").read_text()) == result
+    history = history_of(folder)
+    assert [line["epoch"] for line in history] == list(range(1, 7))
+    assert {"loss", "kd/exit_1", "ce/exit_4", "val_exit_2_accuracy"} <= set(history[0])
+    states = list((folder / "checkpoints").glob("state_*.npz"))
+    assert len(states) == checkpoint.KEPT
+    student = load_model(folder)
+    assert not any("teacher" in layer.name for layer in student.layers)
+
+
+def test_evaluate_repeats_the_numbers_and_gives_subsets(oto, runs):
+    _, result = oto
+    table = evaluate_run(runs / "oto", subsets=True)
+    assert {n: table[n] for n in result["test"]} == result["test"]
+    assert table["exit_1+exit_2+exit_3+exit_4"] == result["test"]["mean_logits"]
+    assert sum("exit_" in name for name in table) == 15
+    best = evaluate_run(runs / "oto", which="best")
+    assert best == result["test_best"]
+
+
+def test_same_command_again_says_that_it_is_finished(oto, capsys):
+    config, result = oto
+    assert experiment.run(config) == result
+    assert "is finished: test exit_1" in capsys.readouterr().out
+
+
+def test_other_flags_in_the_same_folder_are_named(oto):
+    config, _ = oto
+    other = dataclasses.replace(config, lr=0.1, epochs=7)
+    with pytest.raises(UserError, match=r"--epochs \(was 6, now 7\); --lr \(was 0.05"):
+        experiment.run(other)
+
+
+def test_report_writes_table_and_curves(oto, runs, tmp_path):
+    found = read_runs([runs / "teacher", runs / "oto"])
+    rows = rows_of(found)
+    assert rows[0][:5] == ["run", "exit 1", "exit 2", "exit 3", "exit 4"]
+    assert rows[2][1] == f"{oto[1]['test']['exit_1']:.2f}"
+    write(found, tmp_path)
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "table.md").read_text() == as_text(rows) + "\n"
+    with pytest.raises(UserError, match="holds no finished run"):
+        read_runs([tmp_path])
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("joint", {"method": "mskd", "dropout": 0.1}),
+        ("progressive", {"method": "mskd", "phases": "progressive"}),
+        ("detached", {"method": "ce", "phases": "detached"}),
+    ],
+)
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(
+    runs, oto, tmp_path, monkeypatch, name, settings
+):
+    settings = {**settings, "train_fraction": 0.5, "epochs": 4}
+    if settings["method"] == "mskd":
+        settings["teacher"] = str(runs / "teacher")
+    run(tmp_path, "whole", **settings)
+
+    write, writes = checkpoint.States.write, []
+
+    def write_and_die(self, *args):
+        write(self, *args)
+        writes.append(args[0])
+        if len(writes) in (2, 7):
+            raise Killed
+
+    monkeypatch.setattr(checkpoint.States, "write", write_and_die)
+    often = {"checkpoint_minutes": 1e-9, "steps_per_call": 7}
+    for _ in range(2):
+        with pytest.raises(Killed):
+            run(tmp_path, "parts", **settings, **often)
+    run(tmp_path, "parts", **settings, **often)
+    assert any(step % 20 for step in writes), "no state in the middle of an epoch"
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert history_of(whole) == history_of(parts)
+    for file in ("student.keras", "student_best.keras"):
+        pairs = zip(weights_of(whole / file), weights_of(parts / file), strict=True)
+        for a, b in pairs:
+            np.testing.assert_array_equal(a, b, f"{name}: {file}")
+
+
+def test_progressive_trains_one_more_exit_each_phase(runs, oto, tmp_path):
+    config, result = run(
+        tmp_path,
+        "progressive",
+        method="mskd",
+        teacher=str(runs / "teacher"),
+        phases="progressive",
+        phase_epochs="1,1,1,3",
+    )
+    history = history_of(tmp_path / "progressive")
+    assert [line["phase"] for line in history] == [1, 2, 3, 4, 4, 4]
+    assert "kd/exit_2" not in history[0] and "val_exit_2_accuracy" not in history[0]
+    assert "kd/exit_4" in history[-1]
+    assert result["test"]["ensemble"] > 90.0
+
+
+def test_exploding_loss_stops_and_keeps_the_last_good_state(tmp_path):
+    bad = {"method": "ce", "lr": 1e20, "lr_schedule": "constant"}
+    with pytest.raises(UserError, match=r"not a finite number at epoch 1, step \d+ of"):
+        run(tmp_path, "nan", **bad)
+    assert not (tmp_path / "nan" / "result.json").exists()
+    assert not list((tmp_path / "nan" / "checkpoints").iterdir())
+
+
+def test_damaged_newest_state_falls_back_to_the_one_before(tmp_path):
+    import keras
+
+    variables = [keras.Variable(np.arange(3.0), name="a")]
+    states = checkpoint.States(tmp_path)
+    for step in (1, 2):
+        variables[0].assign(np.full(3, step))
+        states.write(step, variables, {"step": step})
+    newest = tmp_path / "state_0000000002.npz"
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 3] ^= 0xFF
+    newest.write_bytes(data)
+    with pytest.warns(UserWarning, match="is damaged.*Trying the one before"):
+        cursor = states.restore(variables)
+    assert cursor == {"step": 1}
+    np.testing.assert_array_equal(variables[0].numpy(), [1.0, 1.0, 1.0])
+
+
+MISTAKES = [
+    ({"run_dir": ""}, "--run_dir is empty"),
+    ({"model": "resnet11"}, "Unknown .*'resnet11'; did you mean 'resnet1"),
+    ({"exits": "1,7"}, "7"),
+    ({"method": "mksd"}, "Unknown method 'mksd'; did you mean 'mskd'"),
+    ({"dataset": "digitz"}, "digitz.*did you mean 'digits'"),
+    ({"method": "mskd"}, "--method=mskd needs a teacher"),
+    ({"method": "kd", "teacher": "nowhere.keras"}, "No model file at 'nowhere.keras'"),
+    ({"teacher_flagfile": "nowhere.flags"}, "No flagfile 'nowhere.flags'"),
+    ({"method_args": "temprature=3", "method": "mskd"}, "did you mean 'temperature'"),
+    ({"method_args": "temperature=x", "method": "mskd"}, "takes a value like"),
+    ({"term_weights": "kd:1"}, "Unknown term in term_weights 'kd'"),
+    ({"exit_weights": "exit_9:1"}, "Unknown exit in exit_weights 'exit_9'"),
+    ({"augment": "crop,flp"}, "flp.*did you mean 'flip'"),
+    ({"phases": "progressive", "epochs": 3}, "needs at least 4 epochs"),
+    ({"phases": "progressive", "phase_epochs": "1,2"}, "must be 4 positive numbers"),
+    ({"batch_size": 100000}, "100000"),
+    ({"strategy": "one_device", "num_devices": 99}, "99 devices"),
+    ({"warmup_epochs": 9.0}, "must be less than epochs=6"),
+    ({"train_fraction": 0.0}, "train_fraction"),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), MISTAKES)
+def test_a_users_mistake_gets_one_line(tmp_path, settings, message):
+    settings = {"run_dir": str(tmp_path / "run"), "method": "ce", **settings}
+    with pytest.raises(UserError, match=message) as caught:
+        experiment.run(dataclasses.replace(SMALL, **settings))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_teacher_of_another_kind_is_refused(runs, oto, tmp_path):
+    narrow = {"method": "oto", "teacher": str(runs / "teacher")}
+    with pytest.raises(UserError, match="teacher has exit_4.*exit_map"):
+        run(tmp_path, "few_exits", **narrow)
+    resized = {"method": "kd", "teacher": str(runs / "teacher"), "image_size": 16}
+    with pytest.raises(UserError, match="differ in image size"):
+        run(tmp_path, "size", exits="last", **resized)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(UserError, match="Cannot make run folder .*file"):
+        run(file, "run", method="ce")
+
+
+def command(*args):
+    """Runs a module of the package; returns the finished process."""
+    python = [sys.executable, "-m", *args]
+    return subprocess.run(python, capture_output=True, text=True, cwd=ROOT, timeout=300)
+
+
+def test_the_command_prints_mistakes_without_traceback(tmp_path):
+    done = command("tf_mskd.train", f"--run_dir={tmp_path}/r", "--model=resnet11")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and "did you mean 'resnet1" in lines[0]
+
+
+def test_the_command_suggests_the_nearest_flag(tmp_path):
+    done = command("tf_mskd.train", f"--run_dir={tmp_path}/r", "--modle=resnet10")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "Did you mean: model" in done.stderr
+
+
+def test_help_groups_the_flags():
+    done = command("tf_mskd.train", "--help")
+    assert done.returncode == 0
+    for group in ("run", "data", "model", "method", "teacher", "training"):
+        assert f"{group} flags:" in done.stdout
