@@ -20,7 +20,7 @@ def test_examples(name):
     import tf_mskd
 
     module = importlib.import_module(name.removesuffix(".__init__"))
-    names = {**vars(module), "tf_mskd": tf_mskd, "np": np}
+    names = {**vars(tf_mskd), **vars(module), "tf_mskd": tf_mskd, "np": np}
     if name.endswith("exit_phases"):  # its example goes on from a student and a teacher
         names["student"] = tf_mskd.create_model("resnet10", 10, exits="all", width=0.1)
         names["teacher"] = tf_mskd.create_model("resnet10", 10, width=0.1)

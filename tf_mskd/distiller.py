@@ -85,6 +85,7 @@ class Distiller(keras.Model):
         self._build_method()
         self._create_weights(term_weights or {}, exit_weights or {})
         self._create_metrics()
+        self._evaluating = False
         self.built = True
         self.set_phase(1 if phases == "progressive" else len(self.exits))
 
@@ -226,8 +227,24 @@ class Distiller(keras.Model):
             self.accuracy_metrics[name].update_state(hits, sample_weight)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        """Returns all metrics; `compute_loss` has updated them already."""
+        """Returns the metrics; `compute_loss` has updated them already."""
         return self.get_metrics_result()
+
+    def evaluate(self, *args, **kwargs):
+        """Runs the student alone over a data set; as `keras.Model.evaluate`."""
+        self._evaluating = True
+        try:
+            return super().evaluate(*args, **kwargs)
+        finally:
+            self._evaluating = False
+
+    def get_metrics_result(self):
+        """Returns the logs of training or, within `evaluate`, of evaluation.
+
+        Keras takes these, exact over all replicas, for the logs of an epoch if the
+        names are those of the last step's logs, which are means of replicas' means.
+        """
+        return self._logs(self.exits, ()) if self._evaluating else self.training_logs()
 
     def compile(self, optimizer="rmsprop", loss=None, metrics=None, **kwargs):
         """Configures training; the method is the loss, the exits are the metrics.

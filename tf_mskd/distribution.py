@@ -73,8 +73,11 @@ def create_strategy(name="auto", num_devices=0):
 
     if name not in STRATEGIES:
         raise unknown_name("strategy", name, STRATEGIES)
-    gpus = tf.config.list_logical_devices("GPU")
-    devices = gpus or _logical_cpus(num_devices if name == "mirrored" else 1)
+    # asking for logical devices starts the runtime, after which no CPU can be split
+    if tf.config.list_physical_devices("GPU"):
+        devices = tf.config.list_logical_devices("GPU")
+    else:
+        devices = _logical_cpus(num_devices if name == "mirrored" else 1)
     if num_devices > len(devices):
         raise UserError(
             f"--num_devices={num_devices} devices were asked for, {len(devices)} are "

@@ -132,7 +132,8 @@ def build_student(config, source, synchronized_bn=False):
 
     Args:
         config: `Config`.
-        source: `data.sources.Source`, or anything with `num_classes`, `image_shape`.
+        source: `data.sources.Source`, or anything with its `num_classes`,
+            `image_shape`, `mean` and `std`.
         synchronized_bn: bool, batch statistics over all replicas.
 
     Returns:
@@ -151,6 +152,8 @@ def build_student(config, source, synchronized_bn=False):
         attention=config.attention,
         dropout=config.dropout,
         vgg_taps=configs.numbers("vgg_taps", config.vgg_taps),
+        mean=source.mean,
+        std=source.std,
         synchronized_bn=synchronized_bn,
     )
 
@@ -273,6 +276,7 @@ def _set_up(config):
     keras.utils.clear_session()
     keras.config.set_dtype_policy(config.dtype_policy)
     keras.utils.set_random_seed(config.seed)
+    tf.get_logger().setLevel("ERROR")  # it warns of one tracing per network
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
 

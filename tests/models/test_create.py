@@ -8,7 +8,7 @@ from tf_mskd.errors import UserError
 from tf_mskd.models import available_models, create_model, exit_names
 
 SMALL = dict(input_shape=(16, 16, 3), width=1 / 16)
-FAMILIES = {"resnet10": 4, "resnet50": 4, "vgg8": 4, "wrn_10_1": 3}
+FAMILIES = {"resnet10": 4, "vgg8": 4, "wrn_10_1": 3}  # name -> number of exits
 
 
 def trainable(model):

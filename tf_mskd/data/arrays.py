@@ -10,6 +10,13 @@ from tf_mskd.errors import UserError
 
 MEMORY_SHARE = 0.6  # of the free memory; the rest is for networks and batches
 
+# mean and standard deviation of each channel in units of [0, 1], as published codes use
+CHANNEL_STATISTICS = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    "tiny_imagenet": ((0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262)),
+}
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
@@ -48,6 +55,16 @@ class Source:
     def image_shape(self):
         """(H, W, C) of every image in both splits."""
         return tuple(int(size) for size in self.train.images.shape[1:])
+
+    @property
+    def mean(self):
+        """Mean of each channel for `create_model`, or None for its default."""
+        return CHANNEL_STATISTICS.get(self.name, (None, None))[0]
+
+    @property
+    def std(self):
+        """Standard deviation of each channel, or None for the default."""
+        return CHANNEL_STATISTICS.get(self.name, (None, None))[1]
 
 
 def check_image_size(image_size):

@@ -109,6 +109,7 @@ def sub_model(model, names):
         UserError: if the model makes no output of that name, or no name is given.
 
     Example:
+        >>> from tf_mskd.models import create_model
         >>> deep = create_model("resnet10", 10, exits="all", width=0.1)
         >>> list(sub_model(deep, "exit_2").output)
         ['exit_2']

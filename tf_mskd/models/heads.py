@@ -114,8 +114,8 @@ def attend(x, k, norm):
     mask = blocks.depthwise(x, 2, f"{start}dw")
     mask = blocks.conv_bn(mask, x.shape[-1], 1, 1, start, "", norm)
     mask = blocks.relu(mask, f"{start}relu")
-    # Not `Resizing`: called without `training` it sets its default, True, for the layers
-    # after it (Keras 3.15), and batch norm statistics move during inference.
+    # Not `Resizing`: called without `training` it sets its default, True, for layers
+    # after it too (Keras 3.15), and batch norm statistics move in inference.
     up = keras.layers.UpSampling2D(2, interpolation="bilinear", name=f"{start}up")
     mask = up(mask)
     over = [
