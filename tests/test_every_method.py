@@ -194,7 +194,7 @@ def test_a_distiller_takes_it_by_name(name, tiny):
 def test_unknown_names_are_answered_with_the_nearest():
     with pytest.raises(UserError, match="Unknown method 'mskt'; .* 'mskd'"):
         registry.create_method("mskt")
-    with pytest.raises(UserError, match="of method 'kd' 'temprature'; .* 'temperature'"):
+    with pytest.raises(UserError, match="method 'kd' 'temprature'; .* 'temperature'"):
         registry.create_method("kd", temprature=3.0)
     with pytest.raises(UserError, match="Unknown argument of method 'ce' 'preset'"):
         registry.create_method("ce", preset="hsakd")

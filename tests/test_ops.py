@@ -56,9 +56,7 @@ def test_sums_over_exits():
 
     ce = total(ops.cross_entropy(reference.LABELS, z) for z in student.values())
     close("sum of CE", ce, 8.50035848)
-    one = total(
-        ops.softened_kl(reference.TEACHER, z, 3.0) for z in student.values()
-    )
+    one = total(ops.softened_kl(reference.TEACHER, z, 3.0) for z in student.values())
     close("one teacher to every exit", one, 3.41144748)
     paired = total(ops.softened_kl(teacher[n], z, 3.0) for n, z in student.items())
     close("exit to exit", paired, 0.85973511)

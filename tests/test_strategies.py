@@ -117,7 +117,8 @@ def results(digits, tmp_path_factory):
 
 def of_run(results, run, devices, kind):
     start = f"{run}|{devices}|{kind} "
-    found = {k.removeprefix(start): v for k, v in results.items() if k.startswith(start)}
+    keys = [key for key in results if key.startswith(start)]
+    found = {key.removeprefix(start): results[key] for key in keys}
     assert found, start
     return found
 

@@ -297,6 +297,27 @@ def test_the_command_suggests_the_nearest_flag(tmp_path):
     assert "Did you mean: model" in done.stderr
 
 
+def test_two_devices_give_the_run_of_one(tmp_path):
+    flagfile = tmp_path / "small.flags"
+    settings = {"method": "ce", "epochs": 2, "train_fraction": 0.5, "width": 0.0625}
+    flagfile.write_text(to_flagfile(dataclasses.replace(SMALL, **settings)))
+    for strategy, devices in (("one_device", 1), ("mirrored", 2)):
+        done = command(
+            "tf_mskd.train",
+            f"--flagfile={flagfile}",
+            f"--run_dir={tmp_path}/{strategy}",
+            f"--strategy={strategy}",
+            f"--num_devices={devices}",
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    one, two = weights_of(tmp_path / "one_device"), weights_of(tmp_path / "mirrored")
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-4)
+    histories = history_of(tmp_path / "one_device"), history_of(tmp_path / "mirrored")
+    for a, b in zip(*histories, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+
+
 def test_help_groups_the_flags():
     done = command("tf_mskd.train", "--help")
     assert done.returncode == 0

@@ -29,7 +29,9 @@ def run(main, doc):
     def guarded(argv):
         try:
             if argv[1:]:
-                raise UserError(f"Expected flags only, got {argv[1]!r}: write --name=value.")
+                raise UserError(
+                    f"Expected flags only, got {argv[1]!r}: write --name=value."
+                )
             main()
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)

@@ -55,7 +55,9 @@ class Config:
     checkpoint_minutes: float = _run(
         10.0, "Write the state this often within an epoch; 0: never.", low=0, free=True
     )
-    tensorboard: bool = _run(True, "Write TensorBoard logs to the run folder.", free=True)
+    tensorboard: bool = _run(
+        True, "Write TensorBoard logs to the run folder.", free=True
+    )
 
     dataset: str = _data(
         "digits", "digits, tiny_imagenet, folder, or a TFDS name such as cifar100."
@@ -107,7 +109,9 @@ class Config:
     ensemble: str = _method("logits", "What the exits average to vote.", choices=KINDS)
 
     teacher: str = _teacher("", "Trained teacher: a .keras file or a run folder.")
-    teacher_flagfile: str = _teacher("", "Flagfile of the teacher's own run, done first.")
+    teacher_flagfile: str = _teacher(
+        "", "Flagfile of the teacher's own run, done first."
+    )
     teacher_run_dir: str = _teacher(
         "", "Its run folder; empty: beside run_dir, named as the file.", free=True
     )

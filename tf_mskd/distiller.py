@@ -69,7 +69,8 @@ class Distiller(keras.Model):
         ensemble="logits",
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        # raw images reach the networks as they are, also in mixed precision
+        super().__init__(autocast=False, **kwargs)
         if phases not in PHASES:
             raise unknown_name("phases", phases, PHASES)
         if ensemble not in ensembles.KINDS:
@@ -200,9 +201,7 @@ class Distiller(keras.Model):
             return replica_mean(loss, sample_weight)
         if teacher is None:
             teacher = self.teacher_outputs(x)
-        return self._weighted_sum(
-            self.method(exits, teacher, targets), sample_weight
-        )
+        return self._weighted_sum(self.method(exits, teacher, targets), sample_weight)
 
     def _weighted_sum(self, terms, sample_weight):
         total = 0.0

@@ -1,6 +1,6 @@
 """Measures a finished run again: every exit, the ensemble and, if asked, all subsets.
 
-    python -m tf_mskd.evaluate --run_dir=runs/digits/mskd --subsets
+python -m tf_mskd.evaluate --run_dir=runs/digits/mskd --subsets
 """
 
 import pathlib

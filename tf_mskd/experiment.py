@@ -51,9 +51,9 @@ def run(config):
     teacher_path = _run_first(config, "teacher") or config.teacher
     init_path = _run_first(config, "init")
     print(f"run {folder.path}")
+    strategy = create_strategy(config.strategy, config.num_devices)  # before other TF
     _set_up(config)
     data = Data(config)
-    strategy = create_strategy(config.strategy, config.num_devices)
     with strategy.scope():
         distiller = build_distiller(config, data.source, teacher_path, init_path)
         _compile(distiller, config, data.steps_per_epoch)

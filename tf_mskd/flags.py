@@ -55,7 +55,9 @@ def read_flagfile(path, **overrides):
         UserError: if the file is missing, or holds an unknown flag or a bad value.
     """
     if not pathlib.Path(path).is_file():
-        raise UserError(f"No flagfile {str(path)!r} (looked from {pathlib.Path.cwd()}).")
+        raise UserError(
+            f"No flagfile {str(path)!r} (looked from {pathlib.Path.cwd()})."
+        )
     values = flags.FlagValues()
     define(values)
     try:

@@ -56,7 +56,9 @@ def rows_of(runs):
     Accuracies are test top-1 in percent at the last epoch; a network with one exit has
     no vote, so its ensemble columns stay empty. MACs are those of the whole network.
     """
-    exits = sorted({n for r in runs.values() for n in r["result"]["macs"]} - {"ensemble"})
+    exits = sorted(
+        {n for r in runs.values() for n in r["result"]["macs"]} - {"ensemble"}
+    )
     votes = [v for v in VOTES if any(v in r["result"]["test"] for r in runs.values())]
     header = ["run", *(name.replace("_", " ") for name in exits)]
     header += [VOTES[vote] for vote in votes] + ["params", "MACs", "seconds"]

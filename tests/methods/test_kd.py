@@ -13,9 +13,7 @@ from tf_mskd import KD, UserError
 def test_fixture(temperature, expected):
     student = {"exit_4": reference.STUDENT}
     teacher = {"exit_4": reference.TEACHER}
-    terms = KD(temperature=temperature)(
-        student, teacher, {"label": reference.LABELS}
-    )
+    terms = KD(temperature=temperature)(student, teacher, {"label": reference.LABELS})
     assert set(terms) == {"ce/exit_4", "kd/exit_4"}
     got = [float(np.mean(terms[name])) for name in ("kd/exit_4", "ce/exit_4")]
     np.testing.assert_allclose(got, [expected, 2.13784098], 2e-5, err_msg="kd")

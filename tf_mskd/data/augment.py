@@ -44,7 +44,7 @@ def make_augment(
     Example:
         >>> import tensorflow as tf
         >>> flip = make_augment("flip")
-        >>> images = tf.reshape(tf.range(4, dtype=tf.uint8), [2, 1, 2, 1])
+        >>> images = tf.reshape(tf.cast(tf.range(4), tf.uint8), [2, 1, 2, 1])
         >>> flip(images, tf.range(2, dtype=tf.int64), seed=0, view=0).shape
         TensorShape([2, 1, 2, 1])
     """

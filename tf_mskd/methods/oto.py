@@ -47,8 +47,12 @@ class OtO(SoftTargets):
             shift = _deepest(teacher_names) - _deepest(student_names)
         for name in student_names:
             number = _number(name)
-            target = self.exit_map.get(number) if self.exit_map else number + shift
-            guide = f"exit_{target}"
+            if self.exit_map and number not in self.exit_map:
+                raise UserError(
+                    f"Exit map leaves student {name} without guide: name every student "
+                    f"exit ({', '.join(student_names)}) as student:teacher."
+                )
+            guide = f"exit_{self.exit_map.get(number, number + shift)}"
             if guide not in teacher_names:
                 raise UserError(
                     f"Exit map: student {name} has no guide ({guide} asked for, the "
