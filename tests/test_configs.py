@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from tf_mskd import experiment
+from tf_mskd import build
 from tf_mskd.config import Config
 from tf_mskd.errors import UserError
 from tf_mskd.flags import read_flagfile, to_flagfile
-from tf_mskd.saving import save_model
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
@@ -55,20 +54,13 @@ def shapes_of(config):
     return Shapes(CLASSES[config.dataset], images.shape[1:])
 
 
-@pytest.fixture(scope="module")
-def untrained(tmp_path_factory):
-    """Function from flagfile to the path of its network, built but not trained."""
-    folder, paths = tmp_path_factory.mktemp("untrained"), {}
-
-    def path_of(flagfile):
-        if flagfile and flagfile not in paths:
-            config = narrowed(flagfile)
-            path = folder / f"{len(paths)}.keras"
-            save_model(experiment.build_student(config, shapes_of(config)), path)
-            paths[flagfile] = path
-        return paths.get(flagfile, "")
-
-    return path_of
+@functools.cache
+def untrained(flagfile):
+    """The network of a flagfile, built but not trained; None for no flagfile."""
+    if not flagfile:
+        return None
+    config = narrowed(flagfile)
+    return build.build_student(config, shapes_of(config))
 
 
 def test_there_are_flagfiles_for_every_data_set():
@@ -77,16 +69,16 @@ def test_there_are_flagfiles_for_every_data_set():
 
 
 @pytest.mark.parametrize("path", RUNS, ids=str)
-def test_flagfile_builds_and_takes_one_step(path, untrained, monkeypatch):
+def test_flagfile_builds_and_takes_one_step(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     config = narrowed(path)
-    distiller = experiment.build_distiller(
+    distiller = build.build_distiller(
         config,
         shapes_of(config),
         untrained(config.teacher_flagfile),
         untrained(config.init_flagfile),
     )
-    experiment._compile(distiller, config, steps_per_epoch=10)
+    build.compile_distiller(distiller, config, steps_per_epoch=10)
     before = [v.numpy() for v in distiller.student.trainable_variables]
     logs = distiller.train_step(batch(config.dataset))
     assert np.isfinite(float(logs["loss"])), path

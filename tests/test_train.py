@@ -207,7 +207,7 @@ def test_progressive_trains_one_more_exit_each_phase(runs, oto, tmp_path):
 
 def test_exploding_loss_stops_and_keeps_the_last_good_state(tmp_path):
     bad = {"method": "ce", "lr": 1e20, "lr_schedule": "constant"}
-    with pytest.raises(UserError, match=r"not a finite number at epoch 1, step \d+ of"):
+    with pytest.raises(UserError, match=r"not finite numbers at epoch 1, step \d+ of"):
         run(tmp_path, "nan", **bad)
     assert not (tmp_path / "nan" / "result.json").exists()
     assert not list((tmp_path / "nan" / "checkpoints").iterdir())

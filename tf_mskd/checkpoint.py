@@ -2,7 +2,7 @@
 
 A state file is an uncompressed npz: one array per variable, in order, and the cursor as
 JSON. It is written to a temporary file, flushed and moved, so a killed run leaves the
-old file or the new. The zip's CRC-32 of every member finds damage; nothing is unpickled.
+old file or the new. The zip's CRC-32 of every member finds damage; no pickle is read.
 """
 
 import json

@@ -7,13 +7,14 @@ from absl import app, flags, logging
 
 from tf_mskd.config import GROUPS
 from tf_mskd.errors import UserError
+from tf_mskd.stopping import Stopped
 
 
 def run(main, doc):
     """Parses the flags, calls `main()` and exits; a user's mistake gets one line.
 
     Exit codes: 0 done, 1 unknown flag or bad flag value, 2 any other mistake of the
-    user, 130 interrupted.
+    user, 130 stopped by SIGINT, 143 stopped by SIGTERM.
 
     Args:
         main: function without arguments.
@@ -36,6 +37,9 @@ def run(main, doc):
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
+        except Stopped as stop:
+            print(stop.text)
+            raise
         except KeyboardInterrupt:
             print("interrupted; the same command goes on from the last state.")
             sys.exit(130)

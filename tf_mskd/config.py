@@ -55,6 +55,12 @@ class Config:
     checkpoint_minutes: float = _run(
         10.0, "Write the state this often within an epoch; 0: never.", low=0, free=True
     )
+    checkpoint_steps: int = _run(
+        0,
+        "Write the state after so many steps within an epoch; 0: never.",
+        low=0,
+        free=True,
+    )
     tensorboard: bool = _run(
         True, "Write TensorBoard logs to the run folder.", free=True
     )

@@ -8,8 +8,9 @@ from tf_mskd import registry
 from tf_mskd.distribution import all_reduce_sum, num_replicas, replica_mean
 from tf_mskd.errors import UserError, unknown_name
 from tf_mskd.methods.base import Method
-from tf_mskd.models.graph import detach_stages, exit_names, sub_model
+from tf_mskd.models.graph import exit_names
 from tf_mskd.ops import correct, cross_entropy
+from tf_mskd.phase_networks import PhaseNetworks
 
 PHASES = ("joint", "progressive", "detached")
 
@@ -82,7 +83,7 @@ class Distiller(keras.Model):
         self.exits = exit_names(student)
         if teacher is not None:
             teacher.trainable = False
-        self._networks = _Networks(student, teacher, self.method, phases)
+        self._networks = PhaseNetworks(student, teacher, self.method, phases)
         self._build_method()
         self._create_weights(term_weights or {}, exit_weights or {})
         self._create_metrics()
@@ -330,38 +331,6 @@ class Distiller(keras.Model):
     def _trained_variables(self):
         network = self._networks.student(self.trained_exits)
         return network.trainable_variables + self.method.trainable_variables
-
-
-class _Networks:
-    """The parts of student and teacher that each phase needs, sharing their weights."""
-
-    def __init__(self, student, teacher, method, phases):
-        self._student, self._teacher, self._method = student, teacher, method
-        self._detached = detach_stages(student) if phases == "detached" else None
-        self._parts = {}
-
-    def teacher_reads(self, exits):
-        if self._teacher is None:
-            return ()
-        return self._method.teacher_reads(exits, exit_names(self._teacher))
-
-    def student(self, exits):
-        return self._detached or self.evaluation(exits)
-
-    def evaluation(self, exits):
-        if len(exits) == len(exit_names(self._student)):
-            return self._student
-        return self._part("student", self._student, exits)
-
-    def teacher(self, exits):
-        reads = self.teacher_reads(exits)
-        return self._part("teacher", self._teacher, reads) if reads else None
-
-    def _part(self, role, model, names):
-        key = (role, *names)
-        if key not in self._parts:
-            self._parts[key] = sub_model(model, names)
-        return self._parts[key]
 
 
 def _is_name(method):

@@ -38,6 +38,7 @@ def evaluate_run(run_dir, data_dir="", which="last", subsets=False):
     import dataclasses
 
     from tf_mskd import experiment
+    from tf_mskd.data.run_data import Data
     from tf_mskd.distribution import create_strategy
     from tf_mskd.evaluation import Evaluator
     from tf_mskd.files import read_json
@@ -56,7 +57,7 @@ def evaluate_run(run_dir, data_dir="", which="last", subsets=False):
     strategy = create_strategy("auto")
     with strategy.scope():
         student = load_model(file)
-    stream = experiment.Data(config).test_stream()
+    stream = Data(config).test_stream()
     logits, labels = Evaluator(strategy, stream).logits(student)
     weights = read_json(folder / "result.json").get("fitted_weights")
     weights = weights if which == "last" else None

@@ -5,6 +5,8 @@ import json
 import os
 import pathlib
 
+from tf_mskd.errors import UserError
+
 
 @contextlib.contextmanager
 def replacing(path):
@@ -12,6 +14,9 @@ def replacing(path):
 
     The data are flushed to the disk before the move. On an error the temporary file is
     removed and `path` stays as it was.
+
+    Raises:
+        UserError: if the disk is full or the folder cannot be written.
     """
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
@@ -20,8 +25,15 @@ def replacing(path):
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(
+            f"Cannot write {path}: {reason}. What was there is intact; mend it and "
+            "give the same command again."
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def write_text(path, text):

@@ -20,7 +20,7 @@ class SGD(keras.optimizers.Optimizer):
         learning_rate: float or Keras schedule.
         momentum: float in [0, 1).
         nesterov: bool.
-        l2: float >= 0, added to the gradient as l2 * w. Unitless; papers use 1e-4, 5e-4.
+        l2: float >= 0, adds l2 * w to the gradient. Unitless; papers use 1e-4, 5e-4.
 
     Source: Tian, Krishnan, Isola, ICLR 2020 (arXiv 1910.10699), training code.
 

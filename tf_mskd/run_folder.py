@@ -1,9 +1,11 @@
 """The folder of a run: what it holds, and whether it belongs to this configuration."""
 
+import fcntl
 import json
 import os
 import pathlib
 import platform
+import socket
 import subprocess
 import sys
 from importlib import metadata
@@ -29,12 +31,15 @@ class RunFolder:
     student.keras   the trained student alone (student_best.keras: best by validation)
     result.json     accuracies, parameters, MACs, seconds; its presence means finished
 
+    Used as a context manager, it is locked for this process meanwhile; the system drops
+    the lock of a process that dies.
+
     Args:
         config: `Config` with `run_dir`.
 
     Raises:
-        UserError: if the folder is another run's (the differing flags are named) or
-            cannot be written.
+        UserError: if the folder is another run's (the differing flags are named),
+            cannot be written, or is in use by another process.
     """
 
     def __init__(self, config):
@@ -75,6 +80,46 @@ class RunFolder:
                 f"Cannot write to run folder {self.path}: {error.strerror}. Choose "
                 "another --run_dir or mend its permissions."
             ) from None
+
+    def __enter__(self):
+        """Locks the folder; the lock file tells who holds it."""
+        self._lock = open(self.path / "lock", "a+")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.seek(0)
+            owner = self._lock.read().strip() or "another process"
+            self._lock.close()
+            raise UserError(
+                f"Run folder {self.path} is in use by {owner}: wait for it, or use "
+                "another --run_dir."
+            ) from None
+        self._lock.truncate(0)
+        self._lock.write(f"host {socket.gethostname()}, pid {os.getpid()}")
+        self._lock.flush()
+        return self
+
+    def __exit__(self, *_):
+        """Gives the lock back."""
+        self._lock.close()
+
+    def check_fingerprint(self, role, path, value):
+        """Remembers the network this run started with; refuses another one later.
+
+        Args:
+            role: str, "teacher" or "init".
+            path: path it was read from, for the message.
+            value: str, `saving.fingerprint` of it.
+        """
+        record = files.read_json(self.path / "run.json")
+        known = record.setdefault("fingerprints", {}).setdefault(role, value)
+        if known != value:
+            raise UserError(
+                f"The {role} at {path} is not the one that {self.path} was started "
+                f"with ({value[:12]} instead of {known[:12]}): bring it back, or use "
+                "another --run_dir."
+            )
+        files.write_json(self.path / "run.json", record)
 
     def result(self):
         """Returns the content of result.json, or None while the run is unfinished."""

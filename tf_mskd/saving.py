@@ -1,5 +1,6 @@
 """Students and teachers as `.keras` files: atomic out, safe in."""
 
+import hashlib
 import pathlib
 
 import keras
@@ -54,3 +55,11 @@ def load_model(path):
     if not models.exit_names(model):
         raise UserError(f"{str(path)!r} has no output named exit_1, exit_2, ...")
     return model
+
+
+def fingerprint(model):
+    """Returns a SHA-256 (hex) of the values of all weights, in order."""
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        digest.update(keras.ops.convert_to_numpy(weight).tobytes())
+    return digest.hexdigest()

@@ -3,9 +3,13 @@
 import time
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tf_mskd.errors import UserError
+from tf_mskd.stopping import Stopped, StopRequest
+
+CALL_SECONDS = 1.0  # a stop waits for one compiled call, so calls stay short
 
 
 class Trainer:
@@ -29,6 +33,7 @@ class Trainer:
             is on disk.
         steps_per_call: int > 0, most steps in one compiled call.
         checkpoint_minutes: float, time between states within an epoch; 0 for none.
+        checkpoint_steps: int, steps between states within an epoch; 0 for none.
     """
 
     def __init__(
@@ -45,13 +50,16 @@ class Trainer:
         on_epoch=None,
         steps_per_call=20,
         checkpoint_minutes=10.0,
+        checkpoint_steps=0,
     ):
         self.distiller, self.strategy, self.stream = distiller, strategy, stream
         self.steps_per_epoch, self.epochs = steps_per_epoch, epochs
         self.states, self.validate, self.on_epoch = states, validate, on_epoch
         self.steps_per_call = steps_per_call
         self.checkpoint_seconds = 60.0 * checkpoint_minutes
+        self.checkpoint_steps = checkpoint_steps
         self.history, self.step = [], 0
+        self._step_seconds, self._stop = CALL_SECONDS, StopRequest()
         self._functions = {}
         self._callbacks = keras.callbacks.CallbackList(
             list(callbacks), model=distiller, epochs=epochs, steps=steps_per_epoch
@@ -62,7 +70,12 @@ class Trainer:
 
         Raises:
             UserError: if the loss stops being a number; names the epoch and the step.
+            Stopped: after SIGTERM or SIGINT, once the step is done and its state kept.
         """
+        with self._stop.listening():
+            return self._run()
+
+    def _run(self):
         self._restore()
         start = {"first_step": self.step, "history": self.history}
         self._callbacks.on_train_begin(start)
@@ -85,16 +98,18 @@ class Trainer:
         self._callbacks.on_epoch_begin(epoch)
         train = self._train_function()
         while done < self.steps_per_epoch:
-            steps = min(self.steps_per_call, self.steps_per_epoch - done)
+            steps = self._steps_to_do(done)
+            called = time.monotonic()
             finite = int(train(iterator, tf.constant(steps)))
             if finite < steps:
-                self._stop_at(epoch, done + finite)
+                self._fail(epoch, done + finite)
             done += steps
             self.step += steps
             self._callbacks.on_train_batch_end(done - 1)
             self._seconds = time.monotonic() - start
+            self._step_seconds = (time.monotonic() - called) / steps
             if done < self.steps_per_epoch:
-                self._save_now_and_then()
+                self._save_now_and_then(done)
         logs = {name: float(v) for name, v in self.distiller.training_logs().items()}
         logs["seconds"] = round(self._seconds, 3)
         logs.update(self.validate() if self.validate else {})
@@ -106,6 +121,14 @@ class Trainer:
         self._save()
         if self.on_epoch:
             self.on_epoch(self.history)
+        self._stop_if_asked()
+
+    def _steps_to_do(self, done):
+        steps = min(self.steps_per_call, int(CALL_SECONDS / self._step_seconds))
+        to_go = [self.steps_per_epoch - done]
+        if self.checkpoint_steps:
+            to_go.append(self.checkpoint_steps - done % self.checkpoint_steps)
+        return max(1, min(steps, *to_go))
 
     def _train_function(self):
         phase = self.distiller.phase
@@ -133,22 +156,37 @@ class Trainer:
         data = self.stream(self.step)
         return iter(self.strategy.experimental_distribute_dataset(data))
 
-    def _stop_at(self, epoch, step):
+    def _stop_if_asked(self):
+        if self._stop.signal is None or self.step == self._total:
+            return
+        epoch, done = divmod(self.step, self.steps_per_epoch)
+        raise Stopped(
+            self._stop.signal,
+            f"stopped at epoch {epoch + 1}, step {done} of {self.steps_per_epoch}; the "
+            "state is kept, the same command goes on from there.",
+        )
+
+    def _fail(self, epoch, step):
         raise UserError(
-            f"The loss is not a finite number at epoch {epoch + 1}, step {step + 1} of "
-            f"{self.steps_per_epoch}: training stops, the last good state is kept in "
-            f"{self.states.folder}. Lower --lr, or check the data and the teacher."
+            f"Loss or weights are not finite numbers at epoch {epoch + 1}, step "
+            f"{step + 1} of {self.steps_per_epoch}: training stops, the last good state "
+            f"is kept in {self.states.folder}. Lower --lr, or check data and teacher."
         )
 
     # ---- state
 
-    def _save_now_and_then(self):
-        if not self.checkpoint_seconds:
-            return
-        if time.monotonic() - self._saved_at > self.checkpoint_seconds:
+    def _save_now_and_then(self, done):
+        waited = time.monotonic() - self._saved_at
+        due = self.checkpoint_seconds and waited > self.checkpoint_seconds
+        due = due or (self.checkpoint_steps and done % self.checkpoint_steps == 0)
+        if due or self._stop.signal is not None:
             self._save()
+        self._stop_if_asked()
 
     def _save(self):
+        weights = self.distiller.student.weights + self.distiller.method.weights
+        if not all(np.isfinite(w.numpy()).all() for w in weights):
+            self._fail(*divmod(self.step - 1, self.steps_per_epoch))
         cursor = {
             "step": self.step,
             "seconds": self._seconds,

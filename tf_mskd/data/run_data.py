@@ -1,0 +1,60 @@
+"""The data of one run: a source, its split and the streams over it."""
+
+from tf_mskd.data import augment, pipeline, sources, splits
+
+
+class Data:
+    """The images of a run, split, and the streams over them.
+
+    Args:
+        config: `Config`.
+    """
+
+    def __init__(self, config):
+        self.config = config
+        self.source = sources.load_source(
+            config.dataset, config.data_dir or None, config.image_size or None
+        )
+        self.train_ids, self.validation_ids = splits.split_ids(
+            self.source.train.labels,
+            validation_fraction=config.validation_fraction,
+            train_fraction=config.train_fraction,
+            seed=config.seed,
+        )
+        self.steps_per_epoch = pipeline.steps_per_epoch(
+            self.train_ids, config.batch_size
+        )
+        self._augment = augment.make_augment(
+            config.augment,
+            crop_padding=config.crop_padding,
+            rotation_degrees=config.rotation_degrees,
+            cutout_size=config.cutout_size,
+        )
+
+    def train_stream(self, start_step):
+        """Batches from the global step on, to the end of the run."""
+        return pipeline.train_stream(
+            self.source.train,
+            self.train_ids,
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            augment=self._augment,
+            start_step=start_step,
+            num_steps=self.steps_per_epoch * self.config.epochs,
+        )
+
+    def validation_stream(self):
+        """The held-out training images, or None without a validation split."""
+        if not len(self.validation_ids):
+            return None
+        return pipeline.eval_stream(
+            self.source.train,
+            self.validation_ids,
+            batch_size=self.config.eval_batch_size,
+        )
+
+    def test_stream(self):
+        """The test images."""
+        return pipeline.eval_stream(
+            self.source.test, batch_size=self.config.eval_batch_size
+        )

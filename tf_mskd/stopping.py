@@ -1,0 +1,46 @@
+"""A polite stop: SIGTERM and SIGINT finish the step and keep the state."""
+
+import contextlib
+import signal
+
+EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
+
+class Stopped(SystemExit):
+    """A run was asked to stop; the code is the signal's, the text says how to go on.
+
+    Args:
+        number: int, the signal.
+        text: str, one line for the user.
+    """
+
+    def __init__(self, number, text):
+        super().__init__(EXIT_CODES[number])
+        self.text = text
+
+
+class StopRequest:
+    """Remembers a signal that arrived while `listening`; a second one ends at once."""
+
+    signal = None
+
+    @contextlib.contextmanager
+    def listening(self):
+        """Takes SIGINT and SIGTERM over for the length of a with block.
+
+        Outside the main thread, where Python allows no handlers, it does nothing.
+        """
+        try:
+            old = {n: signal.signal(n, self._remember) for n in EXIT_CODES}
+        except ValueError:
+            old = {}
+        try:
+            yield self
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+    def _remember(self, number, frame):
+        if self.signal is not None:
+            raise Stopped(number, "stopped at once; the last state is kept.")
+        self.signal = number
