@@ -18,15 +18,15 @@ from tf_mskd.errors import UserError
 KEPT = 2
 
 
-def write_state(path, variables, cursor):
-    """Writes the values of `variables` and `cursor` to the npz file `path`.
+def write_state(path, values, cursor):
+    """Writes the values of variables and `cursor` to the npz file `path`.
 
     Args:
         path: path that ends in ".npz".
-        variables: list of Keras variables; their order is part of the format.
+        values: list of arrays; their order is part of the format.
         cursor: JSON value.
     """
-    arrays = {_key(i): np.asarray(v.numpy()) for i, v in enumerate(variables)}
+    arrays = {_key(i): value for i, value in enumerate(values)}
     arrays["cursor"] = np.frombuffer(json.dumps(cursor).encode(), np.uint8)
     with files.replacing(path) as temporary:
         with open(temporary, "wb") as file:
@@ -64,15 +64,19 @@ class States:
 
     Args:
         folder: path; made if it is missing.
+        read_only: bool, for workers beside the one that writes.
     """
 
-    def __init__(self, folder):
-        self.folder = pathlib.Path(folder)
+    def __init__(self, folder, read_only=False):
+        self.folder, self.read_only = pathlib.Path(folder), read_only
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, step, variables, cursor):
         """Writes the state after `step` steps and drops what is older than two."""
-        write_state(self.folder / f"state_{step:010d}.npz", variables, cursor)
+        values = [np.asarray(v.numpy()) for v in variables]  # metrics: on every worker
+        if self.read_only:
+            return
+        write_state(self.folder / f"state_{step:010d}.npz", values, cursor)
         for path in self._paths()[KEPT:]:
             path.unlink()
 

@@ -6,6 +6,7 @@ cannot show. Settings marked `free` may change between two starts of the same ru
 
 import dataclasses
 
+from tf_mskd.distribution import STRATEGIES
 from tf_mskd.ensemble import KINDS
 from tf_mskd.errors import UserError
 from tf_mskd.schedules import LEARNING_RATES
@@ -42,8 +43,9 @@ class Config:
     seed: int = _run(0, "Seed of weights, order and augmentation.", low=0)
     strategy: str = _run(
         "auto",
-        "Devices: all GPUs or else the CPU (auto), the first one, or all (mirrored).",
-        choices=("auto", "one_device", "mirrored"),
+        "Devices: all GPUs or else the CPU (auto), the first one, all (mirrored), or "
+        "those of all machines in TF_CONFIG (multi_worker).",
+        choices=STRATEGIES,
         free=True,
     )
     num_devices: int = _run(0, "Devices to use; 0 takes all.", low=0, free=True)

@@ -53,8 +53,7 @@ class Evaluator:
             def forward(batch):
                 values = strategy.run(step, args=(batch,))
                 return tf.nest.map_structure(
-                    lambda v: tf.concat(strategy.experimental_local_results(v), 0),
-                    values,
+                    lambda v: strategy.gather(v, axis=0), values
                 )
 
             self._functions[id(model)] = (forward, model)  # keeps the id alive

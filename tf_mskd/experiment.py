@@ -65,7 +65,8 @@ def _run(config, folder):
     history = _train(distiller, strategy, data, config, folder)
     result = _measure(distiller, strategy, data, test, config, folder)
     result["seconds"] = round(sum(epoch["seconds"] for epoch in history), 1)
-    save_model(distiller.student, folder.student)
+    if folder.is_chief:
+        save_model(distiller.student, folder.student)
     folder.write_result(result)
     return result
 
@@ -116,11 +117,11 @@ def _report_teacher(distiller, test):
 
 def _train(distiller, strategy, data, config, folder):
     monitor = f"val_mean_{config.ensemble}_accuracy"
-    callbacks = [Progress()]
+    callbacks = [Progress()] if folder.is_chief else []
     if config.phases == "progressive":
         lengths = build.phase_lengths(config, distiller.exits)
         callbacks.append(ExitPhases(config.epochs, lengths))
-    if config.tensorboard:
+    if config.tensorboard and folder.is_chief:
         callbacks.append(
             keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False)
         )
@@ -132,7 +133,8 @@ def _train(distiller, strategy, data, config, folder):
             network = distiller.evaluation_network()
             return validation_logs(*evaluator.logits(network))
 
-        callbacks.append(BestStudent(folder.student_best, monitor))
+        if folder.is_chief:
+            callbacks.append(BestStudent(folder.student_best, monitor))
     trainer = Trainer(
         distiller,
         strategy,

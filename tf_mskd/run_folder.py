@@ -14,6 +14,7 @@ import tf_mskd
 from tf_mskd import files
 from tf_mskd.checkpoint import States
 from tf_mskd.config import differing
+from tf_mskd.distribution import is_chief
 from tf_mskd.errors import UserError
 from tf_mskd.flags import read_flagfile, to_flagfile
 
@@ -26,7 +27,7 @@ class RunFolder:
     flags.txt       the resolved flags, readable with --flagfile
     run.json        versions, commit, command
     metrics.jsonl   one JSON object per epoch
-    checkpoints/    the newest two states, and the best by validation
+    checkpoints/    the newest two states
     tensorboard/    logs
     student.keras   the trained student alone (student_best.keras: best by validation)
     result.json     accuracies, parameters, MACs, seconds; its presence means finished
@@ -46,6 +47,7 @@ class RunFolder:
         if not config.run_dir:
             raise UserError("--run_dir is empty: say which folder the run shall use.")
         self.path = pathlib.Path(config.run_dir)
+        self.is_chief = is_chief(config.strategy)
         self._make()
         flagfile = self.path / "flags.txt"
         if flagfile.exists():
@@ -55,11 +57,10 @@ class RunFolder:
                     f"{self.path} holds a run with other flags: "
                     f"{'; '.join(differences)}. Use these flags or another --run_dir."
                 )
-        else:
+        elif self.is_chief:
             files.write_text(flagfile, to_flagfile(config))
             files.write_json(self.path / "run.json", _provenance())
-        self.states = States(self.path / "checkpoints")
-        self.best_state = self.path / "checkpoints" / "best.npz"
+        self.states = States(self.path / "checkpoints", read_only=not self.is_chief)
         self.tensorboard = self.path / "tensorboard"
         self.student = self.path / "student.keras"
         self.student_best = self.path / "student_best.keras"
@@ -83,6 +84,8 @@ class RunFolder:
 
     def __enter__(self):
         """Locks the folder; the lock file tells who holds it."""
+        if not self.is_chief:
+            return self
         self._lock = open(self.path / "lock", "a+")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -101,7 +104,8 @@ class RunFolder:
 
     def __exit__(self, *_):
         """Gives the lock back."""
-        self._lock.close()
+        if self.is_chief:
+            self._lock.close()
 
     def check_fingerprint(self, role, path, value):
         """Remembers the network this run started with; refuses another one later.
@@ -111,6 +115,8 @@ class RunFolder:
             path: path it was read from, for the message.
             value: str, `saving.fingerprint` of it.
         """
+        if not self.is_chief:
+            return
         record = files.read_json(self.path / "run.json")
         known = record.setdefault("fingerprints", {}).setdefault(role, value)
         if known != value:
@@ -128,10 +134,14 @@ class RunFolder:
 
     def write_result(self, result):
         """Writes result.json, which marks the run as finished."""
+        if not self.is_chief:
+            return
         files.write_json(self.path / "result.json", result)
 
     def write_history(self, history):
         """Replaces metrics.jsonl by these epochs, so no line is missing or double."""
+        if not self.is_chief:
+            return
         lines = [json.dumps(epoch) + "\n" for epoch in history]
         files.write_text(self.path / "metrics.jsonl", "".join(lines))
 

@@ -1,14 +1,18 @@
 """The loop of a run: one strategy, one stream, exact resume."""
 
+import signal
 import time
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_mskd.distribution import is_multi_worker, spread_seeds
 from tf_mskd.errors import UserError
 from tf_mskd.stopping import Stopped, StopRequest
 
+# what a surviving worker gets to see of one that has died
+GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError)
 CALL_SECONDS = 1.0  # a stop waits for one compiled call, so calls stay short
 
 
@@ -70,10 +74,20 @@ class Trainer:
 
         Raises:
             UserError: if the loss stops being a number; names the epoch and the step.
+            UserError: if another worker of several has gone.
             Stopped: after SIGTERM or SIGINT, once the step is done and its state kept.
         """
-        with self._stop.listening():
-            return self._run()
+        try:
+            with self._stop.listening():
+                return self._run()
+        except GONE as error:
+            if not is_multi_worker(self.strategy):
+                raise
+            raise UserError(
+                "Another worker has gone; all must be started again with their "
+                "commands, and go on from the last state. TensorFlow says: "
+                f"{' '.join(error.message.split())[:200]}"
+            ) from error
 
     def _run(self):
         self._restore()
@@ -121,10 +135,12 @@ class Trainer:
         self._save()
         if self.on_epoch:
             self.on_epoch(self.history)
-        self._stop_if_asked()
+        self._stop_if(*self._agree(self._stop.signal is not None))
 
     def _steps_to_do(self, done):
-        steps = min(self.steps_per_call, int(CALL_SECONDS / self._step_seconds))
+        steps = self.steps_per_call
+        if not is_multi_worker(self.strategy):  # workers must agree on the number
+            steps = min(steps, int(CALL_SECONDS / self._step_seconds))
         to_go = [self.steps_per_epoch - done]
         if self.checkpoint_steps:
             to_go.append(self.checkpoint_steps - done % self.checkpoint_steps)
@@ -156,12 +172,12 @@ class Trainer:
         data = self.stream(self.step)
         return iter(self.strategy.experimental_distribute_dataset(data))
 
-    def _stop_if_asked(self):
-        if self._stop.signal is None or self.step == self._total:
+    def _stop_if(self, asked):
+        if not asked or self.step == self._total:
             return
         epoch, done = divmod(self.step, self.steps_per_epoch)
         raise Stopped(
-            self._stop.signal,
+            self._stop.signal or signal.SIGTERM,
             f"stopped at epoch {epoch + 1}, step {done} of {self.steps_per_epoch}; the "
             "state is kept, the same command goes on from there.",
         )
@@ -170,18 +186,29 @@ class Trainer:
         raise UserError(
             f"Loss or weights are not finite numbers at epoch {epoch + 1}, step "
             f"{step + 1} of {self.steps_per_epoch}: training stops, the last good state "
-            f"is kept in {self.states.folder}. Lower --lr, or check data and teacher."
+            f"is in {self.states.folder}. Lower --lr, or check the data."
         )
 
     # ---- state
 
     def _save_now_and_then(self, done):
         waited = time.monotonic() - self._saved_at
-        due = self.checkpoint_seconds and waited > self.checkpoint_seconds
-        due = due or (self.checkpoint_steps and done % self.checkpoint_steps == 0)
-        if due or self._stop.signal is not None:
+        due = 0 < self.checkpoint_seconds < waited
+        stop, due = self._agree(self._stop.signal is not None, due)
+        if self.checkpoint_steps and done % self.checkpoint_steps == 0:
+            due = True
+        if stop or due:
             self._save()
-        self._stop_if_asked()
+        self._stop_if(stop)
+
+    def _agree(self, *claims):
+        """Whether any worker makes each claim; saving is a step that all must take."""
+        if not is_multi_worker(self.strategy):
+            return claims
+        votes = tf.constant([float(claim) for claim in claims])
+        votes = self.strategy.run(lambda: tf.identity(votes))
+        total = self.strategy.reduce(tf.distribute.ReduceOp.SUM, votes, axis=None)
+        return tuple(total.numpy() > 0)
 
     def _save(self):
         weights = self.distiller.student.weights + self.distiller.method.weights
@@ -203,3 +230,4 @@ class Trainer:
             self._seconds = cursor["seconds"]
             if self.on_epoch and self.history:
                 self.on_epoch(self.history)
+        spread_seeds(self.distiller.state_variables, self.strategy)

@@ -1,0 +1,97 @@
+"""Two worker processes on one machine give the run of one device, and stop together."""
+
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tests.test_faults import ROOT, TINY, wait_for_states
+from tests.test_train import history_of, weights_of
+from tf_mskd import experiment
+from tf_mskd.distribution import create_strategy
+from tf_mskd.errors import UserError
+from tf_mskd.flags import to_flagfile
+
+RUN = dataclasses.replace(TINY, dropout=0.0)
+
+
+def free_ports(count):
+    """Ports that nothing listens to at the moment."""
+    sockets = [socket.socket() for _ in range(count)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+def start_workers(folder, *extra):
+    """Starts two workers on one run folder; returns their processes."""
+    flagfile = folder.with_suffix(".flags")
+    flagfile.write_text(to_flagfile(dataclasses.replace(RUN, run_dir=str(folder))))
+    hosts = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    processes = []
+    for index in range(2):
+        task = {"type": "worker", "index": index}
+        config = json.dumps({"cluster": {"worker": hosts}, "task": task})
+        command = [sys.executable, "-m", "tf_mskd.train", f"--flagfile={flagfile}"]
+        command += ["--strategy=multi_worker", "--checkpoint_steps=5", *extra]
+        log = open(folder.with_suffix(f".{index}.log"), "w")
+        processes.append(
+            subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**os.environ, "TF_CONFIG": config},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        )
+        log.close()
+    return processes
+
+
+def finish(folder, processes):
+    """Waits for both workers to end well."""
+    for index, process in enumerate(processes):
+        code = process.wait(timeout=300)
+        assert code == 0, folder.with_suffix(f".{index}.log").read_text()[-3000:]
+
+
+def test_two_workers_give_the_run_of_one_and_resume_after_a_death(tmp_path):
+    alone = tmp_path / "alone"
+    experiment.run(dataclasses.replace(RUN, run_dir=str(alone)))
+
+    together = tmp_path / "together"
+    finish(together, start_workers(together))
+    for a, b in zip(weights_of(alone), weights_of(together), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-4)
+    for a, b in zip(history_of(alone), history_of(together), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+
+    parts = tmp_path / "parts"
+    processes = start_workers(parts)
+    wait_for_states(parts, 25)
+    processes[1].kill()
+    killed = time.monotonic()
+    processes[1].wait()
+    assert processes[0].wait(timeout=60) == 2
+    assert time.monotonic() - killed < 30
+    assert "Another worker has gone" in parts.with_suffix(".0.log").read_text()
+    finish(parts, start_workers(parts))
+    assert history_of(parts) == history_of(together)
+    for a, b in zip(weights_of(parts), weights_of(together), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"task": {"index": 0}}'])
+def test_a_missing_or_broken_tf_config_is_explained(monkeypatch, text):
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(UserError, match="multi_worker needs the variable TF_CONFIG"):
+        create_strategy("multi_worker")
