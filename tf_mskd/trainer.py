@@ -185,8 +185,8 @@ class Trainer:
     def _fail(self, epoch, step):
         raise UserError(
             f"Loss or weights are not finite numbers at epoch {epoch + 1}, step "
-            f"{step + 1} of {self.steps_per_epoch}: training stops, the last good state "
-            f"is in {self.states.folder}. Lower --lr, or check the data."
+            f"{step + 1} of {self.steps_per_epoch}: training stops, the last good "
+            f"state is in {self.states.folder}. Lower --lr, or check the data."
         )
 
     # ---- state
