@@ -299,7 +299,7 @@ def test_the_command_suggests_the_nearest_flag(tmp_path):
 
 def test_two_devices_give_the_run_of_one(tmp_path):
     flagfile = tmp_path / "small.flags"
-    settings = {"method": "ce", "epochs": 2, "train_fraction": 0.5, "width": 0.0625}
+    settings = {"method": "ce", "epochs": 2, "train_fraction": 0.5, "lr": 0.005}
     flagfile.write_text(to_flagfile(dataclasses.replace(SMALL, **settings)))
     for strategy, devices in (("one_device", 1), ("mirrored", 2)):
         done = command(

@@ -42,7 +42,7 @@ def read_state(path, variables):
         UserError: if the file is damaged or belongs to other variables.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             cursor = json.loads(bytes(archive["cursor"]).decode())
             values = [archive[_key(i)] for i in range(len(archive.files) - 1)]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

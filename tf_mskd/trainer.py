@@ -129,7 +129,8 @@ class Trainer:
         logs.update(self.validate() if self.validate else {})
         self._callbacks.on_epoch_end(epoch, logs)
         head = {"epoch": epoch + 1, "phase": self.distiller.phase}
-        head["learning_rate"] = float(self.distiller.optimizer.learning_rate)
+        rate = self.distiller.optimizer.learning_rate  # of every device, or a number
+        head["learning_rate"] = float(keras.ops.convert_to_numpy(rate))
         self.history.append({**head, **logs})
         self._seconds = 0.0
         self._save()
