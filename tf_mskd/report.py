@@ -18,7 +18,6 @@ OUTPUT = flags.DEFINE_string("output", "", "Folder for table, numbers and curves
 
 VOTES = {
     "ensemble": "ensemble",
-    "mean_logits": "logits",
     "mean_probabilities": "probs",
     "fitted": "fitted",
 }

@@ -32,6 +32,8 @@ STEPS = flags.DEFINE_integer("steps", 3, "Steps per repeat.")
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Folder of the prepared CIFAR-100.")
 SAVE = flags.DEFINE_string("save", "", "Folder for benchmark.json.")
 
+CIFAR_IMAGES = 50_000
+
 
 def interleave(cases, repeats, steps):
     """Times every case once a round; returns a dict, name -> median seconds a step.
@@ -137,17 +139,36 @@ def measure_phases(name="resnet18"):
     import tf_mskd
 
     batch = digits_batch(BATCH.value)
-    cases = {}
+    cases, distillers = {}, {}
     for phases in ("joint", "progressive"):
         student = tf_mskd.create_model(name, 100, exits="all")
         distiller = tf_mskd.Distiller(student, method="ce", phases=phases)
         cases[phases] = training_case(distiller, batch)
+        distillers[phases] = distiller
     seconds = interleave(cases, REPEATS.value, STEPS.value)
     rows = [[f"{name}, ce", "ms a step", "of joint"]]
     for phases, value in seconds.items():
         share = f"{value / seconds['joint']:.3f}"
         rows.append([phases, f"{1000 * value:.1f}", share])
+    seconds["state"] = state_seconds(distillers["joint"])
+    share = seconds["state"] / (CIFAR_IMAGES / BATCH.value * seconds["joint"])
+    rows.append(["one state, of a CIFAR epoch", f"{1000 * seconds['state']:.1f}", ""])
+    rows[-1][2] = f"{share:.5f}"
     return rows, seconds
+
+
+def state_seconds(distiller):
+    """Median seconds to write the state of a run, flushed to the disk."""
+    from tf_mskd.checkpoint import States
+
+    times = []
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        states = States(folder)
+        for step in range(5):
+            start = time.perf_counter()
+            states.write(step, distiller.state_variables, {"step": step})
+            times.append(time.perf_counter() - start)
+    return statistics.median(times)
 
 
 def measure_input():
