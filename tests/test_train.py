@@ -299,7 +299,9 @@ def test_the_command_suggests_the_nearest_flag(tmp_path):
 
 def test_two_devices_give_the_run_of_one(tmp_path):
     flagfile = tmp_path / "small.flags"
-    settings = {"method": "ce", "epochs": 2, "train_fraction": 0.5, "lr": 0.005}
+    # few steps: training amplifies the last digit, in which sums over devices differ
+    settings = {"epochs": 2, "train_fraction": 0.1, "lr": 0.005, "method": "ce"}
+    settings["lr_schedule"] = "constant"
     flagfile.write_text(to_flagfile(dataclasses.replace(SMALL, **settings)))
     for strategy, devices in (("one_device", 1), ("mirrored", 2)):
         done = command(
@@ -312,10 +314,10 @@ def test_two_devices_give_the_run_of_one(tmp_path):
         assert done.returncode == 0, done.stderr[-2000:]
     one, two = weights_of(tmp_path / "one_device"), weights_of(tmp_path / "mirrored")
     for a, b in zip(one, two, strict=True):
-        np.testing.assert_allclose(a, b, atol=2e-4)
+        np.testing.assert_allclose(a, b, atol=1e-4)
     histories = history_of(tmp_path / "one_device"), history_of(tmp_path / "mirrored")
     for a, b in zip(*histories, strict=True):
-        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
 
 
 def test_help_groups_the_flags():

@@ -11,15 +11,17 @@ import time
 import numpy as np
 import pytest
 
-from tests.test_faults import ROOT, TINY, wait_for_states
+from tests.test_faults import ROOT, TINY, assert_same_run, wait_for_states
 from tests.test_train import history_of, weights_of
 from tf_mskd import experiment
 from tf_mskd.distribution import create_strategy
 from tf_mskd.errors import UserError
 from tf_mskd.flags import to_flagfile
 
-# a low rate: one rounding is not yet amplified to another path of training
-RUN = dataclasses.replace(TINY, dropout=0.0, lr=0.005)
+# few steps: training amplifies the last digit, in which sums over devices differ
+SHORT = dataclasses.replace(
+    TINY, dropout=0.0, lr=0.005, epochs=2, train_fraction=0.1, lr_schedule="constant"
+)
 
 
 def free_ports(count):
@@ -33,10 +35,10 @@ def free_ports(count):
     return ports
 
 
-def start_workers(folder, *extra):
+def start_workers(config, folder, *extra):
     """Starts two workers on one run folder; returns their processes."""
     flagfile = folder.with_suffix(".flags")
-    flagfile.write_text(to_flagfile(dataclasses.replace(RUN, run_dir=str(folder))))
+    flagfile.write_text(to_flagfile(dataclasses.replace(config, run_dir=str(folder))))
     hosts = [f"127.0.0.1:{port}" for port in free_ports(2)]
     processes = []
     for index in range(2):
@@ -65,19 +67,20 @@ def finish(folder, processes):
         assert code == 0, folder.with_suffix(f".{index}.log").read_text()[-3000:]
 
 
-def test_two_workers_give_the_run_of_one_and_resume_after_a_death(tmp_path):
-    alone = tmp_path / "alone"
-    experiment.run(dataclasses.replace(RUN, run_dir=str(alone)))
-
-    together = tmp_path / "together"
-    finish(together, start_workers(together))
+def test_two_workers_give_the_run_of_one(tmp_path):
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    experiment.run(dataclasses.replace(SHORT, run_dir=str(alone)))
+    finish(together, start_workers(SHORT, together))
     for a, b in zip(weights_of(alone), weights_of(together), strict=True):
-        np.testing.assert_allclose(a, b, atol=2e-4)
+        np.testing.assert_allclose(a, b, atol=1e-4)
     for a, b in zip(history_of(alone), history_of(together), strict=True):
-        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
 
-    parts = tmp_path / "parts"
-    processes = start_workers(parts)
+
+def test_a_dead_worker_stops_the_other_and_both_resume(tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    finish(whole, start_workers(TINY, whole))
+    processes = start_workers(TINY, parts)
     wait_for_states(parts, 25)
     processes[1].kill()
     killed = time.monotonic()
@@ -85,10 +88,8 @@ def test_two_workers_give_the_run_of_one_and_resume_after_a_death(tmp_path):
     assert processes[0].wait(timeout=60) == 2
     assert time.monotonic() - killed < 30
     assert "Another worker has gone" in parts.with_suffix(".0.log").read_text()
-    finish(parts, start_workers(parts))
-    assert history_of(parts) == history_of(together)
-    for a, b in zip(weights_of(parts), weights_of(together), strict=True):
-        np.testing.assert_array_equal(a, b)
+    finish(parts, start_workers(TINY, parts))
+    assert_same_run(whole, parts)
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"task": {"index": 0}}'])
