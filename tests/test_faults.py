@@ -17,6 +17,7 @@ from tests.test_train import SMALL, history_of, weights_of
 from tf_mskd import checkpoint, experiment, files
 from tf_mskd.errors import UserError
 from tf_mskd.flags import to_flagfile
+from tf_mskd.report import read_runs
 from tf_mskd.run_folder import RunFolder
 from tf_mskd.saving import load_model, save_model
 
@@ -34,12 +35,12 @@ def whole(tmp_path_factory):
     return folder
 
 
-def start(folder, *extra):
-    """Starts TINY in a process of its own, with frequent states."""
+def start(folder, config=TINY):
+    """Starts a run in a process of its own, with frequent states."""
+    often = {"checkpoint_steps": 3, "steps_per_call": 3, "run_dir": str(folder)}
     flagfile = folder.with_suffix(".flags")
-    flagfile.write_text(to_flagfile(dataclasses.replace(TINY, run_dir=str(folder))))
+    flagfile.write_text(to_flagfile(dataclasses.replace(config, **often)))
     command = [sys.executable, "-m", "tf_mskd.train", f"--flagfile={flagfile}"]
-    command += ["--checkpoint_steps=3", "--steps_per_call=3", *extra]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     return subprocess.Popen(command, cwd=ROOT, text=True, **pipes)
 
@@ -66,30 +67,55 @@ def assert_same_run(one, two):
         np.testing.assert_array_equal(a, b)
 
 
-def kill_and_finish(folder, steps):
-    """Kills a run without warning after some of its states, then finishes it."""
-    for step in steps:
-        process = start(folder)
-        wait_for_states(folder, step)
+def kill_and_finish(folder, kills, config=TINY):
+    """Kills a run without warning at some moments, then finishes it.
+
+    `kills` are steps, or pairs of the name of a run folder beside this one and a step.
+    """
+    for kill in kills:
+        name, step = kill if isinstance(kill, tuple) else (folder.name, kill)
+        process = start(folder, config)
+        wait_for_states(folder.parent / name, step)
         process.kill()
         process.communicate()
-    process = start(folder)
+    process = start(folder, config)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output[-2000:]
 
 
 def test_three_kills_leave_the_run_of_none(whole, tmp_path):
-    kill_and_finish(tmp_path / "run", steps=(3, 24, 41))
+    kill_and_finish(tmp_path / "run", kills=(3, 24, 41))
     assert_same_run(whole, tmp_path / "run")
 
 
+SLOW_RUNS = {
+    "dropout": {},
+    "autoaugment": {"augment": "autoaugment,crop", "train_fraction": 0.3},
+    "progressive": {"method": "mskd", "phases": "progressive", "epochs": 4},
+    "chain": {"method": "oto", "epochs": 3},
+}
+
+
 @pytest.mark.slow
-def test_kills_at_random_moments_leave_the_run_of_none(whole, tmp_path):
-    order = np.random.default_rng(0)
-    for trial in range(5):
-        steps = sorted(order.integers(1, 58, 4).tolist())
-        kill_and_finish(tmp_path / f"run_{trial}", steps)
-        assert_same_run(whole, tmp_path / f"run_{trial}")
+@pytest.mark.parametrize("name", SLOW_RUNS)
+def test_five_kills_at_random_moments_leave_the_run_of_none(tmp_path, name):
+    config = dataclasses.replace(TINY, **SLOW_RUNS[name])
+    folders = [tmp_path / "whole" / "run", tmp_path / "killed" / "run"]
+    for folder in folders:
+        folder.parent.mkdir()
+    if config.method != "ce":
+        teacher = dataclasses.replace(TINY, width=0.125)
+        (tmp_path / "teacher.flags").write_text(to_flagfile(teacher))
+        flagfile = str(tmp_path / "teacher.flags")
+        config = dataclasses.replace(config, teacher_flagfile=flagfile)
+    kill_and_finish(folders[0], (), config)
+    last = 20 * config.epochs - 1 if config.train_fraction == 0.5 else 30
+    steps = np.random.default_rng(len(name)).integers(1, last, 5)
+    kills = sorted(steps.tolist())
+    if config.method != "ce":  # the first two while the teacher trains
+        kills[:2] = [("teacher", kills[0]), ("teacher", kills[1])]
+    kill_and_finish(folders[1], kills, config)
+    assert_same_run(*folders)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +130,7 @@ def test_a_signal_keeps_the_state_and_says_how_to_go_on(whole, tmp_path, number,
     assert process.returncode == code, output[-2000:]
     assert "the same command goes on from there" in output
     assert "Traceback" not in output
-    kill_and_finish(folder, steps=())
+    kill_and_finish(folder, kills=())
     assert_same_run(whole, folder)
 
 
@@ -151,6 +177,47 @@ def teacher_that_is_a_pickle(monkeypatch, tmp_path):
     return config, "Cannot read model file .*t.keras"
 
 
+def read_only_folder(monkeypatch, tmp_path):
+    def replace(source, target):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(os, "replace", replace)
+    return TINY, "Cannot write .*flags.txt: Read-only file system"
+
+
+def loss_that_explodes(monkeypatch, tmp_path):
+    config = dataclasses.replace(TINY, lr=1e20, lr_schedule="constant")
+    return config, r"not finite numbers at epoch 1, step \d+ of"
+
+
+def teacher_of_infinity(monkeypatch, tmp_path):
+    config, message = teacher_of_nan(monkeypatch, tmp_path)
+    model = load_model(config.teacher)
+    last = model.get_layer("exit_4")
+    last.set_weights([np.full_like(w, np.inf) for w in last.get_weights()])
+    save_model(model, config.teacher)
+    return config, message
+
+
+def corrupt_image(monkeypatch, tmp_path):
+    from PIL import Image
+
+    for split in ("train", "test"):
+        for name in ("one", "two"):
+            folder = tmp_path / "images" / split / name
+            folder.mkdir(parents=True)
+            for k in range(4):
+                Image.new("RGB", (8, 8), (k, k, k)).save(folder / f"{k}.png")
+    (tmp_path / "images" / "train" / "two" / "3.png").write_bytes(b"no image")
+    root = str(tmp_path / "images")
+    return dataclasses.replace(TINY, dataset="folder", data_dir=root), "two/3.png"
+
+
+def data_that_are_not_prepared(monkeypatch, tmp_path):
+    config = dataclasses.replace(TINY, dataset="cifar100", data_dir=str(tmp_path))
+    return config, "tf_mskd.data.prepare --dataset=cifar100"
+
+
 def flagfile_of_nonsense(monkeypatch, tmp_path):
     path = tmp_path / "bad.flags"
     path.write_text("--epochs=many\n")
@@ -158,11 +225,18 @@ def flagfile_of_nonsense(monkeypatch, tmp_path):
     return config, "bad.flags: .*epochs"
 
 
+# fault -> its message, made by the function; the state after each is the same: no
+# result, no half-written file, and whatever was there before is intact
 FAULTS = [
     full_disk,
+    read_only_folder,
+    loss_that_explodes,
     teacher_of_nan,
+    teacher_of_infinity,
     damaged_teacher,
     teacher_that_is_a_pickle,
+    corrupt_image,
+    data_that_are_not_prepared,
     flagfile_of_nonsense,
 ]
 
@@ -179,6 +253,21 @@ def test_a_fault_gets_one_line_and_leaves_no_result(
     assert "\n" not in str(caught.value)
     assert not (run_dir / "result.json").exists()
     assert not list(run_dir.glob(".*")), "a temporary file was left"
+
+
+def test_a_jumping_clock_changes_nothing(whole, tmp_path, monkeypatch):
+    now = iter(range(10**9, 0, -3600))
+    monkeypatch.setattr(time, "time", lambda: float(next(now)))
+    experiment.run(dataclasses.replace(TINY, run_dir=str(tmp_path / "run")))
+    assert_same_run(whole, tmp_path / "run")
+
+
+@pytest.mark.parametrize("text", ["{", "[1]\n", "[" * 100_000, "\x00"])
+def test_hostile_metrics_are_refused(whole, tmp_path, text):
+    shutil.copytree(whole, tmp_path / "run")
+    (tmp_path / "run" / "metrics.jsonl").write_text(text)
+    with pytest.raises(UserError, match="metrics.jsonl"):
+        read_runs([tmp_path / "run"])
 
 
 def test_another_teacher_in_the_same_place_is_refused(whole, tmp_path):

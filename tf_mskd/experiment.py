@@ -20,7 +20,14 @@ from tf_mskd.saving import fingerprint, load_model, save_model
 from tf_mskd.trainer import Trainer
 
 # what a run done first takes over from the run that needs it
-HANDED_DOWN = ("data_dir", "strategy", "num_devices", "tensorboard")
+HANDED_DOWN = (
+    "data_dir",
+    "strategy",
+    "num_devices",
+    "tensorboard",
+    "checkpoint_minutes",
+    "checkpoint_steps",
+)
 
 
 def run(config):

@@ -48,5 +48,29 @@ def write_json(path, value):
 
 
 def read_json(path):
-    """Reads a JSON file."""
-    return json.loads(pathlib.Path(path).read_text())
+    """Reads a JSON file.
+
+    Raises:
+        UserError: if it is not JSON.
+    """
+    return _parse(pathlib.Path(path).read_text(errors="replace"), path)
+
+
+def read_json_lines(path):
+    """Reads a file of one JSON object a line into a list of dict.
+
+    Raises:
+        UserError: if a line is not a JSON object.
+    """
+    lines = pathlib.Path(path).read_text(errors="replace").splitlines()
+    values = [_parse(line, path) for line in lines]
+    if not all(isinstance(value, dict) for value in values):
+        raise UserError(f"{path} must hold one JSON object a line, got something else.")
+    return values
+
+
+def _parse(text, path):
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: {error}.") from None

@@ -5,7 +5,6 @@
 Prints the table; with --output also writes table.md, runs.json and curves.png there.
 """
 
-import json
 import pathlib
 
 from absl import flags
@@ -39,10 +38,9 @@ def read_runs(run_dirs):
     for folder in map(pathlib.Path, run_dirs):
         if not (folder / "result.json").is_file():
             raise UserError(f"{str(folder)!r} holds no finished run (no result.json).")
-        lines = (folder / "metrics.jsonl").read_text().splitlines()
         runs[folder.name] = {
             "result": files.read_json(folder / "result.json"),
-            "history": [json.loads(line) for line in lines],
+            "history": files.read_json_lines(folder / "metrics.jsonl"),
         }
     if not runs:
         raise UserError("--run_dirs is empty: name the folders to compare.")

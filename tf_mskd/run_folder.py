@@ -146,12 +146,6 @@ class RunFolder:
         files.write_text(self.path / "metrics.jsonl", "".join(lines))
 
 
-def read_history(run_dir):
-    """Reads metrics.jsonl of a run folder into a list of dicts, one per epoch."""
-    path = pathlib.Path(run_dir) / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
 def _provenance():
     versions = {"tf_mskd": tf_mskd.__version__, "python": platform.python_version()}
     for name in PACKAGES:
