@@ -509,7 +509,7 @@ def test_a_failed_save_leaves_the_old_file(tiny, tmp_path):
             temporary.write_bytes(b"half")
             raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match="disk full"):
         save_model(Broken(), path)
     assert path.read_bytes() == content
     assert [p.name for p in tmp_path.iterdir()] == ["student.keras"]

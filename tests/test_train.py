@@ -100,7 +100,8 @@ def test_run_folder_holds_what_it_should(oto, runs):
     folder = runs / "oto"
     assert read_flagfile(folder / "flags.txt") == config
     record = json.loads((folder / "run.json").read_text())
-    assert set(record) == {"command", "versions", "commit", "machine"}
+    assert {"command", "versions", "commit", "machine"} < set(record)
+    assert set(record["fingerprints"]) == {"teacher"}
     assert json.loads((folder / "result.json").read_text()) == result
     history = history_of(folder)
     assert [line["epoch"] for line in history] == list(range(1, 7))

@@ -80,7 +80,7 @@ def test_refuses_a_map_that_cannot_be_read():
     [
         ("", (1, 2, 3), (1, 2), r"student exit_1 has no guide \(exit_0 asked for"),
         ("1:5,2:2", (1, 2), (1, 2), r"student exit_1 has no guide \(exit_5 asked for"),
-        ("1:1", (1, 2), (1, 2), "student exit_2 has no guide"),
+        ("1:1", (1, 2), (1, 2), "leaves student exit_2 without guide"),
     ],
 )
 def test_refuses_an_exit_without_guide(exit_map, student, teacher, message):
