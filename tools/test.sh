@@ -7,4 +7,4 @@ environment requirements.txt tests/requirements.txt
 export TF_CPP_MIN_LOG_LEVEL=2
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
-exec "$PYTHON" -m pytest "$@"
+exec "$PYTHON" -m pytest -n 2 --dist loadfile "$@"
