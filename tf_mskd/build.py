@@ -29,6 +29,7 @@ def build_student(config, source, synchronized_bn=False):
     return models.create_model(
         config.model,
         source.num_classes,
+        side_heads=build_method(config).side_heads,
         exits=exits,
         exit_head=config.exit_head,
         input_shape=source.image_shape,
@@ -42,16 +43,24 @@ def build_student(config, source, synchronized_bn=False):
     )
 
 
-def build_method(config):
-    """Creates the method that `config` names, with its arguments."""
+def build_method(config, num_examples=0):
+    """Creates the method that `config` names, with its arguments.
+
+    Args:
+        config: `Config`.
+        num_examples: int, size of the training split, for methods that keep something
+            for each example.
+    """
     defaults = registry.method_defaults(config.method)
     arguments = configs.arguments(config.method_args, defaults, "method_args")
     if config.exit_map:
         arguments["exit_map"] = config.exit_map
+    if "num_examples" in defaults:
+        arguments.setdefault("num_examples", num_examples)
     return registry.create_method(config.method, **arguments)
 
 
-def build_distiller(config, source, teacher=None, init=None):
+def build_distiller(config, source, teacher=None, init=None, method=None):
     """Builds student and method and joins them; call it under the strategy's scope.
 
     Args:
@@ -59,6 +68,7 @@ def build_distiller(config, source, teacher=None, init=None):
         source: see `build_student`.
         teacher: model with named exits, or None.
         init: model whose weights the student starts from, or None.
+        method: `Method` of `build_method`, or None to make it here.
 
     Returns:
         `Distiller`, not compiled.
@@ -73,7 +83,7 @@ def build_distiller(config, source, teacher=None, init=None):
         if config.freeze == "backbone":
             for layer in given:
                 layer.trainable = False
-    method = build_method(config)
+    method = method or build_method(config)
     if method.needs_teacher and teacher is None:
         raise UserError(
             f"--method={config.method} needs a teacher: give --teacher_flagfile or "
@@ -90,13 +100,20 @@ def build_distiller(config, source, teacher=None, init=None):
     )
 
 
-def rehearse(config, source, steps_per_epoch):
+def build_peer(config, source):
+    """The untrained network that `--fresh_teacher` asks for; under the scope."""
+    synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
+    return build_student(read_flagfile(config.teacher_flagfile), source, synchronized)
+
+
+def rehearse(config, source, steps_per_epoch, num_examples=0):
     """Builds the whole run untrained: a mistake shows before a teacher trains for days.
 
     Args:
         config: `Config`.
         source: see `build_student`.
         steps_per_epoch: int > 0.
+        num_examples: see `build_method`.
 
     Returns:
         `Distiller`, compiled, with untrained networks in place of flagfiles' results.
@@ -111,7 +128,8 @@ def rehearse(config, source, steps_per_epoch):
         teacher = load_model(config.teacher)
     if config.init_flagfile:
         init = build_student(read_flagfile(config.init_flagfile), source)
-    distiller = build_distiller(config, source, teacher, init)
+    method = build_method(config, num_examples)
+    distiller = build_distiller(config, source, teacher, init, method)
     phase_lengths(config, distiller.exits)
     compile_distiller(distiller, config, steps_per_epoch)
     return distiller

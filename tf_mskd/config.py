@@ -77,6 +77,11 @@ class Config:
     augment: str = _data(
         "crop,flip", "In this order: crop, flip, rotate, autoaugment, cutout; or none."
     )
+    second_augment: str = _data(
+        "",
+        "Augmentation of the second view, for methods that compare two; empty: as the "
+        "first.",
+    )
     crop_padding: int = _data(4, "Zero padding before the crop, in pixels.", low=0)
     rotation_degrees: float = _data(
         20.0, "Largest rotation either way, in degrees.", low=0, high=180
@@ -101,9 +106,11 @@ class Config:
     dropout: float = _model(0.0, "Dropout rate.", low=0, high=1)
     vgg_taps: str = _model("1,2,3,5", "Blocks of a VGG after which its exits sit.")
 
-    method: str = _method("ce", "Method: ce, kd, mskd or oto.")
+    method: str = _method(
+        "ce", "Method, such as ce, kd, mskd or oto, or several: kd,at; docs/methods.md."
+    )
     method_args: str = _method(
-        "", "Arguments of the method, such as preset=hsakd,temperature=3."
+        "", "Arguments of the method, such as preset=hsakd or kd.temperature=3."
     )
     term_weights: str = _method("", "Weights of loss terms, such as ce:0.1,kd:0.9.")
     exit_weights: str = _method("", "Weights of exits, such as exit_1:0.5,exit_4:1.")
@@ -128,6 +135,9 @@ class Config:
     )
     init_run_dir: str = _teacher(
         "", "Its run folder; empty: beside run_dir, named as the file.", free=True
+    )
+    fresh_teacher: bool = _teacher(
+        False, "Take the network of teacher_flagfile untrained: a peer that learns too."
     )
     freeze: str = _teacher(
         "none",
@@ -158,6 +168,8 @@ class Config:
         pairs("exit_weights", self.exit_weights)
         if self.teacher and self.teacher_flagfile:
             raise UserError("Give --teacher or --teacher_flagfile, not both.")
+        if self.fresh_teacher and not self.teacher_flagfile:
+            raise UserError("--fresh_teacher needs --teacher_flagfile, which is empty.")
         if self.phase_epochs and self.phases != "progressive":
             raise UserError(
                 f"--phase_epochs={self.phase_epochs} needs --phases=progressive, got "
@@ -165,11 +177,6 @@ class Config:
             )
         if self.freeze == "backbone" and not self.init_flagfile:
             raise UserError("--freeze=backbone needs --init_flagfile, which is empty.")
-        if self.exit_map and self.method != "oto":
-            raise UserError(
-                f"--exit_map={self.exit_map} needs --method=oto, got "
-                f"--method={self.method}."
-            )
 
 
 def _check_bounds(field, value):

@@ -8,9 +8,11 @@ from tf_mskd import registry
 from tf_mskd.distribution import all_reduce_sum, num_replicas, replica_mean
 from tf_mskd.errors import UserError, unknown_name
 from tf_mskd.methods.base import Method
-from tf_mskd.models.graph import exit_names
+from tf_mskd.models.graph import available_outputs, exit_names
 from tf_mskd.ops import correct, cross_entropy
+from tf_mskd.optimizers import SGD
 from tf_mskd.phase_networks import PhaseNetworks
+from tf_mskd.term_schedule import TermSchedule
 
 PHASES = ("joint", "progressive", "detached")
 
@@ -21,14 +23,15 @@ class Distiller(keras.Model):
     L = sum over terms m and exits k of v_m * w_k * mean_b term_{m,k}[b]
 
     Each step runs the teacher once, outside the gradient tape and in inference mode,
-    and the student once. The teacher is the same, bit for bit, after any training.
+    and the student once. The teacher is the same, bit for bit, after any training,
+    except with methods whose teacher learns too.
 
     Args:
         student: functional Keras model whose output is a dict of exits, "exit_k" ->
             logits [B, classes]; `create_model` and `add_exits` make such models.
         teacher: a model of the same kind, or None for methods that need none. Its
-            `trainable` is set to False.
-        method: `Method` or the name of one ("ce", "kd", "mskd", "oto", ...).
+            `trainable` is set to False, unless the method trains it.
+        method: `Method` or the name of one ("mskd"), or of several ("oto,crd").
         phases: "joint" trains all exits at once. "progressive" trains exits 1..p in
             phase p and computes nothing deeper; the callback `ExitPhases` advances it.
             "detached" stops gradients between stages, so that each stage learns from
@@ -82,7 +85,8 @@ class Distiller(keras.Model):
         self.phases, self.ensemble = phases, ensemble
         self.exits = exit_names(student)
         if teacher is not None:
-            teacher.trainable = False
+            teacher.trainable = self.method.trains_teacher
+        _check_backend(self.method)
         self._networks = PhaseNetworks(student, teacher, self.method, phases)
         self._build_method()
         self._create_weights(term_weights or {}, exit_weights or {})
@@ -95,17 +99,26 @@ class Distiller(keras.Model):
 
     def _build_method(self):
         """Runs the method on symbols: builds it, and tells the names of its terms."""
+        names = self._networks.student_reads(self.exits)
+        student = _symbols(self.student, names)
         reads = self._networks.teacher_reads(self.exits)
-        student = {name: _symbol(self.student.output[name]) for name in self.exits}
-        teacher = {name: _symbol(self.teacher.output[name]) for name in reads}
-        label = keras.KerasTensor((None,), "int32")
-        targets = {name: label for name in self.method.target_keys}
+        teacher = _symbols(self.teacher, reads) if reads else {}
+        targets = {name: self._target(name) for name in self.method.target_keys}
         self.term_names = tuple(self.method(student, teacher, targets))
+
+    def _target(self, key):
+        """A symbol for one of the targets that `Method.target_keys` may name."""
+        if key in ("other_image", "second_view"):
+            return keras.KerasTensor((None, *self.student.input_shape[1:]), "uint8")
+        if key == "negatives":
+            return keras.KerasTensor((None, self.method.num_negatives), "int32")
+        return keras.KerasTensor((None,), "int32")
 
     def _create_weights(self, term_weights, exit_weights):
         terms = dict.fromkeys(name.split("/")[0] for name in self.term_names)
         defaults = {n: self.method.default_weights.get(n, 1.0) for n in terms}
         self.term_weights = self._weight_variables("term", defaults, term_weights)
+        self._constant_weights = {**defaults, **term_weights}
         defaults = dict.fromkeys(self.exits, 1.0)
         self.exit_weights = self._weight_variables("exit", defaults, exit_weights)
 
@@ -146,6 +159,20 @@ class Distiller(keras.Model):
         if changed and self.train_function is not None:
             self.make_train_function(force=True)
 
+    def set_term_factors(self, factors):
+        """Multiplies the terms' weights from the next step on; see `Method.schedule`.
+
+        Args:
+            factors: dict, term -> float; terms not named get their constant weight.
+        """
+        for name, variable in self.term_weights.items():
+            variable.assign(self._constant_weights[name] * factors.get(name, 1.0))
+
+    def fit(self, *args, callbacks=None, **kwargs):
+        """Trains as `keras.Model.fit`, with the method's schedule of weights."""
+        callbacks = [*(callbacks or ()), TermSchedule()]
+        return super().fit(*args, callbacks=callbacks, **kwargs)
+
     @property
     def trained_exits(self):
         """The names of the exits that the running phase trains, shallow to deep."""
@@ -164,10 +191,21 @@ class Distiller(keras.Model):
             network = self._networks.student(self.trained_exits)
         return network(images, training=training)
 
-    def teacher_outputs(self, images):
+    def teacher_outputs(self, images, training=False):
         """Returns the teacher outputs that the running phase reads; {} without one."""
         network = self._networks.teacher(self.trained_exits)
-        return {} if network is None else network(images, training=False)
+        return {} if network is None else network(images, training=training)
+
+    def augment(self, images, targets):
+        """Returns the batch as the method changes it; see `Method.augment`."""
+        for key in self.method.target_keys:
+            if key not in targets:
+                self.method.fail(
+                    f"reads targets[{key!r}], the data deliver {', '.join(targets)}: "
+                    "give targets as a dict with that key."
+                )
+        teacher = None if self.teacher is None else self.teacher_outputs
+        return self.method.augment(images, targets, self.call, teacher)
 
     def compute_loss(
         self,
@@ -181,8 +219,8 @@ class Distiller(keras.Model):
         """Returns the scalar to minimise and updates the metrics of the terms.
 
         Args:
-            x: float [B, H, W, C], raw images.
-            y: int [B] labels, or a dict of targets with "label".
+            x: float [B, H, W, C], raw images, as `augment` has changed them.
+            y: int [B] labels, or a dict of targets with "label"; likewise.
             y_pred: dict of student outputs.
             sample_weight: float [B] or None.
             training: bool; False gives the cross-entropy of the vote.
@@ -191,9 +229,11 @@ class Distiller(keras.Model):
         Returns:
             float32 scalar; the sum over replicas is the mean over the global batch.
         """
-        targets = y if isinstance(y, dict) else {"label": y}
+        targets = _as_dict(y)
         exits = {name: y_pred[name] for name in self.exits if name in y_pred}
-        self._update_accuracies(exits, targets["label"], sample_weight)
+        views = self.method.num_views if training else 1
+        first = {name: logits[::views] for name, logits in exits.items()}
+        self._update_accuracies(first, targets["label"][::views], sample_weight)
         if not training:
             scores = ensembles.vote(exits, self.ensemble)
             if self.ensemble == "probabilities":
@@ -202,7 +242,11 @@ class Distiller(keras.Model):
             return replica_mean(loss, sample_weight)
         if teacher is None:
             teacher = self.teacher_outputs(x)
-        return self._weighted_sum(self.method(exits, teacher, targets), sample_weight)
+        terms = self.method(y_pred, teacher, targets)
+        if views > 1:  # rows of one image follow each other: [B * views] to [B]
+            rows = ops.shape(targets["label"])[0] // views
+            terms = {name: _mean_of_views(v, rows) for name, v in terms.items()}
+        return self._weighted_sum(terms, sample_weight)
 
     def _weighted_sum(self, terms, sample_weight):
         total = 0.0
@@ -261,11 +305,18 @@ class Distiller(keras.Model):
                 "loss, every exit and the ensemble are measured. Drop these arguments."
             )
         super().compile(optimizer=optimizer, **kwargs)
+        if self.method.trains_teacher and self.method.teacher_rate != 1:
+            if not isinstance(self.optimizer, SGD):
+                self.method.fail("slows the teacher's learning down: use tf_mskd.SGD.")
+            rate = self.method.teacher_rate
+            variables = self.teacher.trainable_variables
+            self.optimizer.rate_factors = {id(v): rate for v in variables}
 
     def training_logs(self):
         """Returns what the running phase has measured since the metrics were reset."""
         exits = self.trained_exits
-        hidden = set(self.exits) - set(exits)
+        reads = self._networks.student_reads
+        hidden = set(reads(self.exits)) - set(reads(exits))
         terms = [n for n in self.term_names if n.partition("/")[2] not in hidden]
         return self._logs(exits, terms)
 
@@ -280,10 +331,12 @@ class Distiller(keras.Model):
     def state_variables(self):
         """All variables that training moves: student, method, optimizer, metrics.
 
-        The teacher's are left out; it never changes.
+        The teacher's are left out unless the method trains it.
         """
         weights = [*self.term_weights.values(), *self.exit_weights.values()]
-        parts = (self.student, self.method, self.optimizer)
+        parts = [self.student, self.method, self.optimizer]
+        if self.method.trains_teacher:
+            parts.append(self.teacher)
         variables = [v for part in parts for v in part.variables]
         return variables + weights + self.metrics_variables
 
@@ -296,19 +349,28 @@ class Distiller(keras.Model):
             import tensorflow as tf
 
             x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-            teacher = self.teacher_outputs(x)  # before the tape: nothing is recorded
+            images, targets = self.augment(x, _as_dict(y))
+            teacher = None
+            if not self.method.trains_teacher:  # before the tape: nothing is recorded
+                teacher = self.teacher_outputs(images)
             variables = self._trained_variables()
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch([v.value for v in variables])
-                outputs = self(x, training=True)
+                if teacher is None:
+                    teacher = self.teacher_outputs(images, training=True)
+                outputs = self(images, training=True)
                 loss = self.compute_loss(
-                    x, y, outputs, sample_weight, training=True, teacher=teacher
+                    images, targets, outputs, sample_weight, True, teacher
                 )
                 scaled = self.optimizer.scale_loss(loss)
             gradients = tape.gradient(scaled, variables)
             if not self.optimizer.built:  # for all phases, not for this one's variables
                 self.optimizer.build(self.trainable_variables)
-            self.optimizer.apply(gradients, variables)
+            # what no term reaches stays as it is, without L2
+            reached = [
+                p for p in zip(gradients, variables, strict=True) if p[0] is not None
+            ]
+            self.optimizer.apply(*zip(*reached, strict=True))
             self._track_loss(loss, x, sample_weight)
             return self.training_logs()
 
@@ -330,7 +392,11 @@ class Distiller(keras.Model):
 
     def _trained_variables(self):
         network = self._networks.student(self.trained_exits)
-        return network.trainable_variables + self.method.trainable_variables
+        variables = network.trainable_variables + self.method.trainable_variables
+        if self.method.trains_teacher:
+            teacher = self._networks.teacher(self.trained_exits)
+            variables = variables + teacher.trainable_variables
+        return variables
 
 
 def _is_name(method):
@@ -368,8 +434,27 @@ def _check_parts(student, teacher, method):
             )
 
 
-def _symbol(tensor):
-    return keras.KerasTensor(tensor.shape, "float32")
+def _symbols(model, names):
+    tensors = available_outputs(model)
+    return {n: keras.KerasTensor(tensors[n].shape, "float32") for n in names}
+
+
+def _as_dict(y):
+    return y if isinstance(y, dict) else {"label": y}
+
+
+def _mean_of_views(value, rows):
+    return ops.mean(ops.reshape(value, (rows, -1)), axis=1) if value.shape else value
+
+
+def _check_backend(method):
+    if keras.backend.backend() == "tensorflow":
+        return
+    if method.trains_teacher or type(method).augment is not Method.augment:
+        method.fail(
+            "changes the batch or trains the teacher, which needs the TensorFlow "
+            f"backend; KERAS_BACKEND is {keras.backend.backend()}."
+        )
 
 
 def _classes(model):

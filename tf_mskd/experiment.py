@@ -17,6 +17,7 @@ from tf_mskd.evaluation import Evaluator, validation_logs
 from tf_mskd.flags import read_flagfile
 from tf_mskd.run_folder import RunFolder
 from tf_mskd.saving import fingerprint, load_model, save_model
+from tf_mskd.term_schedule import TermSchedule
 from tf_mskd.trainer import Trainer
 
 # what a run done first takes over from the run that needs it
@@ -56,24 +57,36 @@ def run(config):
 def _run(config, folder):
     strategy = create_strategy(config.strategy, config.num_devices)  # before other TF
     _set_up(config)
-    data = Data(config)
-    build.rehearse(config, data.source, data.steps_per_epoch)
-    teacher_path = _run_first(config, "teacher") or config.teacher
+    method = build.build_method(config)
+    data = Data(config, method)
+    examples = len(data.source.train.labels)
+    build.rehearse(config, data.source, data.steps_per_epoch, examples)
+    teacher_path = config.teacher
+    if not config.fresh_teacher:
+        teacher_path = _run_first(config, "teacher") or config.teacher
     init_path = _run_first(config, "init")
     print(f"run {folder.path}")
     _set_up(config)
     with strategy.scope():
         teacher = _load(folder, "teacher", teacher_path)
+        if config.fresh_teacher:
+            teacher = build.build_peer(config, data.source)
         init = _load(folder, "init", init_path)
-        distiller = build.build_distiller(config, data.source, teacher, init)
+        method = build.build_method(config, examples)
+        distiller = build.build_distiller(config, data.source, teacher, init, method)
         build.compile_distiller(distiller, config, data.steps_per_epoch)
     test = Evaluator(strategy, data.test_stream())
-    _report_teacher(distiller, test)
+    _report_teacher(distiller, test, config.fresh_teacher)
     history = _train(distiller, strategy, data, config, folder)
     result = _measure(distiller, strategy, data, test, config, folder)
     result["seconds"] = round(sum(epoch["seconds"] for epoch in history), 1)
+    if distiller.method.trains_teacher:
+        table = test_table(*test.logits(distiller.teacher), config.ensemble)
+        result["test_teacher"] = table
     if folder.is_chief:
         save_model(distiller.student, folder.student)
+        if distiller.method.trains_teacher:
+            save_model(distiller.teacher, folder.trained_teacher)
     folder.write_result(result)
     return result
 
@@ -113,8 +126,8 @@ def _set_up(config):
         tf.config.experimental.enable_op_determinism()
 
 
-def _report_teacher(distiller, test):
-    if distiller.teacher is None:
+def _report_teacher(distiller, test, fresh):
+    if distiller.teacher is None or fresh:
         return
     logits, labels = test.logits(distiller.teacher)
     table = ensembles.accuracies(logits, labels)
@@ -124,7 +137,9 @@ def _report_teacher(distiller, test):
 
 def _train(distiller, strategy, data, config, folder):
     monitor = f"val_mean_{config.ensemble}_accuracy"
-    callbacks = [Progress()] if folder.is_chief else []
+    callbacks = [TermSchedule()]
+    if folder.is_chief:
+        callbacks.append(Progress())
     if config.phases == "progressive":
         lengths = build.phase_lengths(config, distiller.exits)
         callbacks.append(ExitPhases(config.epochs, lengths))
@@ -173,9 +188,10 @@ def _measure(distiller, strategy, data, test, config, folder):
     if folder.student_best.exists():
         best, labels = test.logits(load_model(folder.student_best))
         result["test_best"] = test_table(best, labels, config.ensemble)
-    result["params"] = student.count_params()
+    bare = models.sub_model(student, distiller.exits)  # as it is put to use
+    result["params"] = bare.count_params()
     result["macs"] = {n: models.count_macs(student, n) for n in distiller.exits}
-    result["macs"]["ensemble"] = models.count_macs(student)
+    result["macs"]["ensemble"] = models.count_macs(bare)
     teacher = distiller.teacher.name if distiller.teacher else None
     result.update(model=config.model, teacher=teacher, method=config.method)
     result.update(phases=config.phases, seed=config.seed, epochs=config.epochs)

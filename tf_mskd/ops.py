@@ -74,3 +74,65 @@ def correct(labels, scores):
     """
     guess = ops.argmax(scores, axis=-1)
     return ops.cast(ops.equal(guess, ops.cast(labels, guess.dtype)), "float32")
+
+
+def normalize(x, axis=-1):
+    """Vectors of length 1 along some axes; zero vectors stay zero.
+
+    nrm(x) = x / max(||x||_2, 1e-12), with gradient 0 at a zero vector
+
+    Args:
+        x: float tensor.
+        axis: int or tuple of ints.
+
+    Returns:
+        float32, as x.
+
+    Example:
+        >>> normalize([[3.0, 4.0]])[0][0].numpy().round(3).item()
+        0.6
+    """
+    x = ops.cast(ops.convert_to_tensor(x), "float32")
+    squares = ops.sum(ops.square(x), axis=axis, keepdims=True)
+    return x * ops.rsqrt(ops.maximum(squares, 1e-24))
+
+
+def pool_to_smaller(a, b):
+    """Pools the larger of two maps to the size of the smaller one.
+
+    Args:
+        a, b: float [B, H, W, C], H and W known; channels may differ.
+
+    Returns:
+        The two maps, of one height and width each the smaller of the two.
+    """
+    size = tuple(min(m, n) for m, n in zip(a.shape[1:3], b.shape[1:3], strict=True))
+    return _pool(a, size), _pool(b, size)
+
+
+def _pool(x, size):
+    if tuple(x.shape[1:3]) == size:
+        return x
+    return ops.adaptive_average_pool(x, size, data_format="channels_last")
+
+
+def attention(x):
+    """Where a map is active: its energy over channels, as a unit vector.
+
+    A(F)[b] = nrm(flatten(mean_c F[b]^2))
+
+    Args:
+        x: float [B, H, W, C].
+
+    Returns:
+        float32 [B, H * W].
+
+    Source: Zagoruyko, Komodakis, ICLR 2017, arXiv 1612.03928, section 3.1, p = 2.
+
+    Example:
+        >>> attention([[[[3.0 ** 0.5], [2.0]]]]).numpy().round(3).tolist()
+        [[0.6000000238418579, 0.800000011920929]]
+    """
+    x = ops.cast(ops.convert_to_tensor(x), "float32")
+    energy = ops.mean(ops.square(x), axis=-1)
+    return normalize(ops.reshape(energy, (-1, x.shape[1] * x.shape[2])))

@@ -22,6 +22,9 @@ class SGD(keras.optimizers.Optimizer):
         nesterov: bool.
         l2: float >= 0, adds l2 * w to the gradient. Unitless; papers use 1e-4, 5e-4.
 
+    Attributes:
+        rate_factors: dict, id of a variable -> factor on its rate; set before `build`.
+
     Source: Tian, Krishnan, Isola, ICLR 2020 (arXiv 1910.10699), training code.
 
     Example:
@@ -42,6 +45,7 @@ class SGD(keras.optimizers.Optimizer):
     ):
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self.momentum, self.nesterov, self.l2 = momentum, nesterov, l2
+        self.rate_factors = {}
 
     def build(self, variables):
         """Creates one velocity per variable."""
@@ -49,12 +53,14 @@ class SGD(keras.optimizers.Optimizer):
             return
         super().build(variables)
         self.velocities = self.add_optimizer_variables(variables, "velocity")
+        self._factors = [self.rate_factors.get(id(v), 1.0) for v in variables]
 
     def update_step(self, gradient, variable, learning_rate):
         """Moves one variable by one step."""
-        rate = ops.cast(learning_rate, variable.dtype)
+        index = self._get_variable_index(variable)
+        rate = ops.cast(learning_rate, variable.dtype) * self._factors[index]
         gradient = ops.cast(gradient, variable.dtype) + self.l2 * variable
-        velocity = self.velocities[self._get_variable_index(variable)]
+        velocity = self.velocities[index]
         moved = self.momentum * velocity + gradient
         self.assign(velocity, moved)
         step = gradient + self.momentum * moved if self.nesterov else moved

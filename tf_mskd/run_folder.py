@@ -63,6 +63,7 @@ class RunFolder:
         self.states = States(self.path / "checkpoints", read_only=not self.is_chief)
         self.tensorboard = self.path / "tensorboard"
         self.student = self.path / "student.keras"
+        self.trained_teacher = self.path / "teacher.keras"
         self.student_best = self.path / "student_best.keras"
 
     def _make(self):

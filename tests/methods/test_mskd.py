@@ -48,8 +48,9 @@ def test_weighted_sum_of_each_preset(preset):
 
 def test_reads_only_the_teachers_last_exit():
     names = ["exit_1", "exit_2"]
-    assert MSKD().teacher_reads(names, ["exit_2", "exit_3"]) == ("exit_3",)
-    assert MSKD().teacher_reads(names[:1], ["exit_1"]) == ("exit_1",)
+    guides = MSKD().guides(names, ["exit_2", "exit_3"])
+    assert set(guides.values()) == {("exit_3",)} and list(guides) == names
+    assert MSKD().guides(names[:1], ["exit_1"]) == {names[0]: ("exit_1",)}
 
 
 @pytest.mark.parametrize("kind", [KD, MSKD, OtO])

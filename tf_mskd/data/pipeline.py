@@ -9,7 +9,10 @@ import functools
 import numpy as np
 import tensorflow as tf
 
+from tf_mskd.data.partners import Partners
 from tf_mskd.errors import UserError
+
+OTHER, SECOND = 1_000_003, 2_000_003  # added to the seed: draws of their own
 
 
 def steps_per_epoch(ids, batch_size):
@@ -32,7 +35,19 @@ def epoch_order(ids, seed, epoch):
     return np.random.default_rng([seed, epoch]).permutation(ids)
 
 
-def train_stream(split, ids, *, batch_size, seed, augment, start_step, num_steps):
+def train_stream(
+    split,
+    ids,
+    *,
+    batch_size,
+    seed,
+    augment,
+    start_step,
+    num_steps,
+    target_keys=(),
+    num_negatives=0,
+    second_augment=None,
+):
     """Shuffled, augmented batches of the global steps start_step .. num_steps - 1.
 
     Step s belongs to epoch s // steps_per_epoch; the epoch is also the view that
@@ -46,12 +61,22 @@ def train_stream(split, ids, *, batch_size, seed, augment, start_step, num_steps
         augment: function of `make_augment`, or None.
         start_step: int >= 0, first step to deliver.
         num_steps: int, one past the last step.
+        target_keys: names of targets to deliver beside "label" and "index":
+            "negatives", "other_image", "second_view".
+        num_negatives: int, width of "negatives".
+        second_augment: function of `make_augment` for "second_view", or None.
 
     Returns:
         `tf.data.Dataset` of (images, targets), sharded by data under a strategy:
             images: uint8 [batch_size, H, W, C].
             targets: {"label": int32 [batch_size], "index": int64 [batch_size]};
-                `index` is the position in `split`.
+                `index` is the position in `split`. On demand also
+                "negatives": int32 [batch_size, num_negatives], distinct positions of
+                examples of other classes;
+                "other_image": uint8, as images, an example of another class, augmented
+                in the same way;
+                "second_view": uint8, as images, the same examples, augmented by
+                `second_augment` with draws of their own.
 
     Raises:
         UserError: batch larger than the data, or a number out of range.
@@ -74,16 +99,42 @@ def train_stream(split, ids, *, batch_size, seed, augment, start_step, num_steps
         index = order(epoch)[position * batch_size : (position + 1) * batch_size]
         return split.images[index], _int32(split.labels[index]), index, np.int64(epoch)
 
+    partners = _partners(split, ids, seed, target_keys, num_negatives)
+    shape = (batch_size, *split.images.shape[1:])
+
+    def other(label, step):
+        index = partners.one(label, int(step))
+        return split.images[index], index
+
+    def negatives(label, step):
+        return partners.many(label, int(step), num_negatives)
+
+    def view_of(images, index, seed, view, function):
+        images = tf.ensure_shape(images, shape)
+        if function is not None:
+            images = tf.ensure_shape(function(images, index, seed, view), shape)
+        return images
+
     def load(step):
         types = (tf.uint8, tf.int32, tf.int64, tf.int64)
-        images, label, index, view = tf.numpy_function(fetch, [step], types)
-        images = tf.ensure_shape(images, (batch_size, *split.images.shape[1:]))
+        raw, label, index, view = tf.numpy_function(fetch, [step], types)
         label = tf.ensure_shape(label, (batch_size,))
         index = tf.ensure_shape(index, (batch_size,))
-        if augment is not None:
-            images = augment(images, index, seed, tf.ensure_shape(view, ()))
-            images = tf.ensure_shape(images, (batch_size, *split.images.shape[1:]))
-        return images, {"label": label, "index": index}
+        view = tf.ensure_shape(view, ())
+        targets = {"label": label, "index": index}
+        if "negatives" in target_keys:
+            drawn = tf.numpy_function(negatives, [label, step], tf.int32)
+            targets["negatives"] = tf.ensure_shape(drawn, (batch_size, num_negatives))
+        if "other_image" in target_keys:
+            types = (tf.uint8, tf.int64)
+            theirs, place = tf.numpy_function(other, [label, step], types)
+            place = tf.ensure_shape(place, (batch_size,))
+            partner = view_of(theirs, place, seed + OTHER, view, augment)
+            targets["other_image"] = partner
+        if "second_view" in target_keys:
+            second = view_of(raw, index, seed + SECOND, view, second_augment)
+            targets["second_view"] = second
+        return view_of(raw, index, seed, view, augment), targets
 
     return _stream(tf.data.Dataset.range(start_step, num_steps), load)
 
@@ -146,6 +197,19 @@ def _stream(steps, load):
     options.deterministic = True
     stream = steps.map(load, num_parallel_calls=tf.data.AUTOTUNE)
     return stream.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def _partners(split, ids, seed, target_keys, num_negatives):
+    if not {"negatives", "other_image"} & set(target_keys):
+        return None
+    partners = Partners(np.asarray(split.labels), ids, seed)
+    most = partners.largest_draw()
+    if "negatives" in target_keys and not 0 < num_negatives <= most:
+        raise UserError(
+            f"The method wants {num_negatives} negatives for each image; these data "
+            f"have 1 to {most} of other classes: set num_negatives in --method_args."
+        )
+    return partners
 
 
 def _int32(labels):

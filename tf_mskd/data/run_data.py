@@ -8,10 +8,13 @@ class Data:
 
     Args:
         config: `Config`.
+        method: `Method`, which says what beside labels its steps need, or None.
     """
 
-    def __init__(self, config):
+    def __init__(self, config, method=None):
         self.config = config
+        self._keys = method.target_keys if method else ()
+        self._num_negatives = getattr(method, "num_negatives", 0)
         self.source = sources.load_source(
             config.dataset, config.data_dir or None, config.image_size or None
         )
@@ -24,12 +27,14 @@ class Data:
         self.steps_per_epoch = pipeline.steps_per_epoch(
             self.train_ids, config.batch_size
         )
-        self._augment = augment.make_augment(
-            config.augment,
-            crop_padding=config.crop_padding,
-            rotation_degrees=config.rotation_degrees,
-            cutout_size=config.cutout_size,
-        )
+        options = {
+            "crop_padding": config.crop_padding,
+            "rotation_degrees": config.rotation_degrees,
+            "cutout_size": config.cutout_size,
+        }
+        self._augment = augment.make_augment(config.augment, **options)
+        second = config.second_augment or config.augment
+        self._second_augment = augment.make_augment(second, **options)
 
     def train_stream(self, start_step):
         """Batches from the global step on, to the end of the run."""
@@ -41,6 +46,9 @@ class Data:
             augment=self._augment,
             start_step=start_step,
             num_steps=self.steps_per_epoch * self.config.epochs,
+            target_keys=self._keys,
+            num_negatives=self._num_negatives,
+            second_augment=self._second_augment,
         )
 
     def validation_stream(self):

@@ -1,6 +1,5 @@
 """Cross-entropy at every exit: plain training, and deep supervision."""
 
-from tf_mskd import ops
 from tf_mskd.methods.base import Method
 from tf_mskd.registry import register
 
@@ -23,7 +22,4 @@ class CE(Method):
 
     def call(self, student, teacher, targets):
         """Returns {"ce/exit_k": float32 [B]} for every exit in `student`."""
-        return {
-            f"ce/{name}": ops.cross_entropy(targets["label"], logits)
-            for name, logits in student.items()
-        }
+        return self.label_terms(student, targets)

@@ -1,6 +1,6 @@
 """Classic knowledge distillation: the last exit learns from the teacher's output."""
 
-from tf_mskd.errors import UserError
+from tf_mskd.methods import naming
 from tf_mskd.methods.soft_targets import SoftTargets
 from tf_mskd.registry import register
 
@@ -21,12 +21,13 @@ class KD(SoftTargets):
         {'ce': 0.1, 'kd': 0.9}
     """
 
-    def guides(self, student_names, teacher_names):
+    def guides(self, student, teacher):
         """Pairs the student's only exit with the teacher's last one."""
-        if len(student_names) > 1:
-            raise UserError(
-                f"Method 'kd' trains one exit, the student has {len(student_names)} "
-                f"({', '.join(student_names)}): build it with exits='last', or use "
+        exits = naming.numbered(student, "exit")
+        if len(exits) > 1:
+            self.fail(
+                f"trains one exit, the student has {len(exits)} "
+                f"({', '.join(exits)}): build it with exits='last', or use "
                 "method 'mskd'."
             )
-        return {student_names[-1]: teacher_names[-1]}
+        return {exits[0]: (naming.deepest(teacher, "exit", "teacher"),)}

@@ -1,5 +1,6 @@
 """MSKD: the teacher's final output guides every exit of the student."""
 
+from tf_mskd.methods import naming
 from tf_mskd.methods.soft_targets import SoftTargets
 from tf_mskd.registry import register
 
@@ -22,6 +23,7 @@ class MSKD(SoftTargets):
         3.0
     """
 
-    def guides(self, student_names, teacher_names):
+    def guides(self, student, teacher):
         """Pairs every student exit with the teacher's last one."""
-        return {name: teacher_names[-1] for name in student_names}
+        guide = naming.deepest(teacher, "exit", "teacher")
+        return {name: (guide,) for name in naming.numbered(student, "exit")}

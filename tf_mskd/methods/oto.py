@@ -1,6 +1,7 @@
 """OtO: exit k of a multi-exit teacher guides exit k of the student."""
 
 from tf_mskd.errors import UserError
+from tf_mskd.methods import naming
 from tf_mskd.methods.soft_targets import SoftTargets
 from tf_mskd.registry import register
 
@@ -30,48 +31,42 @@ class OtO(SoftTargets):
         numbers of exits are inferred.
 
     Example:
-        >>> OtO(exit_map="1:2,2:3").guides(["exit_1"], ["exit_2", "exit_3"])
-        {'exit_1': 'exit_2'}
+        >>> OtO(exit_map="1:2").guides(["exit_1"], ["exit_2", "exit_3"])
+        {'exit_1': ('exit_2',)}
     """
 
     def __init__(self, preset="repdistiller", temperature=None, exit_map="", **kwargs):
         super().__init__(preset, temperature, **kwargs)
         self.exit_map = read_exit_map(exit_map)
-        self.shift = None  # teacher's deepest exit less the student's, once both known
 
-    def guides(self, student_names, teacher_names):
+    def guides(self, student, teacher):
         """Pairs every student exit with its own teacher exit."""
-        pairs = {}
-        shift = self.shift
-        if shift is None:
-            shift = _deepest(teacher_names) - _deepest(student_names)
-        for name in student_names:
-            number = _number(name)
-            if self.exit_map and number not in self.exit_map:
-                raise UserError(
-                    f"Exit map leaves student {name} without guide: name every student "
-                    f"exit ({', '.join(student_names)}) as student:teacher."
-                )
-            guide = f"exit_{self.exit_map.get(number, number + shift)}"
-            if guide not in teacher_names:
-                raise UserError(
-                    f"Exit map: student {name} has no guide ({guide} asked for, the "
-                    f"teacher has {', '.join(teacher_names)}): give the teacher that "
-                    "exit or say exit_map=student:teacher,..., such as 1:1,2:1,3:2."
-                )
-            pairs[name] = guide
-        return pairs
-
-    def build(self, student_shape, teacher_shape=None, targets_shape=None):
-        """Remembers the alignment, which holds in every phase, and checks the map."""
-        names = list(student_shape)
-        self.shift = _deepest(teacher_shape) - _deepest(names)
-        extra = sorted(set(self.exit_map) - {_number(name) for name in names})
+        student = naming.numbered(student, "exit")
+        teacher = naming.numbered(teacher, "exit")
+        shift = naming.number(teacher[-1]) - naming.number(student[-1])
+        numbers = {name: naming.number(name) for name in student}
+        extra = sorted(set(self.exit_map) - set(numbers.values()))
         if extra:
             raise UserError(
                 f"Exit map names student exit {extra[0]}, the student has "
-                f"{', '.join(names)}."
+                f"{', '.join(student)}."
             )
+        pairs = {}
+        for name, number in numbers.items():
+            if self.exit_map and number not in self.exit_map:
+                raise UserError(
+                    f"Exit map leaves student {name} without guide: name every student "
+                    f"exit ({', '.join(student)}) as student:teacher."
+                )
+            guide = f"exit_{self.exit_map.get(number, number + shift)}"
+            if guide not in teacher:
+                raise UserError(
+                    f"Exit map: student {name} has no guide ({guide} asked for, the "
+                    f"teacher has {', '.join(teacher)}): give the teacher that "
+                    "exit or say exit_map=student:teacher,..., such as 1:1,2:1,3:2."
+                )
+            pairs[name] = (guide,)
+        return pairs
 
     def get_config(self):
         """Returns the constructor's arguments."""
@@ -89,11 +84,3 @@ def read_exit_map(value):
         raise UserError(
             f"exit_map must look like 1:2,2:3 (student:teacher), got {value!r}."
         ) from None
-
-
-def _number(name):
-    return int(name.rsplit("_", 1)[1])
-
-
-def _deepest(names):
-    return max(_number(name) for name in names)

@@ -38,20 +38,10 @@ class SoftTargets(Method):
             raise UserError(f"temperature must be > 0, got {self.temperature}.")
         self.default_weights = {"ce": values["ce"], "kd": values["kd"]}
 
-    def guides(self, student_names, teacher_names):
-        """Returns a dict, student exit -> the teacher exit that guides it."""
-        raise TypeError(f"{type(self).__name__} defines no guides().")
-
-    def teacher_reads(self, student_names, teacher_names):
-        """Names the teacher exits in use; see `Method.teacher_reads`."""
-        guides = self.guides(student_names, teacher_names)
-        return tuple(dict.fromkeys(guides.values()))
-
     def call(self, student, teacher, targets):
         """Returns {"ce/exit_k", "kd/exit_k": float32 [B]} for every guided exit."""
         terms = {}
-        guides = self.guides(list(student), list(teacher))
-        for name, guide in guides.items():
+        for name, (guide,) in self.active_pairs(student):
             terms[f"ce/{name}"] = ops.cross_entropy(targets["label"], student[name])
             terms[f"kd/{name}"] = ops.softened_kl(
                 teacher[guide], student[name], self.temperature

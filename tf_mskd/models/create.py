@@ -8,6 +8,7 @@ import keras
 from tf_mskd.errors import UserError, unknown_name
 from tf_mskd.models import blocks, graph, resnet, vgg, wrn
 from tf_mskd.models import exits as heads
+from tf_mskd.models import side_heads as side
 
 CIFAR100_MEAN = (0.5071, 0.4867, 0.4408)
 CIFAR100_STD = (0.2675, 0.2565, 0.2761)
@@ -33,6 +34,7 @@ def create_model(
     input_shape=(32, 32, 3),
     width=1.0,
     features=(),
+    side_heads=(),
     attention=False,
     dropout=0.0,
     vgg_taps=(1, 2, 3, 5),
@@ -59,6 +61,9 @@ def create_model(
             after its last ReLU (raw in a wide ResNet); `preact_k`, the map before that
             ReLU (in a wide ResNet after the batch norm that follows the map);
             `embedding_k` [B, D], the vector before the dense layer of exit k.
+        side_heads: kinds of further outputs that some methods teach with:
+            "projection" (`projection_K` [B, D]), "aux" (`aux_k` [B, 4 * num_classes]),
+            "paraphraser" (`factor_K`, `reconstruction_K`); see `models/side_heads.py`.
         attention: bool, a mask over the map each head reads.
         dropout: float in [0, 1), rate before each dense layer; in a wide ResNet between
             the convolutions of each block instead.
@@ -85,17 +90,20 @@ def create_model(
     """
     input_shape = _check(num_classes, input_shape, width, dropout)
     heads.check_head(exit_head)
+    side_heads = [side_heads] if isinstance(side_heads, str) else list(side_heads)
+    side.check(side_heads)
     norm = functools.partial(blocks.batch_norm, synchronized=synchronized_bn)
     backbone = _backbone(name, input_shape, width, norm, dropout, vgg_taps)
     last = len(backbone.stages)
     wanted = [f"exit_{k}" for k in _exit_numbers(exits, last, name)]
     wanted += _feature_names(features, last)
+    needed = [*wanted, f"embedding_{last}"] if side_heads else wanted
 
     image = keras.Input(input_shape, name="image")
     x = _scaling(input_shape[-1], mean, std)(image)
-    made = _build_stages(x, backbone, wanted)
+    made = _build_stages(x, backbone, needed)
     rate = dropout if backbone.embedding_dropout else 0.0
-    pooled = {graph.stage_number(n) for n in wanted if n[:3] in ("exi", "emb")}
+    pooled = {graph.stage_number(n) for n in needed if n[:3] in ("exi", "emb")}
     for k in sorted(pooled):
         if k == last:
             x = made[f"feature_{k}"]
@@ -109,7 +117,9 @@ def create_model(
         if f"exit_{k}" in wanted:
             x = made[f"embedding_{k}"]
             made[f"exit_{k}"] = heads.classify(x, k, num_classes, rate)
-    return keras.Model(image, {n: made[n] for n in wanted}, name=name)
+    beside = side.attach(side_heads, made, backbone, num_classes, norm)
+    outputs = {**{n: made[n] for n in wanted}, **beside}
+    return keras.Model(image, outputs, name=name)
 
 
 def _build_stages(x, backbone, wanted):

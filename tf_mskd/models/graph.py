@@ -6,7 +6,10 @@ import keras
 
 from tf_mskd.errors import UserError, unknown_name
 
-OUTPUT_NAME = re.compile(r"(exit|feature|embedding|preact)_([1-9]\d*)")
+OUTPUT_NAME = re.compile(
+    r"(exit|feature|embedding|preact|projection|aux|factor|reconstruction)_([1-9]\d*)"
+)
+BLOCK_END = re.compile(r"stage_\d+_block_\d+_(relu|add)|feature_\d+")
 
 
 def exit_names(outputs):
@@ -38,6 +41,36 @@ def output_tensors(model):
     if isinstance(model.output, dict):
         return dict(model.output)
     return dict(zip(model.output_names, model.outputs, strict=True))
+
+
+def available_outputs(model):
+    """All tensors of a model that have a name of the library, given out or not.
+
+    Args:
+        model: functional model.
+
+    Returns:
+        dict, name -> symbolic tensor: its outputs; `exit_k`, `feature_k`, `preact_k`,
+        `embedding_k` and the outputs of side heads, wherever a layer makes them; and
+        `block_1`, `block_2`, ..., the ends of all residual blocks, shallow to deep
+        (those of the stages where a network has no such blocks).
+
+    Example:
+        >>> from tf_mskd.models import create_model
+        >>> names = available_outputs(create_model("resnet18", 10, width=0.1))
+        >>> [n for n in names if n.startswith("block")][-1], "feature_4" in names
+        ('block_8', True)
+    """
+    made, ends = {}, {}
+    for node in calls_to(model.outputs):
+        name = node.operation.name
+        if stage_number(name):
+            made[name] = node.outputs[0]
+        if BLOCK_END.fullmatch(name):  # the ReLU after an addition takes its place
+            ends[name.removesuffix("_relu").removesuffix("_add")] = node.outputs[0]
+    made.update({f"block_{k}": t for k, t in enumerate(ends.values(), start=1)})
+    made.update(output_tensors(model))
+    return made
 
 
 def node_of(tensor):
@@ -99,8 +132,7 @@ def sub_model(model, names):
 
     Args:
         model: functional model.
-        names: str or iterable of str. Output names; also `feature_k`, `preact_k`,
-            `embedding_k` and `exit_k` of layers the model has without giving them out.
+        names: str or iterable of str, of `available_outputs`.
 
     Returns:
         functional model with a dict output; its variables are those of `model`.
@@ -117,11 +149,7 @@ def sub_model(model, names):
     names = [names] if isinstance(names, str) else list(names)
     if not names:
         raise UserError("sub_model needs one output name or more, got none.")
-    made = {}
-    for node in calls_to(model.outputs):
-        if stage_number(node.operation.name):
-            made[node.operation.name] = node.outputs[0]
-    made.update(output_tensors(model))
+    made = available_outputs(model)
     for name in names:
         if name not in made:
             raise unknown_name("output", name, made)
