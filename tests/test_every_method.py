@@ -1,6 +1,7 @@
 """Properties of all registered methods, the new ones included."""
 
 import inspect
+import re
 
 import keras
 import numpy as np
@@ -16,13 +17,45 @@ IMAGES = 8
 every_method = pytest.mark.parametrize("name", METHODS)
 
 # Methods that leave out a property, each with the reason.
-NOT_ZERO_AT_EQUALITY = {}
-NOT_BLIND_TO_ORDER = {}
-TEACHER_LEARNS = {}
+NOT_ZERO_AT_EQUALITY = {
+    "fitnet": "a regressor with random weights stands between the maps",
+    "vid": "a Gaussian's log-likelihood, whose minimum is not 0",
+    "cc": "two linear views with weights of their own stand between the embeddings",
+    "purf": "compares two views of one network, not student and teacher",
+    "byot": "its targets are the student's own, and soft labels have an entropy",
+    "phuong": "the soft labels have an entropy",
+    "eed": "teaches the mean of the vectors, which differ here",
+    "tskd": "compares vectors behind adapters",
+    "dml": "the teacher's cross-entropy is one of the terms",
+    "bilateral": "the teacher's cross-entropy is one of the terms",
+    "sskd_teacher": "its term is a cross-entropy of images, there is no teacher",
+    "hsakd_teacher": "its terms are cross-entropies, there is no teacher",
+    "ab": "a margin separates the student's map from zero, even the teacher's own",
+    "ft": "an untrained translator stands between the maps",
+    "paraphraser": "compares a map with its reconstruction in one network",
+    "afd": "every block of the student follows every block of the teacher",
+    "crd": "a contrast with other examples, between two projections",
+}
+NOT_BLIND_TO_ORDER = {
+    "cc": "compares neighbours in the batch, as the CRD benchmark does",
+    "sskd": "of rows of equal rank it keeps the first",
+}
+TEACHER_LEARNS = {
+    "dml": "the peers teach each other",
+    "bilateral": "the teacher learns from its student",
+}
 # Outputs that a method reads without a gradient into them, name -> prefixes.
-STOPPED = {}
+STOPPED = {
+    "byot": ("embedding_3",),
+    "tskd": ("embedding_3",),
+    "sskd_teacher": ("exit",),
+    "ab": ("exit",),  # no term reaches the exits
+    "paraphraser": ("exit", "feature"),  # the map is the target
+}
 # Arguments that make a method fit a batch of eight.
-ARGUMENTS = {}
+ARGUMENTS = {
+    "crd": {"num_examples": 16, "num_negatives": 2},
+}
 
 
 def shapes(widths, rows):
@@ -80,13 +113,14 @@ class Case:
 
     def terms(self, student=None, teacher=None, targets=None):
         """The terms; a method with a state starts from the same one each time."""
-        state = [v.numpy() for v in self.method.variables]
+        eager = tf.executing_eagerly()
+        state = [v.numpy() for v in self.method.variables] if eager else []
         terms = self.method(
             self.student if student is None else student,
             self.teacher if teacher is None else teacher,
             self.targets if targets is None else targets,
         )
-        if tf.executing_eagerly() and state:
+        if state:
             for variable, value in zip(self.method.variables, state, strict=True):
                 variable.assign(value)
         return terms
@@ -233,7 +267,7 @@ def test_every_output_read_gets_a_gradient_and_the_teacher_none(name):
 
 @every_method
 def test_config_round_trip(name):
-    case = Case(name)
+    case = Case(name).ready()
     saved = keras.saving.serialize_keras_object(case.method.get_config())
     config = keras.saving.deserialize_keras_object(saved)
     again = type(case.method).from_config(config)
@@ -300,7 +334,7 @@ def test_a_distiller_trains_with_it_by_name(name, tiny, digits):
         try:
             distiller = Distiller(student, teacher, method)
         except UserError as error:
-            assert "exits='last'" in str(error), f"{name}: {error}"
+            assert re.search("exit(s|_head)='", str(error)), f"{name}: {error}"
             continue
         distiller.compile(SGD(1e-3), jit_compile=False)
         before = [v.numpy() for v in student.trainable_variables]

@@ -17,6 +17,7 @@ FOUNDATION = (
     "errors",
     "files",
     "distribution",
+    "gradients",
     "checkpoint",
     "optimizers",
 )

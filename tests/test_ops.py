@@ -138,3 +138,54 @@ def test_gradients_match_finite_differences_of_the_reference():
 def test_correct_marks_the_rows_whose_highest_score_is_at_the_label():
     scores = [[0.1, 0.9], [3.0, -1.0], [0.0, 1.0]]
     assert list(ops.correct(np.array([1, 1, 1], np.int32), scores)) == [1.0, 0.0, 1.0]
+
+
+def test_normalize_gives_zero_vectors_no_gradient():
+    x = np.array([[0.0, 0.0], [3.0, 4.0]])
+    close("unit vectors", ops.normalize(x), [[0.0, 0.0], [0.6, 0.8]])
+    (got,) = gradient(lambda a: keras.ops.sum(ops.normalize(a) * [[1.0, 2.0]]), x)
+    # (I - u u^T) (1, 2) / 5 with u = (0.6, 0.8)
+    close("gradient", got, [[0.0, 0.0], [-0.064, 0.048]], atol=1e-6)
+
+
+# ---- pooled maps and triplets
+
+
+@pytest.mark.parametrize("height, width", [(4, 4), (5, 4), (2, 7), (1, 3)])
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 3), (2, 3)])
+def test_average_pool_in_eager_mode_graphs_and_xla(height, width, size):
+    x = np.random.default_rng(0).normal(size=(2, height, width, 3)).astype("f4")
+
+    def windows(length, count):
+        ends = [-(-(i + 1) * length // count) for i in range(count)]
+        return [slice(i * length // count, end) for i, end in enumerate(ends)]
+
+    rows, columns = windows(height, size[0]), windows(width, size[1])
+    expected = [[x[:, i, j].mean((1, 2)) for j in columns] for i in rows]
+    expected = np.array(expected).transpose(2, 0, 1, 3)
+
+    def pool(x):
+        return ops.average_pool(x, size)
+
+    for jit in (None, False, True):
+        function = pool if jit is None else tf.function(pool, jit_compile=jit)
+        name = f"{height}x{width} to {size}, jit {jit}"
+        close(name, function(x), expected, 1e-5, 1e-6)
+
+
+def test_triplet_margin_known_answers():
+    anchor, positive = np.zeros((3, 2)), np.array([[3, 4], [0, 1], [0, 0]])
+    negative = np.array([[0, 1], [3, 4], [0, 0]])
+    close("triplet", ops.triplet_margin(anchor, positive, negative, 1.0), [5, 0, 1])
+    value = ops.triplet_margin(
+        reference.TEACHER, reference.STUDENT, 2 * reference.fill(3.3, [4, 5]), 5.0
+    )
+    close("triplet fixture", np.mean(value), 3.75156985)
+
+
+def test_gradient_of_the_triplet_is_finite_where_all_agree():
+    ones = np.ones((2, 3))
+    shift = ones + 1e-6  # the guard cancels out: a distance of exactly 0
+    for given in ((ones, ones, ones), (ones, shift, shift)):
+        for value in gradient(lambda *v: ops.triplet_margin(*v, 1.0), *given):
+            assert np.isfinite(value).all(), value

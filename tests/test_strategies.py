@@ -13,6 +13,7 @@ import pytest
 
 BATCH, STEPS = 16, 4
 RUNS = {"loop": ("oto", "detached"), "fit": ("mskd", "joint")}
+RUNS |= {"peers": ("dml", "joint"), "state": ("phuong", "joint")}
 
 
 def train(strategy, arrays, method, phases, use_fit):
@@ -60,7 +61,8 @@ def train(strategy, arrays, method, phases, use_fit):
             run(batch)
         logs = distiller.training_logs()
     result = {f"log {name}": float(value) for name, value in logs.items()}
-    for index, variable in enumerate(student.variables):
+    networks = student.variables + teacher.variables
+    for index, variable in enumerate(networks + distiller.method.variables):
         result[f"weight {index} {variable.path}"] = variable.numpy()
     return result
 

@@ -129,6 +129,12 @@ def rehearse(config, source, steps_per_epoch, num_examples=0):
     if config.init_flagfile:
         init = build_student(read_flagfile(config.init_flagfile), source)
     method = build_method(config, num_examples)
+    if config.fresh_teacher and not method.trains_teacher:
+        raise UserError(
+            "--fresh_teacher gives an untrained teacher, which "
+            f"--method={config.method} does not train: drop the flag, or take a method "
+            "such as dml."
+        )
     distiller = build_distiller(config, source, teacher, init, method)
     phase_lengths(config, distiller.exits)
     compile_distiller(distiller, config, steps_per_epoch)

@@ -75,7 +75,8 @@ class Config:
     )
     image_size: int = _data(0, "Side to resize to, in pixels; 0 keeps it.", low=0)
     augment: str = _data(
-        "crop,flip", "In this order: crop, flip, rotate, autoaugment, cutout; or none."
+        "crop,flip",
+        "In this order: crop, flip, rotate, autoaugment, jda, cutout; or none.",
     )
     second_augment: str = _data(
         "",

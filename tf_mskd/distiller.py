@@ -306,11 +306,13 @@ class Distiller(keras.Model):
             )
         super().compile(optimizer=optimizer, **kwargs)
         if self.method.trains_teacher and self.method.teacher_rate != 1:
-            if not isinstance(self.optimizer, SGD):
+            # mixed_float16 wraps the optimizer into one that scales the loss
+            optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+            if not isinstance(optimizer, SGD):
                 self.method.fail("slows the teacher's learning down: use tf_mskd.SGD.")
             rate = self.method.teacher_rate
             variables = self.teacher.trainable_variables
-            self.optimizer.rate_factors = {id(v): rate for v in variables}
+            optimizer.rate_factors = {id(v): rate for v in variables}
 
     def training_logs(self):
         """Returns what the running phase has measured since the metrics were reset."""
@@ -444,7 +446,9 @@ def _as_dict(y):
 
 
 def _mean_of_views(value, rows):
-    return ops.mean(ops.reshape(value, (rows, -1)), axis=1) if value.shape else value
+    if not len(value.shape):  # a TensorShape is true, the empty one too
+        return value
+    return ops.mean(ops.reshape(value, (rows, -1)), axis=1)
 
 
 def _check_backend(method):

@@ -33,6 +33,20 @@ def all_reduce_sum(value):
     return context.all_reduce(tf.distribute.ReduceOp.SUM, value) if context else value
 
 
+def all_gather(value):
+    """Joins the rows of a tensor [B, ...] of all replicas, in one order everywhere.
+
+    The identity with one replica. No gradient flows through it.
+    """
+    value = ops.stop_gradient(ops.convert_to_tensor(value))
+    if num_replicas() == 1:
+        return value
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    return context.all_gather(value, axis=0) if context else value
+
+
 def replica_mean(per_example, sample_weight=None):
     """Sums to the weighted mean over the global batch when replicas are added up.
 

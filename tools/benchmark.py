@@ -2,9 +2,10 @@
 
     python tools/benchmark.py --data_dir=DIR --save=results/benchmark
 
-Three parts, each printed as a table: the Distiller's step against the student's own
-arithmetic and the teacher's forward pass; the input side in images per second; peak
-resident memory of a CIFAR-100 run. Nothing else should run on the machine meanwhile.
+Four parts, each printed as a table: the Distiller's step against the student's own
+arithmetic and the teacher's forward pass; every method's step against KD's; the input
+side in images per second; peak resident memory of a CIFAR-100 run. Nothing else should
+run on the machine meanwhile.
 """
 
 import os
@@ -22,7 +23,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from tf_mskd import cli, files  # noqa: E402
 
-PARTS = flags.DEFINE_list("parts", ["steps", "input", "memory"], "What to measure.")
+PARTS = flags.DEFINE_list(
+    "parts", ["steps", "methods", "input", "memory"], "What to measure."
+)
+METHODS = flags.DEFINE_list("methods", [], "Methods to compare with KD; empty: all.")
 PAIRS = flags.DEFINE_list(
     "pairs", ["vgg13:vgg8", "resnet18:resnet10"], "Teacher:student pairs of the steps."
 )
@@ -134,6 +138,63 @@ def measure_steps(pair):
     return rows, seconds
 
 
+def measure_methods():
+    """Every method's step against KD's, ResNet-18 to ResNet-10."""
+    from tf_mskd import registry
+
+    names = METHODS.value or registry.available_methods()
+    cases = {name: method_case(name) for name in dict.fromkeys(["kd", *names])}
+    seconds = interleave(cases, REPEATS.value, 1)
+    ratios = {name: round(value / seconds["kd"], 3) for name, value in seconds.items()}
+    rows = [["resnet18 to resnet10", "ms a step", "of kd"]]
+    for name, value in sorted(seconds.items(), key=lambda item: item[1]):
+        rows.append([name, f"{1000 * value:.0f}", f"{ratios[name]:.2f}"])
+    machine = f"{os.cpu_count()} CPU cores"
+    numbers = {"machine": machine, "seconds": seconds, "of_kd": ratios}
+    if SAVE.value:
+        folder = pathlib.Path(SAVE.value)
+        folder.mkdir(parents=True, exist_ok=True)
+        files.write_json(folder / "methods.json", numbers)
+    return rows, numbers
+
+
+def method_case(name):
+    """The training step of one method, single-exit unless it wants several."""
+    import numpy as np
+
+    import tf_mskd
+    from tf_mskd import registry
+
+    images, label = digits_batch(BATCH.value)
+    targets = {"label": label, "index": np.arange(BATCH.value, dtype="int32")}
+    defaults, arguments = registry.method_defaults(name), {}
+    if "num_examples" in defaults:
+        arguments["num_examples"] = CIFAR_IMAGES
+    method = registry.create_method(name, **arguments)
+    for key in set(method.target_keys) & {"other_image", "second_view"}:
+        targets[key] = images[::-1].copy()
+    if "negatives" in method.target_keys:
+        generator, size = np.random.default_rng(0), method.num_negatives
+        rows = [generator.permutation(CIFAR_IMAGES)[:size] for _ in label]
+        targets["negatives"] = np.stack(rows).astype("int32")
+    teacher = None
+    if method.needs_teacher:
+        heads = ("projection", "aux", "paraphraser")
+        teacher = tf_mskd.create_model("resnet18", 100, exits="all", side_heads=heads)
+    for exits in ("last", "all"):
+        student = tf_mskd.create_model(
+            "resnet10", 100, exits=exits, side_heads=method.side_heads
+        )
+        try:
+            return training_case(
+                tf_mskd.Distiller(student, teacher, method), (images, targets)
+            )
+        except tf_mskd.UserError:  # it trains several exits
+            if exits == "all":
+                raise
+            method = registry.create_method(name, **arguments)
+
+
 def measure_phases(name="resnet18"):
     """Progressive phase 1 against the joint step, deep supervision, one network."""
     import tf_mskd
@@ -226,6 +287,8 @@ def main():
     if "steps" in PARTS.value:
         jobs += [(f"steps {p}", lambda p=p: measure_steps(p)) for p in PAIRS.value]
         jobs += [("phases", measure_phases)]
+    if "methods" in PARTS.value:
+        jobs += [("methods", measure_methods)]
     if "input" in PARTS.value:
         jobs += [("input", measure_input)]
     if "memory" in PARTS.value:

@@ -6,9 +6,10 @@ import tensorflow as tf
 
 from tf_mskd.data import counter_random as random
 from tf_mskd.data.autoaugment import autoaugment
+from tf_mskd.data.jda import joint_augmentation
 from tf_mskd.errors import UserError, unknown_name
 
-NAMES = ("autoaugment", "crop", "cutout", "flip", "none", "rotate")
+NAMES = ("autoaugment", "crop", "cutout", "flip", "jda", "none", "rotate")
 DRAWS_PER_STEP = 16  # draw numbers reserved for one entry of the list of names
 
 
@@ -25,6 +26,7 @@ def make_augment(
             "flip": mirror left and right, probability 1/2;
             "rotate": uniform angle, bilinear, zeros outside;
             "autoaugment": the CIFAR-10 policy, see `autoaugment.py`;
+            "jda": fourteen operations, each with probability 0.3, see `jda.py`;
             "cutout": one square of zeros, centre uniform, clipped at the borders;
             "none" or "": images pass unchanged.
         crop_padding: int >= 0, pixels on each side.
@@ -76,6 +78,8 @@ def make_augment(
                 images = rotate(images, turn * rotation_degrees)
             elif name == "autoaugment":
                 images = autoaugment(images, keys, draw)
+            elif name == "jda":
+                images = joint_augmentation(images, keys, draw)
             else:
                 images = random_cutout(images, keys, draw, cutout_size)
             position += 1

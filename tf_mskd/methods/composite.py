@@ -1,7 +1,6 @@
 """Several methods at once: their terms, added up."""
 
-import keras
-
+from tf_mskd import registry
 from tf_mskd.methods.base import Method
 
 
@@ -92,14 +91,17 @@ class Composite(Method):
 
     def get_config(self):
         """Returns the constructor's arguments."""
-        parts = [keras.saving.serialize_keras_object(m) for m in self.methods]
+        parts = [{"method": m.registry_name, **m.get_config()} for m in self.methods]
         return {**super().get_config(), "methods": parts}
 
     @classmethod
     def from_config(cls, config):
         """Makes the composite again from its arguments."""
-        parts = config.pop("methods")
-        return cls([keras.saving.deserialize_keras_object(p) for p in parts], **config)
+        methods = []
+        for part in config["methods"]:
+            arguments = {n: value for n, value in part.items() if n != "method"}
+            methods.append(registry.method_class(part["method"]).from_config(arguments))
+        return cls(**{**config, "methods": methods})
 
 
 def _union(tuples):

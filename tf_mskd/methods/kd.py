@@ -1,5 +1,6 @@
 """Classic knowledge distillation: the last exit learns from the teacher's output."""
 
+from tf_mskd.errors import UserError
 from tf_mskd.methods import naming
 from tf_mskd.methods.soft_targets import SoftTargets
 from tf_mskd.registry import register
@@ -12,6 +13,15 @@ class KD(SoftTargets):
     L = 0.1 * CE(y, z) + 0.9 * T^2 * KL(softmax(t / T) || softmax(z / T)), T = 4,
     z student logits [B, classes], t teacher logits [B, classes]; mean over the batch.
 
+    Args:
+        preset: see `SoftTargets`.
+        temperature: see `SoftTargets`.
+        decay: float > 0, the weight of "kd" in the first epoch as a multiple of its
+            weight in the last one; linear between. 1 keeps it, 4 is that of FitNet.
+
+    Raises:
+        UserError: for a bad argument, or a student of several exits.
+
     Source: Hinton, Vinyals, Dean, arXiv 1503.02531 (2015); weights and T of the CRD
         benchmark (Tian, Krishnan, Isola, ICLR 2020, arXiv 1910.10699).
     Departs from the source: nothing known.
@@ -20,6 +30,12 @@ class KD(SoftTargets):
         >>> KD().default_weights
         {'ce': 0.1, 'kd': 0.9}
     """
+
+    def __init__(self, preset="repdistiller", temperature=None, decay=1.0, **kwargs):
+        super().__init__(preset, temperature, **kwargs)
+        if not decay > 0:
+            raise UserError(f"decay must be > 0, got {decay}.")
+        self.decay = decay
 
     def guides(self, student, teacher):
         """Pairs the student's only exit with the teacher's last one."""
@@ -31,3 +47,14 @@ class KD(SoftTargets):
                 "method 'mskd'."
             )
         return {exits[0]: (naming.deepest(teacher, "exit", "teacher"),)}
+
+    def schedule(self, epoch, epochs, history):
+        """Returns {"kd": factor}, which falls from `decay` to 1 over the run."""
+        if self.decay == 1:
+            return {}
+        share = epoch / max(1, epochs - 1)
+        return {"kd": self.decay + (1.0 - self.decay) * share}
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "decay": self.decay}

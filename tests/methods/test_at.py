@@ -1,0 +1,83 @@
+"""AT: maps of attention; known answers and invariances."""
+
+import numpy as np
+import pytest
+
+from tests import reference
+from tf_mskd import UserError, registry
+from tf_mskd.ops import attention, normalize, pool_to_smaller
+
+FS = reference.fill(0.3, [4, 4, 4, 3])
+FT = reference.fill(0.9, [4, 2, 2, 6])
+FT2 = reference.fill(0.9, [4, 4, 4, 3])
+
+
+def mean_pooled(x, side):
+    """Average pooling [B, H, W, C] to [B, side, side, C], float64."""
+    step = x.shape[1] // side
+    return x.reshape(len(x), side, step, side, step, -1).mean((2, 4))
+
+
+def formula(ours, theirs):
+    """mean_i (A(ours) - A(theirs))^2 of each example; Zagoruyko, Komodakis 2017."""
+    side = min(ours.shape[1], theirs.shape[1])
+    maps = []
+    for x in (ours, theirs):
+        energy = (mean_pooled(x, side) ** 2).mean(-1).reshape(len(x), -1)
+        maps.append(energy / np.linalg.norm(energy, axis=1, keepdims=True))
+    return ((maps[0] - maps[1]) ** 2).mean(1)
+
+
+def term(ours, theirs):
+    student = {"exit_2": reference.STUDENT[: len(ours)], "feature_2": ours}
+    label = {"label": reference.LABELS[: len(ours)]}
+    terms = registry.create_method("at")(student, {"feature_2": theirs}, label)
+    return np.asarray(terms["at/feature_2"], np.float64)
+
+
+@pytest.mark.parametrize(
+    "theirs, expected", [(FT2, 0.00705567), (FT, 0.02986113)], ids=["same", "pooled"]
+)
+def test_fixture(theirs, expected):
+    np.testing.assert_allclose(term(FS, theirs).mean(), expected, 2e-5, err_msg="at")
+
+
+def test_known_answer_by_hand():
+    ours = np.array([[[[3**0.5], [2.0]]]])  # energies 3 and 4: the unit vector .6, .8
+    theirs = np.array([[[[1.0], [0.0]]]])
+    np.testing.assert_allclose(term(ours, theirs), [0.4], 2e-5)
+
+
+def test_agrees_with_the_formula_whichever_map_is_larger():
+    rng = np.random.default_rng(0)
+    big, small = rng.normal(size=(4, 8, 8, 5)), rng.normal(size=(4, 2, 2, 7))
+    for ours, theirs in ((big, small), (small, big)):
+        np.testing.assert_allclose(term(ours, theirs), formula(ours, theirs), 2e-5)
+
+
+def test_scale_of_an_example_does_not_matter():
+    scale = np.array([0.1, 1.0, 5.0, 30.0]).reshape(4, 1, 1, 1)
+    np.testing.assert_allclose(term(scale * FS, FT), term(FS, FT), 2e-5)
+    np.testing.assert_allclose(term(FS, FT2) - term(FS, scale * FT2), 0, atol=1e-7)
+
+
+def test_stages_are_paired_from_the_deep_end():
+    method = registry.create_method("at")
+    guides = method.guides(["feature_1", "feature_2", "exit_1"], ["feature_1"])
+    assert guides == {"feature_2": ("feature_1",)}
+
+
+def test_a_network_without_maps_is_refused():
+    with pytest.raises(UserError, match="reads feature_k of the teacher, which makes"):
+        registry.create_method("at").guides(["feature_1"], ["exit_1"])
+
+
+def test_zero_maps_give_zero_attention():
+    assert not np.any(attention(np.zeros((2, 3, 3, 4))))
+    assert not np.any(normalize(np.zeros((2, 3))))
+
+
+def test_pooling_keeps_the_smaller_map():
+    ours, theirs = pool_to_smaller(FS, FT)
+    np.testing.assert_allclose(ours, mean_pooled(FS, 2), 1e-5)
+    np.testing.assert_array_equal(theirs, FT)

@@ -1,0 +1,140 @@
+"""What the methods on several views share: row layout, rotations, crops, ranks."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_mskd import UserError
+from tf_mskd.methods import views
+
+
+@pytest.fixture
+def images(digits):
+    return digits[0][:5]
+
+
+def test_rows_of_one_image_follow_each_other():
+    first, second = np.arange(6).reshape(3, 2), 10 + np.arange(6).reshape(3, 2)
+    got = views.interleave([keras.ops.array(first), keras.ops.array(second)])
+    expected = [[0, 1], [10, 11], [2, 3], [12, 13], [4, 5], [14, 15]]
+    assert got.numpy().tolist() == expected
+
+
+def test_targets_are_repeated_with_their_shape_and_dtype(images):
+    targets = {"label": tf.constant([4, 7], tf.int32), "image": tf.constant(images[:2])}
+    got = views.repeat(targets, 3)
+    assert got["label"].numpy().tolist() == [4, 4, 4, 7, 7, 7]
+    assert got["label"].dtype == tf.int32 and got["image"].dtype == tf.uint8
+    np.testing.assert_array_equal(got["image"], images[:2].repeat(3, axis=0))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_rotations_are_those_of_numpy(images, dtype):
+    got = views.rotations(tf.constant(images.astype(dtype)))
+    assert got.dtype == dtype and got.shape == (20, 8, 8, 1)
+    for i, image in enumerate(images):
+        for r in range(4):
+            expected = np.rot90(image, r)
+            np.testing.assert_array_equal(got[4 * i + r], expected, f"{i} {r}")
+
+
+def test_rotation_keeps_the_shape_known_in_a_graph():
+    signature = tf.TensorSpec([None, 8, 8, 3], tf.uint8)
+    graph = tf.function(views.rotations, input_signature=[signature])
+    assert graph.get_concrete_function().outputs[0].shape.as_list() == [None, 8, 8, 3]
+
+
+def test_images_that_are_not_square_are_refused():
+    with pytest.raises(UserError, match="needs square images, got 4x6: set --image_si"):
+        views.rotations(tf.zeros([2, 4, 6, 3]))
+
+
+def windows(image, padding):
+    """All crops of an image padded with zeros, as bytes."""
+    border = ((padding, padding), (padding, padding), (0, 0))
+    padded, (high, wide) = np.pad(image, border), image.shape[:2]
+    return {
+        padded[y : y + high, x : x + wide].tobytes(): (y, x)
+        for y in range(2 * padding + 1)
+        for x in range(2 * padding + 1)
+    }
+
+
+def test_a_crop_is_a_window_of_the_zero_padded_image():
+    image = np.arange(1, 25, dtype=np.uint8).reshape(2, 4, 3)
+    seed = keras.random.SeedGenerator(0)
+    got = views.random_crop(tf.constant(np.stack([image] * 400)), 1, seed).numpy()
+    assert got.dtype == np.uint8 and got.shape == (400, 2, 4, 3)
+    known = windows(image, 1)
+    places = [known[row.tobytes()] for row in got]
+    assert {y for y, _ in places} == {x for _, x in places} == {0, 1, 2}
+    assert abs(np.corrcoef(np.transpose(places))[0, 1]) < 0.2  # one draw for each side
+
+
+def test_every_step_draws_other_crops_also_in_a_graph(images):
+    seed = keras.random.SeedGenerator(0)
+    signature = tf.TensorSpec([None, 8, 8, 1], tf.uint8)
+    crop = tf.function(
+        lambda x: views.random_crop(x, 3, seed), input_signature=[signature]
+    )
+    first, second = crop(images).numpy(), crop(images).numpy()
+    assert not np.array_equal(first, second)
+    seed.state.assign([0, 0])
+    np.testing.assert_array_equal(crop(images), first)
+
+
+def test_no_padding_is_no_crop(images):
+    got = views.random_crop(tf.constant(images), 0, keras.random.SeedGenerator(0))
+    np.testing.assert_array_equal(got, images)
+
+
+def test_upright_and_turned_rows_share_out_all_rows():
+    rows = keras.ops.arange(12)
+    assert views.upright(rows).numpy().tolist() == [0, 4, 8]
+    assert views.turned(rows).numpy().tolist() == [1, 2, 3, 5, 6, 7, 9, 10, 11]
+    maps = keras.ops.reshape(keras.ops.arange(48), (12, 2, 2))
+    np.testing.assert_array_equal(views.turned(maps)[3], maps[5])
+    assert views.parents(6).numpy().tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_joint_labels_are_class_major():
+    got = views.joint_labels(np.repeat([1, 2], 4).astype("int64"))
+    assert got.numpy().tolist() == [4, 5, 6, 7, 8, 9, 10, 11]
+
+
+def test_cosines_worked_by_hand_and_zero_at_a_zero_vector():
+    got = views.cosines([[3.0, 4.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, 2.0], [3.0, 4.0]])
+    np.testing.assert_allclose(got, [[0.6, 0.8, 1.0], [0.0, 0.0, 0.0]], 1e-6)
+
+
+def kept_by_loops(scores, truth, share):
+    """The rule of `best_ranked`, sorted in Python."""
+    ranks = [int(np.sum(s > s[t])) for s, t in zip(scores, truth, strict=True)]
+    right = [row for row, rank in enumerate(ranks) if rank == 0]
+    wrong = sorted((rank, row) for row, rank in enumerate(ranks) if rank > 0)
+    count = int(np.floor(share * len(wrong)))
+    kept = set(right) | {row for _, row in wrong[:count]}
+    return [row in kept for row in range(len(ranks))]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.75, 1.0])
+def test_kept_rows_are_those_of_a_plain_sort(share):
+    rng = np.random.default_rng(0)
+    for rows, columns in ((1, 2), (6, 3), (30, 4)):
+        scores = rng.normal(size=(rows, columns)).astype("float32")
+        truth = rng.integers(0, columns, rows)
+        got = views.best_ranked(tf.constant(scores), truth, share).numpy().tolist()
+        assert got == kept_by_loops(scores, truth, share), (rows, columns, share)
+
+
+def test_all_right_rows_are_kept_without_any_share():
+    scores = tf.constant(np.eye(3, dtype="float32"))
+    assert views.best_ranked(scores, [0, 1, 2], 0.0).numpy().all()
+    assert not views.best_ranked(scores, [1, 2, 0], 0.0).numpy().any()
+
+
+def test_mean_of_kept_rows_is_zero_where_none_is_kept():
+    values = tf.constant([1.0, 2.0, 6.0])
+    assert float(views.mean_of(values, [True, False, True])) == 3.5
+    assert float(views.mean_of(values, [False] * 3)) == 0.0

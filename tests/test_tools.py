@@ -1,0 +1,78 @@
+"""The tools beside the package: scaffold, documents and flagfiles they generate."""
+
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tf_mskd import registry
+from tools import make_configs, make_docs, new_method
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def test_a_scaffolded_method_passes_its_own_and_all_common_tests(tmp_path):
+    for name in ("tf_mskd", "tests", "tools", "configs"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    tool = [sys.executable, "tools/new_method.py", "nearest", "pulls vectors together"]
+    made = subprocess.run(tool, cwd=tmp_path, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.count("wrote ") == 3
+    command = [sys.executable, "-m", "pytest", "-q", "tests/methods/test_nearest.py"]
+    command += ["tests/test_every_method.py", "-k", "nearest", "-p", "no:cacheprovider"]
+    tests = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert tests.returncode == 0, tests.stdout[-3000:]
+    passed = int(re.search(r"(\d+) passed", tests.stdout).group(1))
+    assert passed > 12, tests.stdout[-500:]
+    ruff = [sys.executable, "-m", "ruff", "check", "tf_mskd/methods/nearest.py"]
+    assert subprocess.run(ruff, cwd=tmp_path).returncode == 0
+
+
+def test_the_scaffold_refuses_bad_and_taken_names(tmp_path, capsys):
+    with pytest.raises(ValueError, match="lower-case letters, digits, _: 'My-Method'"):
+        new_method.scaffold(tmp_path, "My-Method", "")
+    new_method.scaffold(tmp_path, "mine", "it works")
+    with pytest.raises(ValueError, match="mine.py exists: choose another name"):
+        new_method.scaffold(tmp_path, "mine", "it works")
+    assert new_method.main(["kd"]) == 1
+    assert capsys.readouterr().out.startswith("Error: tf_mskd/methods/kd.py exists")
+    assert new_method.main([]) == 2
+
+
+def test_generated_flagfiles_are_up_to_date():
+    stale = [
+        str(path)
+        for path, text in make_configs.all_files().items()
+        if not (ROOT / path).exists() or (ROOT / path).read_text() != text
+    ]
+    assert not stale, f"run python tools/make_configs.py: {stale}"
+
+
+def test_every_cell_of_the_published_tables_has_a_flagfile():
+    cifar, tiny = make_configs.FAMILIES[:2]
+    assert sum(len(row) for row in cifar.table.values()) == 17 * 7
+    assert sum(len(row) for row in tiny.table.values()) == 11 * 2
+    for family in (cifar, tiny):
+        for method, row in family.table.items():
+            for pair, published in row.items():
+                path, text = make_configs.cell_file(family, method, pair, published)
+                assert (ROOT / path).exists()
+                assert f"published {published}." in text
+
+
+def test_every_method_has_a_flagfile_and_a_test():
+    for name in registry.available_methods():
+        assert (ROOT / "configs" / "methods" / f"{name}.flags").exists(), name
+        assert (ROOT / "tests" / "methods" / f"test_{name}.py").exists(), name
+
+
+def test_the_document_of_methods_is_up_to_date():
+    path = ROOT / "docs" / "methods.md"
+    assert path.read_text() == make_docs.document(), "run python tools/make_docs.py"
+    for name in registry.available_methods():
+        assert f"\n## {name}\n" in path.read_text()

@@ -1,0 +1,189 @@
+"""AFD: attention learns which blocks of the student follow which of the teacher's."""
+
+import keras
+from keras import ops
+
+from tf_mskd.errors import UserError
+from tf_mskd.methods import naming
+from tf_mskd.methods.base import Method
+from tf_mskd.ops import attention, normalize, softened_kl
+from tf_mskd.registry import register
+
+
+@register("afd")
+class AFD(Method):
+    """Attention-based feature distillation between all blocks of both networks.
+
+    L = sum_k [ CE(y, z_k) + 0.9 * KD_T(t, z_k) ] + 200 * mean_b sum_{s,j} a[b, j, s] *
+    mean_i (U_s[b, i] - U_j[b, i])^2, z_k student exits, t the teacher's last logits;
+    s over the S blocks of the student, j over the J blocks of the teacher;
+    U(F) = nrm(flatten(mean_c F^2)), the student's mean pooled (or repeated) to the
+    height and width of block j before it is normalised;
+    a[b, j, :] = softmax_s( (B(k_s)_j . q_j + P_j . P_s) / sqrt(d) ),
+    q_j = BN(linear(GAP F_j)), k_s = ReLU(BN(linear(GAP F_s))), each [B, d];
+    B = BN(linear(d -> J * d)) over the keys of all blocks; P learnt codes [d] of each
+    block. Attention learns with the student. The batch norms use the statistics of the
+    batch; on several replicas, of its local part.
+
+    Args:
+        dim: int > 0, width d of queries and keys.
+        every: int > 0, takes every n-th block of both networks, counted from the
+            deepest; the source has 2 for ResNet-110.
+        temperature: float > 0 of the term "kd". Unitless.
+
+    Raises:
+        UserError: if an argument is out of range, or a network has no block or stage.
+
+    Source: Ji, Heo, Park, "Show, Attend and Distill", AAAI 2021, arXiv 2102.02973,
+        equations 3 to 7, with the weights of its released code.
+    Departs from the source: all exits of a multi-exit student have the term "kd"; the
+        initial kernels are Keras' (Glorot uniform).
+
+    Example:
+        >>> names = ["block_1", "block_2", "block_3", "exit_1"]
+        >>> AFD(every=2).guides(names, names)["block_1"]
+        ('block_1', 'block_3')
+    """
+
+    default_weights = {"ce": 1.0, "kd": 0.9, "afd": 200.0}
+
+    def __init__(self, dim=128, every=1, temperature=4.0, **kwargs):
+        super().__init__(**kwargs)
+        for name, value in (("dim", dim), ("every", every)):
+            if value < 1:
+                raise UserError(f"{name} must be >= 1, got {value}.")
+        if not temperature > 0:
+            raise UserError(f"temperature must be > 0, got {temperature}.")
+        self.dim, self.every, self.temperature = dim, every, temperature
+
+    def guides(self, student, teacher):
+        """Guides each block by all blocks of the teacher, and each exit by its last."""
+        last = naming.deepest(teacher, "exit", "teacher")
+        blocks = tuple(self._blocks(teacher, "teacher"))
+        pairs = {name: (last,) for name in naming.numbered(student, "exit")}
+        return pairs | {name: blocks for name in self._blocks(student, "student")}
+
+    def _blocks(self, names, role):
+        last = naming.number(naming.deepest(names, "block", role))
+        blocks = naming.numbered(names, "block")
+        return [n for n in blocks if (last - naming.number(n)) % self.every == 0]
+
+    def build(self, student_shape, teacher_shape=None, targets_shape=None):
+        """Makes the projections of every block, and the codes."""
+        super().build(student_shape, teacher_shape, targets_shape)
+        self.ours = naming.numbered(self.pairs, "block")
+        self.theirs = self.pairs[self.ours[0]]
+        self.queries = [self._project(n, teacher_shape, "query") for n in self.theirs]
+        self.keys = [self._project(n, student_shape, "key") for n in self.ours]
+        width = len(self.theirs) * self.dim
+        self.bilinear = Projection(width, self.dim, "bilinear", self.dtype_policy)
+        for name, count in (("student", len(self.ours)), ("teacher", len(self.theirs))):
+            codes = self.add_weight(
+                shape=(count, self.dim),
+                initializer="glorot_normal",
+                name=f"codes_{name}",
+            )
+            setattr(self, f"codes_{name}", codes)
+
+    def _project(self, name, shapes, kind):
+        width = shapes[name][-1]
+        return Projection(self.dim, width, f"{kind}_{name}", self.dtype_policy)
+
+    def call(self, student, teacher, targets):
+        """Returns {"ce/exit_k", "kd/exit_k", "afd/blocks": float32 [B]}."""
+        terms = self.label_terms(student, targets)
+        for name in naming.numbered(student, "exit"):
+            (guide,) = self.pairs[name]
+            kl = softened_kl(teacher[guide], student[name], self.temperature)
+            terms[f"kd/{name}"] = kl
+        active = [s for s, name in enumerate(self.ours) if name in student]
+        if not active:
+            return terms
+        ours = [student[self.ours[s]] for s in active]
+        theirs = [ops.stop_gradient(teacher[name]) for name in self.theirs]
+        shares = self._attend(active, ours, theirs)  # [B, J, S]
+        total, pooled = 0.0, {}
+        for j, guide in enumerate(theirs):
+            size = tuple(guide.shape[1:3])
+            if size not in pooled:
+                pooled[size] = ops.stack([energy(x, size) for x in ours], axis=1)
+            gap = pooled[size] - attention(guide)[:, None]  # [B, S, H * W]
+            gap = ops.mean(ops.square(gap), axis=-1)
+            total += ops.sum(shares[:, j] * gap, axis=1)
+        return {**terms, "afd/blocks": total}
+
+    def _attend(self, active, ours, theirs):
+        """How much of each teacher block each student block takes, [B, J, S]."""
+        queries = [p(x) for p, x in zip(self.queries, theirs, strict=True)]
+        queries = ops.stack(queries, axis=1)  # [B, J, d]
+        keys = [ops.relu(self.keys[s](x)) for s, x in zip(active, ours, strict=True)]
+        keys = self.bilinear(ops.concatenate(keys, axis=0))  # [S * B, J * d]
+        shape = (len(active), -1, len(theirs), self.dim)
+        keys = ops.reshape(keys, shape)  # [S, B, J, d]
+        scores = ops.einsum("sbjd,bjd->bjs", keys, queries)
+        codes = ops.take(ops.convert_to_tensor(self.codes_student), active, axis=0)
+        scores += ops.matmul(self.codes_teacher, ops.transpose(codes))
+        # not softmax, which warns where a phase has one block
+        return ops.exp(ops.log_softmax(scores / self.dim**0.5, axis=-1))
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        arguments = {
+            "dim": self.dim,
+            "every": self.every,
+            "temperature": self.temperature,
+        }
+        return {**super().get_config(), **arguments}
+
+
+class Projection(keras.layers.Layer):
+    """Global average pooling where there is a map, linear layer, batch norm.
+
+    Call with float [B, H, W, C] or [B, C]; returns [B, width].
+    """
+
+    def __init__(self, width, inputs, name, dtype):
+        super().__init__(name=name, dtype=dtype)
+        self.dense = keras.layers.Dense(width, name="dense", dtype=dtype)
+        self.norm = keras.layers.BatchNormalization(
+            momentum=0.9, epsilon=1e-5, name="norm", dtype=dtype
+        )
+        self.dense.build((None, inputs))
+        self.norm.build((None, width))
+        self.built = True
+
+    def call(self, x):
+        """Returns [B, width]."""
+        if len(x.shape) == 4:
+            x = ops.mean(x, axis=(1, 2))
+        return self.norm(self.dense(x), training=True)
+
+
+def energy(x, size):
+    """Where a map is active, at another size: unit vectors.
+
+    Args:
+        x: float [B, H, W, C].
+        size: tuple of two int, pooled or repeated to.
+
+    Returns:
+        float32 [B, size[0] * size[1]].
+    """
+    if tuple(x.shape[1:3]) == size:
+        return attention(x)
+    x = ops.mean(ops.square(ops.cast(x, "float32")), axis=-1, keepdims=True)
+    for axis, length in enumerate(size, start=1):
+        x = _resize(x, axis, length)
+    return normalize(ops.reshape(x, (-1, size[0] * size[1])))
+
+
+def _resize(x, axis, length):
+    """Adaptive average pooling of [B, H, W, 1] along one axis."""
+    now = x.shape[axis]
+    if length % now == 0:
+        return ops.repeat(x, length // now, axis=axis)
+    if now % length == 0:  # Keras 3.15 fails to trace adaptive pooling to length 1
+        parts = (*x.shape[1:axis], length, now // length, *x.shape[axis + 1 :])
+        return ops.mean(ops.reshape(x, (-1, *parts)), axis=axis + 1)
+    size = (length, x.shape[2]) if axis == 1 else (x.shape[1], length)
+    return ops.adaptive_average_pool(x, size, data_format="channels_last")

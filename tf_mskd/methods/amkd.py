@@ -1,0 +1,191 @@
+"""AMKD: student outputs beyond the teacher's decision boundary are kept away."""
+
+import keras
+from keras import ops
+
+from tf_mskd.errors import UserError
+from tf_mskd.gradients import input_gradient
+from tf_mskd.methods import naming
+from tf_mskd.methods.base import Method
+from tf_mskd.methods.views import interleave, repeat
+from tf_mskd.ops import normalize, softened_kl, triplet_margin
+from tf_mskd.registry import register
+
+
+@register("amkd")
+class AMKD(Method):
+    """Adversarial metric distillation: a triplet whose negatives are boundary samples.
+
+    L = sum_k CE(y, z_k) + KD_T(t, z) + f(e) * tri,
+    tri[b] = max(d(t, z) - d(t, z') + margin, 0), 0 where image b is no candidate;
+    z and t [B, classes] the last student and teacher logits of image b, z' the
+    student's of its boundary sample, d the distance of `ops.triplet_margin`. No
+    gradient flows into t. f falls linearly from 1 to 0 at 3/4 of the run.
+
+    Candidates are the images that both networks classify correctly; of more than
+    `num_candidates`, those where the networks' probabilities of the wrong classes
+    differ most (squared, summed). `attack` moves a candidate towards a wrong class
+    drawn by the teacher's probabilities. Row 2i of the changed batch is image i, row
+    2i + 1 its boundary sample, or image i again where that is no candidate.
+
+    Args:
+        temperature: float > 0, T.
+        margin: float >= 0, in units of logits.
+        steps: int >= 1, of the attack; each runs the teacher forth and back.
+        step_size: float > 0, length of a step for each unit between the two logits, in
+            units of `pixel_std`.
+        num_candidates: int >= 1, most boundary samples of a batch; on several replicas,
+            of the local part of one.
+        pixel_std: float > 0, deviation of pixels in units of [0, 1]. Default: the mean
+            of CIFAR-100's channels.
+
+    Raises:
+        UserError: for an argument out of range.
+
+    Source: attack and candidates: Heo, Lee, Yun, Choi, AAAI 2019, arXiv 1805.05532;
+        triplet: Oki, Abe, Miyao, Kurita, IJCNN 2020, arXiv 2004.08116.
+    Departs from the source: boundary samples are clipped to valid pixels (there to 2.5
+        deviations), one deviation stands for all channels, the student judges in
+        inference mode, and batch norm sees images and boundary samples in one batch.
+    Reconstruction: of adversarial metric distillation (2020) the idea alone is public.
+        The sum of the terms, weights 1, T = 4, margin = 1, and taking the student's
+        output as the negative (not the teacher's) are choices made here.
+
+    Example:
+        >>> AMKD().schedule(epoch=3, epochs=8, history=[])
+        {'amkd': 0.5}
+    """
+
+    default_weights = {"ce": 1.0, "kd": 1.0, "amkd": 1.0}
+    num_views = 2
+
+    def __init__(
+        self,
+        temperature=4.0,
+        margin=1.0,
+        steps=10,
+        step_size=0.3,
+        num_candidates=64,
+        pixel_std=0.267,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.temperature, self.margin = temperature, margin
+        self.steps, self.step_size = steps, step_size
+        self.num_candidates, self.pixel_std = num_candidates, pixel_std
+        for name in ("temperature", "step_size", "pixel_std"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name} must be > 0, got {getattr(self, name)}.")
+        for name, least in (("margin", 0), ("steps", 1), ("num_candidates", 1)):
+            if not getattr(self, name) >= least:
+                value = getattr(self, name)
+                raise UserError(f"{name} must be at least {least}, got {value}.")
+        self.seed_generator = keras.random.SeedGenerator()
+
+    def guides(self, student, teacher):
+        """Pairs the last exits."""
+        guide = naming.deepest(teacher, "exit", "teacher")
+        return {naming.deepest(student, "exit", "student"): (guide,)}
+
+    def augment(self, images, targets, student, teacher):
+        """Puts a boundary sample behind each image; targets["boundary"] is 1 for those.
+
+        In a phase that does not compute the last exit there are no candidates.
+        """
+        images = ops.cast(images, "float32")
+        ((name, (guide,)),) = self.pairs.items()
+        logits = teacher(images).get(guide)
+        moved, chosen = images, ops.zeros(ops.shape(images)[:1], "bool")
+        if logits is not None:
+            label = ops.cast(targets["label"], "int32")
+            chosen, goal = self._choose(label, student(images)[name], logits)
+            moved = attack(
+                lambda x: teacher(x)[guide],
+                images,
+                label,
+                goal,
+                steps=self.steps,
+                step_size=255 * self.pixel_std * self.step_size,
+                bounds=(0.0, 255.0),
+            )
+            moved = ops.where(ops.reshape(chosen, (-1, 1, 1, 1)), moved, images)
+        targets = {**targets, "boundary": ops.cast(chosen, "float32")}
+        return interleave([images, ops.stop_gradient(moved)]), repeat(targets, 2)
+
+    def _choose(self, label, ours, theirs):
+        """Which images are moved, bool [B], and to which class each, int32 [B]."""
+        both = ops.equal(ops.argmax(ours, axis=-1), label)
+        both = ops.logical_and(both, ops.equal(ops.argmax(theirs, axis=-1), label))
+        is_label = ops.cast(ops.one_hot(label, theirs.shape[-1]), "bool")
+        gap = ops.square(ops.softmax(ours) - ops.softmax(theirs))
+        gap = ops.sum(ops.where(is_label, 0.0, gap), axis=-1)
+        order = ops.argsort(ops.where(both, -gap, 1.0))
+        is_first = ops.argsort(order) < self.num_candidates
+        wrong = ops.where(is_label, -1e30, theirs)
+        goal = keras.random.categorical(wrong, 1, "int32", self.seed_generator)
+        return ops.logical_and(both, is_first), goal[:, 0]
+
+    def schedule(self, epoch, epochs, history):
+        """The triplet fades out by 3/4 of the run."""
+        return {"amkd": max(0.0, 1 - epoch / (0.75 * epochs))}
+
+    def call(self, student, teacher, targets):
+        """Returns {"ce/exit_k", "kd/exit_K", "amkd/exit_K": float32 [B]}."""
+        plain = {name: value[::2] for name, value in student.items()}
+        terms = self.label_terms(plain, {"label": targets["label"][::2]})
+        for name, (guide,) in self.active_pairs(student):
+            theirs = ops.stop_gradient(teacher[guide][::2])
+            terms[f"kd/{name}"] = softened_kl(theirs, plain[name], self.temperature)
+            negative = student[name][1::2]
+            triplet = triplet_margin(theirs, plain[name], negative, self.margin)
+            if "boundary" in targets:  # always, behind `augment`
+                triplet = triplet * targets["boundary"][::2]
+            terms[f"amkd/{name}"] = triplet
+        return terms
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        arguments = {
+            "temperature": self.temperature,
+            "margin": self.margin,
+            "steps": self.steps,
+            "step_size": self.step_size,
+            "num_candidates": self.num_candidates,
+            "pixel_std": self.pixel_std,
+        }
+        return {**super().get_config(), **arguments}
+
+
+def attack(logits, images, base, goal, *, steps, step_size, bounds):
+    """Moves images towards a network's boundary between two classes.
+
+    x <- clip(x + step_size * (z_c - z_k + 1e-4) * g / ||g||), g = grad_x (z_k - z_c),
+    until the highest logit is no longer that of class c, or `steps` are done
+
+    Args:
+        logits: function of images -> [B, classes].
+        images: float32 [B, ...].
+        base, goal: int [B], the classes c and k.
+        steps: int.
+        step_size: float.
+        bounds: (float, float), least and largest entry of an image.
+
+    Returns:
+        float32, as `images`; an image that starts in another class than c stays.
+    """
+    ones = [1] * (len(images.shape) - 1)
+
+    def to_goal(x):
+        z = ops.cast(logits(x), "float32")
+        to, off = (ops.one_hot(c, z.shape[-1], dtype=z.dtype) for c in (goal, base))
+        return ops.sum(z * (to - off), axis=-1), z
+
+    def step(_, x):
+        gradient, gap, z = input_gradient(to_goal, x)
+        is_base = ops.equal(ops.argmax(z, axis=-1), ops.cast(base, "int32"))
+        length = ops.where(is_base, step_size * (1e-4 - gap), 0.0)
+        axes = tuple(range(1, len(x.shape)))
+        move = ops.reshape(length, [-1, *ones]) * normalize(gradient, axes)
+        return ops.clip(x + move, *bounds)
+
+    return ops.fori_loop(0, steps, step, images)

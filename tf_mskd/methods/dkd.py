@@ -1,0 +1,112 @@
+"""DKD: knowledge of the label's class and of the other classes, weighted apart."""
+
+from keras import ops
+
+from tf_mskd.errors import UserError
+from tf_mskd.methods import naming
+from tf_mskd.methods.base import Method
+from tf_mskd.registry import register
+
+
+@register("dkd")
+class DKD(Method):
+    """Decoupled knowledge distillation at every exit of the student.
+
+    L = sum_k [ CE(y, z_k) + w(e) * (TCKD_k + 8 * NCKD_k) ], mean over the batch;
+    TCKD = T^2 * KL([t_y, 1 - t_y] || [p_y, 1 - p_y]), NCKD = T^2 * KL(t' || p'), with
+    t = softmax(t / T) of the teacher's last logits, p that of the student exit's, y the
+    label, t' and p' softmax over the other classes alone. w(e) = min(e / warmup, 1) in
+    epoch e = 1, 2, ... Plain KD is TCKD + (1 - t_y) * NCKD: it hardly learns from the
+    other classes where the teacher is sure.
+
+    The weights are those of the terms "dkd_target" (TCKD) and "dkd_others" (NCKD); the
+    source varies the latter from 2 to 8 between pairs of networks.
+
+    Args:
+        temperature: float > 0. Unitless.
+        warmup_epochs: int >= 0, epochs over which both terms reach their weight.
+
+    Raises:
+        UserError: if an argument is out of range.
+
+    Source: Zhao, Cui, Song, Qiu, Liang, CVPR 2022, arXiv 2203.08679, equation 7.
+    Departs from the source: ln(1 - p_y) is a sum over the other classes instead of a
+        difference that rounds to 0; all exits of a multi-exit student are guided.
+
+    Example:
+        >>> DKD(warmup_epochs=20).schedule(4, 240, [])
+        {'dkd_target': 0.25, 'dkd_others': 0.25}
+    """
+
+    default_weights = {"ce": 1.0, "dkd_target": 1.0, "dkd_others": 8.0}
+
+    def __init__(self, temperature=4.0, warmup_epochs=20, **kwargs):
+        super().__init__(**kwargs)
+        if not temperature > 0:
+            raise UserError(f"temperature must be > 0, got {temperature}.")
+        if not warmup_epochs >= 0:
+            raise UserError(f"warmup_epochs must be >= 0, got {warmup_epochs}.")
+        self.temperature, self.warmup_epochs = temperature, warmup_epochs
+
+    def guides(self, student, teacher):
+        """Pairs every student exit with the teacher's last one."""
+        guide = naming.deepest(teacher, "exit", "teacher")
+        return {name: (guide,) for name in naming.numbered(student, "exit")}
+
+    def schedule(self, epoch, epochs, history):
+        """Raises the weights of both terms linearly over the first epochs."""
+        factor = min((epoch + 1) / max(self.warmup_epochs, 1), 1.0)
+        return {"dkd_target": factor, "dkd_others": factor}
+
+    def call(self, student, teacher, targets):
+        """Returns {"ce", "dkd_target", "dkd_others" of "/exit_k": float32 [B]}."""
+        terms = self.label_terms(student, targets)
+        for name, (guide,) in self.active_pairs(student):
+            target, others = decoupled_kl(
+                targets["label"],
+                teacher[guide],
+                student[name],
+                self.temperature,
+            )
+            terms[f"dkd_target/{name}"] = target
+            terms[f"dkd_others/{name}"] = others
+        return terms
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        arguments = {
+            "temperature": self.temperature,
+            "warmup_epochs": self.warmup_epochs,
+        }
+        return {**super().get_config(), **arguments}
+
+
+def decoupled_kl(labels, target_logits, logits, temperature):
+    """The divergence of the label against the rest, and that within the rest.
+
+    Args:
+        labels: int [B].
+        target_logits: float [B, classes], the guide; no gradient flows into it.
+        logits: float [B, classes], the guided.
+        temperature: float > 0.
+
+    Returns:
+        (TCKD, NCKD), each float32 [B], in nats times T^2.
+    """
+    target_logits = ops.stop_gradient(target_logits)
+    is_label = ops.one_hot(labels, logits.shape[-1], dtype="bool")
+    t_label, t_rest, t_share = _logs(target_logits, is_label, temperature)
+    label, rest, share = _logs(logits, is_label, temperature)
+    target = ops.exp(t_label) * (t_label - label) + ops.exp(t_rest) * (t_rest - rest)
+    gap = ops.where(is_label, 0.0, t_share - share)
+    others = ops.sum(ops.exp(t_share) * gap, axis=-1)
+    return temperature**2 * target, temperature**2 * others
+
+
+def _logs(logits, is_label, temperature):
+    """ln p_y, ln(1 - p_y), each [B], and ln of the shares of the rest [B, classes]."""
+    log_p = ops.log_softmax(ops.cast(logits, "float32") / temperature, axis=-1)
+    label = ops.sum(ops.where(is_label, log_p, 0.0), axis=-1)
+    others = ops.where(is_label, -1e9, log_p)
+    rest = ops.logsumexp(others, axis=-1)
+    return label, rest, others - rest[:, None]

@@ -1,0 +1,79 @@
+"""HSAKD: the teacher's distributions over class and rotation, stage by stage."""
+
+from tf_mskd.errors import UserError
+from tf_mskd.methods import naming, views
+from tf_mskd.methods.base import Method
+from tf_mskd.ops import softened_kl
+from tf_mskd.registry import register
+
+
+@register("hsakd")
+class HSAKD(Method):
+    """Distillation of self-supervised augmented labels behind every stage.
+
+    L = sum_k mean over B upright rows of CE(y, z_k)
+      + sum_k mean over 4 B rows of KD_T(t, z_k)
+      + sum_l mean over 4 B rows of KD_T(q_t^l, q_s^l);
+    rows are the four rotations of B images, z_k the logits of student exit k, t those
+    of the teacher's last exit, q^l the logits of `aux_l` over 4 * classes joint labels;
+    all weights 1, KD of `ops.softened_kl`. The student's auxiliary classifiers see no
+    labels. They are paired with the teacher's from the deep end.
+
+    The teacher needs trained auxiliary classifiers, which method "hsakd_teacher" gives.
+
+    Args:
+        temperature: float > 0, T. Unitless.
+
+    Raises:
+        UserError: if the temperature is not positive, a network has no classifiers
+            aux_k, or the images are not square.
+
+    Source: Yang, An, Cai, Xu, "Hierarchical Self-supervised Augmented Knowledge
+        Distillation", IJCAI 2021, arXiv 2107.13715.
+    Departs from the source: a student with several exits, which the source has not,
+        learns labels and the teacher's logits at each of them; numbers of stages may
+        differ; the classifier behind the last stage is smaller, see `create_model`.
+
+    Example:
+        >>> HSAKD().guides(["exit_2", "aux_1", "aux_2"], ["exit_3", "aux_2", "aux_3"])
+        {'exit_2': ('exit_3',), 'aux_1': ('aux_2',), 'aux_2': ('aux_3',)}
+    """
+
+    default_weights = {"ce": 1.0, "kd": 1.0, "hsakd": 1.0}
+    num_views = views.NUM_ROTATIONS
+    side_heads = ("aux",)
+
+    def __init__(self, temperature=3.0, **kwargs):
+        super().__init__(**kwargs)
+        if not temperature > 0:
+            raise UserError(f"temperature must be > 0, got {temperature}.")
+        self.temperature = temperature
+
+    def guides(self, student, teacher):
+        """Pairs exits with the teacher's last one, classifiers from the deep end."""
+        remedy = "build it with create_model(side_heads='aux')"
+        views.side_heads(self, "aux", student, "student", remedy)
+        remedy = "train those heads first, with method hsakd_teacher"
+        views.side_heads(self, "aux", teacher, "teacher", remedy)
+        guide = naming.deepest(teacher, "exit", "teacher")
+        exits = {name: (guide,) for name in naming.numbered(student, "exit")}
+        return {**exits, **naming.from_deep_end(student, teacher, "aux")}
+
+    def augment(self, images, targets, student, teacher):
+        """Returns [4 * B, H, W, C]; row 4 i + r is image i turned by r * 90 degrees."""
+        return views.rotations(images), views.repeat(targets, self.num_views)
+
+    def call(self, student, teacher, targets):
+        """Returns {"ce/exit_k": float32 [B], "kd/exit_k", "hsakd/aux_l": [4 B]}."""
+        upright = {name: views.upright(value) for name, value in student.items()}
+        labels = {"label": views.upright(targets["label"])}
+        terms = self.label_terms(upright, labels)
+        for name, (guide,) in self.active_pairs(student):
+            term = "kd" if name.startswith("exit") else "hsakd"
+            kl = softened_kl(teacher[guide], student[name], self.temperature)
+            terms[f"{term}/{name}"] = kl
+        return terms
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "temperature": self.temperature}

@@ -1,0 +1,59 @@
+"""HSAKD's stage before distillation: the teacher's auxiliary classifiers."""
+
+from tf_mskd.methods import naming, views
+from tf_mskd.methods.base import Method
+from tf_mskd.ops import cross_entropy
+from tf_mskd.registry import register
+
+
+@register("hsakd_teacher")
+class HSAKDTeacher(Method):
+    """Trains a classifier of class and rotation behind every stage.
+
+    L = sum_k CE(y, z_k[upright]) + sum_l mean over 4 B rows of CE(4 y + r, q_l);
+    z_k logits of exit k [B, classes], q_l logits of `aux_l` [4 B, 4 * classes], y the
+    class and r the rotation of a row. Both terms have weight 1.
+
+    It trains the network it is given. Start from a trained teacher and leave all but
+    the classifiers as it is (`--init_flagfile` with `--freeze=backbone`; the first term
+    is then a constant), or train all at once.
+
+    Raises:
+        UserError: if the network has no classifiers aux_k; for images that are not
+            square.
+
+    Source: Yang, An, Cai, Xu, "Hierarchical Self-supervised Augmented Knowledge
+        Distillation", IJCAI 2021, arXiv 2107.13715.
+    Departs from the source: a network with several exits, which the source has not,
+        learns the labels at each of them; the classifier behind the last stage is
+        smaller, see `create_model`.
+
+    Example:
+        >>> HSAKDTeacher().guides(["exit_4", "aux_3", "aux_4"], [])
+        {'exit_4': (), 'aux_3': (), 'aux_4': ()}
+    """
+
+    default_weights = {"ce": 1.0, "hsakd_teacher": 1.0}
+    num_views = views.NUM_ROTATIONS
+    side_heads = ("aux",)
+    needs_teacher = False
+
+    def guides(self, student, teacher):
+        """Reads every exit and every auxiliary classifier."""
+        remedy = "build it with create_model(side_heads='aux')"
+        heads = views.side_heads(self, "aux", student, "network", remedy)
+        return dict.fromkeys((*naming.numbered(student, "exit"), *heads), ())
+
+    def augment(self, images, targets, student, teacher):
+        """Returns [4 * B, H, W, C]; row 4 i + r is image i turned by r * 90 degrees."""
+        return views.rotations(images), views.repeat(targets, self.num_views)
+
+    def call(self, student, teacher, targets):
+        """Returns {"ce/exit_k": float32 [B], "hsakd_teacher/aux_l": float32 [4 B]}."""
+        label = targets["label"]
+        upright = {name: views.upright(value) for name, value in student.items()}
+        terms = self.label_terms(upright, {"label": views.upright(label)})
+        joint = views.joint_labels(label)
+        for name in naming.numbered(student, "aux"):
+            terms[f"hsakd_teacher/{name}"] = cross_entropy(joint, student[name])
+        return terms

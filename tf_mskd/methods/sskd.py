@@ -1,0 +1,124 @@
+"""SSKD: the teacher's view of which image a rotated one is, beside its logits."""
+
+from keras import ops
+
+from tf_mskd.errors import UserError
+from tf_mskd.methods import naming, views
+from tf_mskd.ops import softened_kl
+from tf_mskd.registry import register
+
+
+@register("sskd")
+class SSKD(views.RotatedCrops):
+    """Knowledge distillation with self-supervision on rotated views.
+
+    Of each image there are four views: n, unrotated, and three rotated ones, a. At
+    every exit k, with t the teacher's last logits and z_k the student's:
+        ce = mean_n CE(y, z_k[n]),  kd = mean_n KD_T(t[n], z_k[n]),
+        sskd_transformed = mean over kept a of KD_T(t[a], z_k[a]);
+    and once, with C[i, j] = cos(h(a_i), h(n_j)) of the projection head h [3 B, B]:
+        sskd_contrast = mean over kept i of KD_s(C_t[i], C_s[i]).
+    KD of `ops.softened_kl`. The teacher says which rows are kept: all those it gets
+    right (label or parent image above all others) and of the W others the
+    floor(share * W) with the fewest columns above the true one; see
+    `views.best_ranked`.
+
+    The last two terms are means over rows that are chosen by comparing the examples of
+    the local batch with each other; on several replicas each sees its own part. Views
+    have a crop of their own: run it with `--augment=flip`. The teacher needs a trained
+    projection head, which method "sskd_teacher" gives.
+
+    Args:
+        temperature: float > 0, T. Unitless.
+        contrast_temperature: float > 0, s. Unitless.
+        transformed_share: float in [0, 1], of the rows with a wrong label.
+        contrast_share: float in [0, 1], of the rows with a wrong parent.
+        crop_padding: see `views.RotatedCrops`.
+
+    Raises:
+        UserError: if an argument is out of range, a network has no projection head, the
+            images are not square, or for a batch of one.
+
+    Source: Xu, Liu, Li, Loy, "Knowledge Distillation Meets Self-Supervision", ECCV
+        2020, arXiv 2006.07114, in the form of the released code.
+    Departs from the source: a student with several exits, which the source has not,
+        learns ce, kd and sskd_transformed at each of them. Of rows of equal rank the
+        first are kept; the source leaves that open.
+
+    Example:
+        >>> SSKD().default_weights
+        {'ce': 0.1, 'kd': 0.9, 'sskd_transformed': 2.7, 'sskd_contrast': 10.0}
+    """
+
+    default_weights = {
+        "ce": 0.1,
+        "kd": 0.9,
+        "sskd_transformed": 2.7,
+        "sskd_contrast": 10.0,
+    }
+    side_heads = ("projection",)
+
+    def __init__(
+        self,
+        temperature=4.0,
+        contrast_temperature=0.5,
+        transformed_share=1.0,
+        contrast_share=0.75,
+        crop_padding=4,
+        **kwargs,
+    ):
+        super().__init__(crop_padding, **kwargs)
+        self.temperature = temperature
+        self.contrast_temperature = contrast_temperature
+        self.transformed_share = transformed_share
+        self.contrast_share = contrast_share
+        for name in ("temperature", "contrast_temperature"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name} must be > 0, got {getattr(self, name)}.")
+        for name in ("transformed_share", "contrast_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name} must be in [0, 1], got {getattr(self, name)}.")
+
+    def guides(self, student, teacher):
+        """Pairs every exit with the teacher's last one, and the projection heads."""
+        remedy = "build it with create_model(side_heads='projection')"
+        ours = views.side_heads(self, "projection", student, "student", remedy)
+        remedy = "train that head first, with method sskd_teacher"
+        theirs = views.side_heads(self, "projection", teacher, "teacher", remedy)
+        guide = naming.deepest(teacher, "exit", "teacher")
+        exits = {name: (guide,) for name in naming.numbered(student, "exit")}
+        return {**exits, ours[-1]: (theirs[-1],)}
+
+    def call(self, student, teacher, targets):
+        """Returns {"ce/exit_k", "kd/exit_k": float32 [B]}, the others scalars."""
+        label = targets["label"]
+        upright = {name: views.upright(value) for name, value in student.items()}
+        terms = self.label_terms(upright, {"label": views.upright(label)})
+        for name, (guide,) in self.active_pairs(student):
+            ours, theirs = student[name], ops.stop_gradient(teacher[guide])
+            if name.startswith("projection"):
+                terms[f"sskd_contrast/{name}"] = self._contrast_term(ours, theirs)
+                continue
+            kl = softened_kl(theirs, ours, self.temperature)
+            terms[f"kd/{name}"] = views.upright(kl)
+            scores, truth = views.turned(theirs), views.turned(label)
+            kept = views.best_ranked(scores, truth, self.transformed_share)
+            terms[f"sskd_transformed/{name}"] = views.mean_of(views.turned(kl), kept)
+        return terms
+
+    def _contrast_term(self, ours, theirs):
+        ours, theirs = self.contrast(ours), self.contrast(theirs)
+        parents = views.parents(ops.shape(theirs)[0])
+        kept = views.best_ranked(theirs, parents, self.contrast_share)
+        kl = softened_kl(theirs, ours, self.contrast_temperature)
+        return views.mean_of(kl, kept)
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        arguments = {
+            "temperature": self.temperature,
+            "contrast_temperature": self.contrast_temperature,
+            "transformed_share": self.transformed_share,
+            "contrast_share": self.contrast_share,
+        }
+        return {**super().get_config(), **arguments}

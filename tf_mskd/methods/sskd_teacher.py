@@ -1,0 +1,56 @@
+"""SSKD's stage before distillation: the teacher's projection head."""
+
+from keras import ops
+
+from tf_mskd.methods import views
+from tf_mskd.ops import cross_entropy
+from tf_mskd.registry import register
+
+
+@register("sskd_teacher")
+class SSKDTeacher(views.RotatedCrops):
+    """Trains a projection head to recognise an image in its rotated views.
+
+    L = mean_i -ln softmax(C)[i, parent(i)], over the 3 B rotated views of B images;
+    C[i, j] = cos(h(a_i), h(n_j)), without temperature; a_i rotated view i, n_j the
+    unrotated view of image j, h the `projection_K` of the network.
+
+    It trains the network it is given: start from a trained teacher and leave all but
+    the head as it is (`--init_flagfile` with `--freeze=backbone`). The term compares
+    the examples of the local batch with each other; on several replicas each sees its
+    own part. Its views have a crop of their own: run it with `--augment=flip`.
+
+    Args:
+        crop_padding: see `views.RotatedCrops`.
+
+    Raises:
+        UserError: if the network has no projection head, for images that are not square
+            and for a batch of one.
+
+    Source: Xu, Liu, Li, Loy, "Knowledge Distillation Meets Self-Supervision", ECCV
+        2020, arXiv 2006.07114, in the form of the released code.
+    Departs from the source: nothing known.
+
+    Example:
+        >>> SSKDTeacher().guides(["exit_4", "projection_4"], [])
+        {'projection_4': ()}
+    """
+
+    default_weights = {"sskd_teacher": 1.0}
+    side_heads = ("projection",)
+    needs_teacher = False
+
+    def guides(self, student, teacher):
+        """Reads the projection head."""
+        remedy = "build it with create_model(side_heads='projection')"
+        found = views.side_heads(self, "projection", student, "network", remedy)
+        return {found[-1]: ()}
+
+    def call(self, student, teacher, targets):
+        """Returns {"sskd_teacher/projection_K": float32 scalar}."""
+        terms = {}
+        for name, _ in self.active_pairs(student):
+            scores = self.contrast(student[name])
+            parents = views.parents(ops.shape(scores)[0])
+            terms[f"sskd_teacher/{name}"] = ops.mean(cross_entropy(parents, scores))
+        return terms

@@ -1,0 +1,95 @@
+"""Writes docs/methods.md from the docstrings of the methods and the measured costs.
+
+python tools/make_docs.py            write it
+python tools/make_docs.py --check    only say whether it would change
+"""
+
+import inspect
+import json
+import pathlib
+import sys
+
+ROOT = pathlib.Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+DOCUMENT = ROOT / "docs" / "methods.md"
+COSTS = ROOT / "results" / "benchmark" / "methods.json"
+HEAD = """# Methods
+
+Written by `python tools/make_docs.py` from the docstrings in `tf_mskd/methods/`; each
+name is what `--method=` takes, and several with commas between add their terms
+(`--method=kd,at`). A term with weight v enters the loss as v times its mean over the
+batch; `--term_weights=at:500` sets another weight. "Local" methods compare the examples
+of a batch with each other: on several devices each sees its own part of the batch.
+
+"Step" is the time of a training step relative to KD's, ResNet-18 to ResNet-10, batch 64
+of 32x32 images, {machine} (`python tools/benchmark.py --parts=methods`).
+"""
+
+
+def first_paragraph(text):
+    """The first paragraph of a docstring, on one line."""
+    return " ".join(text.split("\n\n")[0].split())
+
+
+def needs(method):
+    """What a method asks for beside student and labels, in words."""
+    words = []
+    if method.needs_teacher:
+        words.append("learning teacher" if method.trains_teacher else "teacher")
+    words += [f"{kind} heads" for kind in method.side_heads]
+    words += [key for key in method.target_keys if key not in ("label", "index")]
+    if method.num_views > 1:
+        words.append(f"{method.num_views} rows an image")
+    return ", ".join(words) or "nothing"
+
+
+def weights(method):
+    """The default weights of a method's terms."""
+    return ", ".join(
+        f"{name} {value:g}" for name, value in method.default_weights.items()
+    )
+
+
+def document():
+    """Returns the text of docs/methods.md."""
+    from tf_mskd import registry
+
+    costs = json.loads(COSTS.read_text()) if COSTS.exists() else {}
+    steps = costs.get("of_kd", {})
+    lines = [HEAD.format(machine=costs.get("machine", "not measured yet"))]
+    lines.append("| method | what it is | weights | needs | origin | local | step |")
+    lines.append("|---|---|---|---|---|---|---|")
+    sections = []
+    for name in registry.available_methods():
+        cls = registry.method_class(name)
+        method, text = registry.create_method(name), inspect.getdoc(cls)
+        origin = "reconstruction" if "Reconstruction:" in text else "published"
+        local = "yes" if "local" in text else ""
+        step = f"{steps[name]:.2f}" if name in steps else ""
+        row = [f"[{name}](#{name})", first_paragraph(text), weights(method)]
+        lines.append(f"| {' | '.join([*row, needs(method), origin, local, step])} |")
+        flagfile = f"configs/methods/{name}.flags"
+        arguments = ", ".join(
+            f"{key}={value!r}" for key, value in registry.method_defaults(name).items()
+        )
+        body = text.split("\n\nExample:")[0]
+        facts = f"Flagfile `{flagfile}`; arguments: {arguments or 'none'}."
+        sections.append(f"## {name}\n\n{facts}\n\n```text\n{body}\n```\n")
+    return "\n".join(lines) + "\n\n" + "\n".join(sections)
+
+
+def main(arguments):
+    """Writes the document, or with --check says whether it differs."""
+    text = document()
+    same = DOCUMENT.exists() and DOCUMENT.read_text() == text
+    if "--check" in arguments:
+        print("docs/methods.md is up to date" if same else "docs/methods.md differs")
+        return int(not same)
+    DOCUMENT.parent.mkdir(exist_ok=True)
+    DOCUMENT.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
