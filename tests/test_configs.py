@@ -153,6 +153,7 @@ def test_resolved_flags_read_back(path, tmp_path, monkeypatch):
     ("values", "message"),
     [
         ({"width": -1.0}, r"--width must be in \[0, inf\], got -1.0"),
+        ({"lr": float("nan")}, r"--lr must be in \[0, inf\], got nan"),
         ({"exit_head": "dnse"}, "--exit_head must be one of dense, .* got 'dnse'"),
         ({"exits": "1;2"}, "--exits must be numbers such as 1,2,3, got '1;2'"),
         ({"lr_drops": "a"}, "--lr_drops must be numbers"),

@@ -5,8 +5,10 @@ JSON. It is written to a temporary file, flushed and moved, so a killed run leav
 old file or the new. The zip's CRC-32 of every member finds damage; no pickle is read.
 """
 
+import contextlib
 import json
 import pathlib
+import re
 import warnings
 import zipfile
 
@@ -16,6 +18,7 @@ from tf_mskd import files
 from tf_mskd.errors import UserError
 
 KEPT = 2
+NAME = re.compile(r"state_\d{10}\.npz")  # other files in the folder are left alone
 
 
 def write_state(path, values, cursor):
@@ -43,16 +46,19 @@ def read_state(path, variables):
     """
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            cursor = json.loads(bytes(archive["cursor"]).decode())
+            _check_stored(archive.zip)
+            cursor = json.loads(archive["cursor"].tobytes().decode())
             values = [archive[_key(i)] for i in range(len(archive.files) - 1)]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"State file {str(path)!r} is damaged: {error}.") from None
-    shapes = [tuple(value.shape) for value in values]
-    expected = [tuple(variable.shape) for variable in variables]
-    if shapes != expected:
+    except Exception as error:  # NumPy and zipfile raise many kinds for a damaged file
+        reason = str(error)[:200] or type(error).__name__
+        raise UserError(f"State file {str(path)!r} is damaged: {reason}.") from None
+    kinds = [(tuple(value.shape), value.dtype.name) for value in values]
+    expected = [(tuple(variable.shape), variable.dtype) for variable in variables]
+    if kinds != expected:
         raise UserError(
-            f"State file {str(path)!r} holds {len(shapes)} variables, this run has "
-            f"{len(expected)}, or their shapes differ: it belongs to another run."
+            f"State file {str(path)!r} holds {len(kinds)} variables, this run has "
+            f"{len(expected)}, or their shapes or types differ: it belongs to another "
+            "run."
         )
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
@@ -65,32 +71,66 @@ class States:
     Args:
         folder: path; made if it is missing.
         read_only: bool, for workers beside the one that writes.
+
+    Raises:
+        UserError: if the folder cannot be made.
     """
 
     def __init__(self, folder, read_only=False):
         self.folder, self.read_only = pathlib.Path(folder), read_only
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"Cannot make folder {self.folder}: {error.strerror}."
+            ) from None
 
     def write(self, step, variables, cursor):
-        """Writes the state after `step` steps and drops what is older than two."""
+        """Writes the state after `step` steps; drops all but it and the one before.
+
+        A state of more steps is dropped too: the run has passed it over as damaged.
+        """
         values = [np.asarray(v.numpy()) for v in variables]  # metrics: on every worker
         if self.read_only:
             return
-        write_state(self.folder / f"state_{step:010d}.npz", values, cursor)
-        for path in self._paths()[KEPT:]:
-            path.unlink()
+        newest = self.folder / f"state_{step:010d}.npz"
+        write_state(newest, values, cursor)
+        paths = self._paths()
+        kept = [path for path in paths if path <= newest][:KEPT]
+        for path in set(paths) - set(kept):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
     def restore(self, variables):
-        """Reads the newest undamaged state; returns its cursor, or None without one."""
+        """Reads the newest undamaged state; returns its cursor, or None without any.
+
+        Raises:
+            UserError: if there are states but none of them can be used.
+        """
+        problem = None
         for path in self._paths():
             try:
                 return read_state(path, variables)
             except UserError as error:
+                problem = error
                 warnings.warn(f"{error} Trying the one before.", stacklevel=2)
+        if problem is not None:
+            raise UserError(
+                f"{problem} There is no state before it. To train from the first step "
+                f"again, remove {self.folder}."
+            )
         return None
 
     def _paths(self):
-        return sorted(self.folder.glob("state_*.npz"), reverse=True)
+        paths = self.folder.glob("state_*.npz")
+        return sorted((p for p in paths if NAME.fullmatch(p.name)), reverse=True)
+
+
+def _check_stored(archive):
+    """Refuses packed members: they could unpack to more than the memory holds."""
+    for member in archive.infolist():
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise UserError(f"its member {member.filename!r} is compressed")
 
 
 def _key(index):

@@ -7,7 +7,8 @@ from absl import app, flags, logging
 
 from tf_mskd.config import GROUPS
 from tf_mskd.errors import UserError
-from tf_mskd.stopping import Stopped
+from tf_mskd.flags import check_flagfile
+from tf_mskd.stopping import Stopped, sigterm_stops
 
 
 def run(main, doc):
@@ -33,7 +34,8 @@ def run(main, doc):
                 raise UserError(
                     f"Expected flags only, got {argv[1]!r}: write --name=value."
                 )
-            main()
+            with sigterm_stops():
+                main()
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
@@ -44,7 +46,19 @@ def run(main, doc):
             print("interrupted; the same command goes on from the last state.")
             sys.exit(130)
 
-    app.run(guarded)
+    app.run(guarded, flags_parser=_parse)
+
+
+def _parse(argv):
+    try:
+        for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+            name, equals, path = argument.partition("=")
+            if name in ("--flagfile", "-flagfile"):
+                check_flagfile(path if equals else following)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    return app.parse_flags_with_usage(argv)
 
 
 def _help():

@@ -187,7 +187,8 @@ def _check_bounds(field, value):
         raise UserError(
             f"--{field.name} must be one of {', '.join(choices)}, got {value!r}."
         )
-    if (low is not None and value < low) or (high is not None and value > high):
+    above = low is None or value >= low  # false for "not a number" too
+    if not (above and (high is None or value <= high)):
         raise UserError(
             f"--{field.name} must be in [{low}, {'inf' if high is None else high}], "
             f"got {value}."

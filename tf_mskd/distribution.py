@@ -1,5 +1,6 @@
 """One number from many replicas: the exact mean, and strategies by name."""
 
+import contextlib
 import json
 import os
 
@@ -155,6 +156,28 @@ def is_multi_worker(strategy):
     import tensorflow as tf
 
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+@contextlib.contextmanager
+def explaining_lost_workers(strategy):
+    """Turns what TensorFlow raises for a worker that has gone into a `UserError`."""
+    import tensorflow as tf
+
+    errors = tf.errors
+    try:
+        yield
+    except (
+        errors.UnavailableError,
+        errors.AbortedError,
+        errors.InternalError,
+    ) as error:
+        if not is_multi_worker(strategy):
+            raise
+        raise UserError(
+            "Another worker has gone; all must be started again with their commands, "
+            "and go on from the last state. TensorFlow says: "
+            f"{' '.join(error.message.split())[-200:]}"
+        ) from error
 
 
 def spread_seeds(variables, strategy):

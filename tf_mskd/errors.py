@@ -8,7 +8,19 @@ class UserError(ValueError):
 
     The message is one line: what was expected, what arrived, what to do. Entry points
     print it without a traceback and exit with code 2; in Python it is a `ValueError`.
+
+    Args:
+        message: str; characters that a file's name or content may bring along to break
+            the line or steer the terminal are escaped.
     """
+
+    def __init__(self, message):
+        super().__init__(_one_line(message))
+
+
+def _one_line(text):
+    escaped = {c: c.encode("unicode_escape").decode() for c in set(text)}
+    return "".join(c if c.isprintable() else escaped[c] for c in text)
 
 
 def unknown_name(kind, name, known):

@@ -41,8 +41,8 @@ def evaluate_run(run_dir, data_dir="", which="last", subsets=False):
     from tf_mskd.data.run_data import Data
     from tf_mskd.distribution import create_strategy
     from tf_mskd.evaluation import Evaluator
-    from tf_mskd.files import read_json
     from tf_mskd.flags import read_flagfile
+    from tf_mskd.run_folder import read_result
     from tf_mskd.saving import load_model
 
     folder = pathlib.Path(run_dir)
@@ -59,8 +59,13 @@ def evaluate_run(run_dir, data_dir="", which="last", subsets=False):
         student = load_model(file)
     stream = Data(config).test_stream()
     logits, labels = Evaluator(strategy, stream).logits(student)
-    weights = read_json(folder / "result.json").get("fitted_weights")
+    weights = read_result(folder / "result.json").get("fitted_weights")
     weights = weights if which == "last" else None
+    if weights and set(weights) != set(logits):
+        raise UserError(
+            f"{folder / 'result.json'} is damaged: fitted_weights is for "
+            f"{', '.join(weights)}, the student has {', '.join(logits)}."
+        )
     table = experiment.test_table(logits, labels, config.ensemble, weights)
     if subsets:
         for names in ensembles.subsets(list(logits)):

@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_mskd import ensemble as ensembles
+from tf_mskd.distribution import explaining_lost_workers
 from tf_mskd.models import exit_names
 
 
@@ -28,14 +29,18 @@ class Evaluator:
 
         Returns:
             (dict, exit name -> float32 array [N, classes]; int array [N]).
+
+        Raises:
+            UserError: if another worker of several has gone.
         """
         forward = self._function(model)
         parts, labels = [], []
-        for batch in self._batches:
-            outputs, label, weight = forward(batch)
-            kept = weight.numpy() > 0
-            labels.append(label.numpy()[kept])
-            parts.append({n: v.numpy()[kept] for n, v in outputs.items()})
+        with explaining_lost_workers(self.strategy):
+            for batch in self._batches:
+                outputs, label, weight = forward(batch)
+                kept = weight.numpy() > 0
+                labels.append(label.numpy()[kept])
+                parts.append({n: v.numpy()[kept] for n, v in outputs.items()})
         names = exit_names(model)
         joined = {name: np.concatenate([p[name] for p in parts]) for name in names}
         return joined, np.concatenate(labels)

@@ -4,8 +4,11 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 
 from tf_mskd.errors import UserError
+
+TEMPORARY = re.compile(r"\.\w+\.\d+\.\w+")  # the names that `replacing` gives
 
 
 @contextlib.contextmanager
@@ -51,9 +54,9 @@ def read_json(path):
     """Reads a JSON file.
 
     Raises:
-        UserError: if it is not JSON.
+        UserError: if it is not JSON, or no file.
     """
-    return _parse(pathlib.Path(path).read_text(errors="replace"), path)
+    return _parse(_text(path), path)
 
 
 def read_json_lines(path):
@@ -62,11 +65,30 @@ def read_json_lines(path):
     Raises:
         UserError: if a line is not a JSON object.
     """
-    lines = pathlib.Path(path).read_text(errors="replace").splitlines()
-    values = [_parse(line, path) for line in lines]
+    values = [_parse(line, path) for line in _text(path).splitlines()]
     if not all(isinstance(value, dict) for value in values):
         raise UserError(f"{path} must hold one JSON object a line, got something else.")
     return values
+
+
+def remove_temporary(folder):
+    """Removes what processes that were killed in the middle of a write have left.
+
+    Call it only while no other process writes to `folder`.
+    """
+    for path in pathlib.Path(folder).iterdir():
+        if TEMPORARY.fullmatch(path.name):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _text(path):
+    if not os.path.isfile(path):  # reading a pipe would wait for ever
+        raise UserError(f"{path} is missing or no file.")
+    try:
+        return pathlib.Path(path).read_text(errors="replace")
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from None
 
 
 def _parse(text, path):

@@ -1,12 +1,16 @@
 """The absl flags of a run, made from the fields of `Config`, and flagfiles."""
 
 import dataclasses
+import os
 import pathlib
 
 from absl import flags
 
 from tf_mskd.config import Config
 from tf_mskd.errors import UserError
+
+MOST_FLAGFILES = 100  # that one may include, each counted as often as it is read
+MOST_BYTES = 2**20  # of one flagfile
 
 
 def define(flag_values=flags.FLAGS):
@@ -54,10 +58,7 @@ def read_flagfile(path, **overrides):
     Raises:
         UserError: if the file is missing, or holds an unknown flag or a bad value.
     """
-    if not pathlib.Path(path).is_file():
-        raise UserError(
-            f"No flagfile {str(path)!r} (looked from {pathlib.Path.cwd()})."
-        )
+    check_flagfile(path)
     values = flags.FlagValues()
     define(values)
     try:
@@ -67,12 +68,64 @@ def read_flagfile(path, **overrides):
     return dataclasses.replace(config_from(values), **overrides)
 
 
+def check_flagfile(path):
+    """Looks through a flagfile and all that it includes before absl reads them.
+
+    Args:
+        path: str or path.
+
+    Raises:
+        UserError: if one is missing, is not text or too long, if one includes itself,
+            or if they are too many.
+    """
+    seen = 0
+
+    def visit(path, above):
+        nonlocal seen
+        seen += 1
+        if path in above or seen > MOST_FLAGFILES:
+            what = "itself" if path in above else f"more than {MOST_FLAGFILES} others"
+            raise UserError(f"Flagfile {(*above, path)[0]!r} includes {what}.")
+        for line in _lines(path):
+            name, _, included = line.partition("=")
+            if name in ("--flagfile", "-flagfile") and included.strip():
+                visit(os.path.expanduser(included.strip()), (*above, path))
+
+    visit(os.path.expanduser(str(path)), ())
+
+
+def _lines(path):
+    if not os.path.isfile(path):
+        raise UserError(f"No flagfile {path!r} (looked from {pathlib.Path.cwd()}).")
+    if os.path.getsize(path) > MOST_BYTES:
+        raise UserError(f"Flagfile {path!r} is longer than {MOST_BYTES} bytes.")
+    try:
+        lines = pathlib.Path(path).read_text().split("\n")
+    except OSError as error:
+        raise UserError(f"Cannot read flagfile {path!r}: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"Flagfile {path!r} is not text.") from None
+    for number, line in enumerate(lines, start=1):
+        if not line.replace("\t", " ").isprintable():
+            raise UserError(
+                f"Line {number} of flagfile {path!r} holds a control character."
+            )
+    return lines
+
+
 def to_flagfile(config):
-    """Returns the text of a flagfile that reads back as `config`."""
-    lines = [
-        f"--{field.name}={_text(getattr(config, field.name))}"
-        for field in dataclasses.fields(Config)
-    ]
+    """Returns the text of a flagfile that reads back as `config`.
+
+    Raises:
+        UserError: if a setting cannot stand on one line.
+    """
+    settings = {
+        f.name: _text(getattr(config, f.name)) for f in dataclasses.fields(Config)
+    }
+    for name, text in settings.items():
+        if not text.isprintable():
+            raise UserError(f"--{name} must be one line of plain text, got {text!r}.")
+    lines = [f"--{name}={text}" for name, text in settings.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -11,6 +11,7 @@ from absl import flags
 
 from tf_mskd import cli, files
 from tf_mskd.errors import UserError
+from tf_mskd.run_folder import read_result
 
 RUN_DIRS = flags.DEFINE_list("run_dirs", [], "Folders of finished runs; required.")
 OUTPUT = flags.DEFINE_string("output", "", "Folder for table, numbers and curves.")
@@ -32,19 +33,38 @@ def read_runs(run_dirs):
         dict, folder name -> {"result": dict, "history": list of dict}.
 
     Raises:
-        UserError: if a folder holds no finished run.
+        UserError: if a folder holds no finished run, or a damaged one.
     """
     runs = {}
     for folder in map(pathlib.Path, run_dirs):
         if not (folder / "result.json").is_file():
             raise UserError(f"{str(folder)!r} holds no finished run (no result.json).")
         runs[folder.name] = {
-            "result": files.read_json(folder / "result.json"),
-            "history": files.read_json_lines(folder / "metrics.jsonl"),
+            "result": read_result(folder / "result.json"),
+            "history": _read_history(folder / "metrics.jsonl"),
         }
     if not runs:
         raise UserError("--run_dirs is empty: name the folders to compare.")
     return runs
+
+
+def _read_history(path):
+    history = files.read_json_lines(path)
+    for number, epoch in enumerate(history, start=1):
+        needed = [epoch.get("epoch"), epoch.get(_accuracy(history))]
+        if not all(isinstance(value, int | float) for value in needed):
+            raise UserError(
+                f"{path} is damaged: line {number} is not that of an epoch."
+            )
+    if not history:
+        raise UserError(f"{path} is damaged: it holds no epoch.")
+    return history
+
+
+def _accuracy(history):
+    """The accuracy to draw: on the validation split, or else on the training images."""
+    held_out = "val_mean_logits_accuracy"
+    return held_out if held_out in history[0] else "ensemble_accuracy"
 
 
 def rows_of(runs):
@@ -98,8 +118,7 @@ def draw(runs, path):
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(13, 5))
     for name, run in runs.items():
         history, test = run["history"], run["result"]["test"]
-        held_out = "val_mean_logits_accuracy" in history[0]
-        key = "val_mean_logits_accuracy" if held_out else "ensemble_accuracy"
+        key = _accuracy(history)
         epochs = [epoch["epoch"] for epoch in history]
         left.plot(epochs, [100 * epoch[key] for epoch in history], label=name)
         exits = sorted(n for n in test if n.startswith("exit_"))
@@ -110,7 +129,7 @@ def draw(runs, path):
             right.plot(max(places) + 0.5, votes[0], "s", color=line.get_color())
             right.plot(max(places) + 0.5, votes[1], "^", color=line.get_color())
     left.set(xlabel="epoch", ylabel="accuracy of the vote (%)")
-    left.set_title("validation split" if held_out else "training images")
+    left.set_title("validation split" if key.startswith("val_") else "training images")
     right.set(xlabel="exit (square: plain ensemble, triangle: fitted weights)")
     right.set(ylabel="test accuracy (%)", title="test split, last epoch")
     right.xaxis.get_major_locator().set_params(integer=True)

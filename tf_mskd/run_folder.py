@@ -5,7 +5,9 @@ import json
 import os
 import pathlib
 import platform
+import re
 import socket
+import stat
 import subprocess
 import sys
 from importlib import metadata
@@ -19,10 +21,11 @@ from tf_mskd.errors import UserError
 from tf_mskd.flags import read_flagfile, to_flagfile
 
 PACKAGES = ("tensorflow", "keras", "tensorflow-datasets", "numpy")
+OWNER = re.compile(r"host [\w.-]{1,255}, pid \d{1,20}")
 
 
 class RunFolder:
-    """Opens the folder of `config`, making it or checking that it is the same run.
+    """The folder of `config`; entering it makes it, or checks that it is the same run.
 
     flags.txt       the resolved flags, readable with --flagfile
     run.json        versions, commit, command
@@ -32,8 +35,8 @@ class RunFolder:
     student.keras   the trained student alone (student_best.keras: best by validation)
     result.json     accuracies, parameters, MACs, seconds; its presence means finished
 
-    Used as a context manager, it is locked for this process meanwhile; the system drops
-    the lock of a process that dies.
+    It is a context manager, locked for this process meanwhile; the system drops the
+    lock of a process that dies.
 
     Args:
         config: `Config` with `run_dir`.
@@ -48,32 +51,56 @@ class RunFolder:
             raise UserError("--run_dir is empty: say which folder the run shall use.")
         self.path = pathlib.Path(config.run_dir)
         self.is_chief = is_chief(config.strategy)
+        self.tensorboard = self.path / "tensorboard"
+        self.student = self.path / "student.keras"
+        self.trained_teacher = self.path / "teacher.keras"
+        self.student_best = self.path / "student_best.keras"
+        self._config, self._lock = config, None
+
+    def __enter__(self):
+        """Locks the folder, then looks at it; the lock file tells who holds it."""
         self._make()
-        flagfile = self.path / "flags.txt"
+        try:
+            if self.is_chief:
+                self._take_lock()
+                files.remove_temporary(self.path)
+            self._check_flags()
+            checkpoints = self.path / "checkpoints"
+            self.states = States(checkpoints, read_only=not self.is_chief)
+            if self.is_chief:
+                files.remove_temporary(checkpoints)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        """Gives the lock back."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _check_flags(self):
+        flagfile, record = self.path / "flags.txt", self.path / "run.json"
         if flagfile.exists():
-            differences = differing(read_flagfile(flagfile), config)
+            differences = differing(read_flagfile(flagfile), self._config)
             if differences:
                 raise UserError(
                     f"{self.path} holds a run with other flags: "
                     f"{'; '.join(differences)}. Use these flags or another --run_dir."
                 )
         elif self.is_chief:
-            files.write_text(flagfile, to_flagfile(config))
-            files.write_json(self.path / "run.json", _provenance())
-        self.states = States(self.path / "checkpoints", read_only=not self.is_chief)
-        self.tensorboard = self.path / "tensorboard"
-        self.student = self.path / "student.keras"
-        self.trained_teacher = self.path / "teacher.keras"
-        self.student_best = self.path / "student_best.keras"
+            files.write_text(flagfile, to_flagfile(self._config))
+        if self.is_chief and not record.exists():  # also after a kill between the two
+            files.write_json(record, _provenance())
 
     def _make(self):
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"Cannot make run folder {self.path}: {error.strerror}."
-            ) from None
-        probe = self.path / f".writable.{os.getpid()}"
+        except (OSError, ValueError) as error:  # ValueError: a null character
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"Cannot make run folder {self.path}: {reason}.") from None
+        probe = self.path / f".writable.{os.getpid()}.txt"
         try:
             probe.touch()
             probe.unlink()
@@ -83,30 +110,26 @@ class RunFolder:
                 "another --run_dir or mend its permissions."
             ) from None
 
-    def __enter__(self):
-        """Locks the folder; the lock file tells who holds it."""
-        if not self.is_chief:
-            return self
-        self._lock = open(self.path / "lock", "a+")
+    def _take_lock(self):
+        path = self.path / "lock"
         try:
+            # a link would have the text written to the file it leads to
+            mode = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+            self._lock = os.open(path, mode, 0o666)
+            if not stat.S_ISREG(os.fstat(self._lock).st_mode):
+                raise OSError(0, "it is no regular file")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.seek(0)
-            owner = self._lock.read().strip() or "another process"
-            self._lock.close()
+            os.ftruncate(self._lock, 0)
+            os.write(self._lock, f"host {_host()}, pid {os.getpid()}".encode())
+        except BlockingIOError:
+            owner = os.pread(self._lock, 300, 0).decode(errors="replace")
+            owner = owner if OWNER.fullmatch(owner) else "another process"
             raise UserError(
                 f"Run folder {self.path} is in use by {owner}: wait for it, or use "
                 "another --run_dir."
             ) from None
-        self._lock.truncate(0)
-        self._lock.write(f"host {socket.gethostname()}, pid {os.getpid()}")
-        self._lock.flush()
-        return self
-
-    def __exit__(self, *_):
-        """Gives the lock back."""
-        if self.is_chief:
-            self._lock.close()
+        except OSError as error:
+            raise UserError(f"Cannot lock {path}: {error.strerror}.") from None
 
     def check_fingerprint(self, role, path, value):
         """Remembers the network this run started with; refuses another one later.
@@ -119,19 +142,26 @@ class RunFolder:
         if not self.is_chief:
             return
         record = files.read_json(self.path / "run.json")
-        known = record.setdefault("fingerprints", {}).setdefault(role, value)
-        if known != value:
+        known = record.get("fingerprints", {}) if isinstance(record, dict) else None
+        if not isinstance(known, dict) or not isinstance(known.get(role, ""), str):
+            raise UserError(
+                f"{self.path / 'run.json'} is damaged: the fingerprint of the {role} "
+                "cannot be read from it. Bring it back, or use another --run_dir."
+            )
+        if known.get(role, value) != value:
             raise UserError(
                 f"The {role} at {path} is not the one that {self.path} was started "
-                f"with ({value[:12]} instead of {known[:12]}): bring it back, or use "
-                "another --run_dir."
+                f"with ({value[:12]} instead of {known[role][:12]}): bring it back, or "
+                "use another --run_dir."
             )
-        files.write_json(self.path / "run.json", record)
+        if role not in known:
+            record["fingerprints"] = {**known, role: value}
+            files.write_json(self.path / "run.json", record)
 
     def result(self):
         """Returns the content of result.json, or None while the run is unfinished."""
         path = self.path / "result.json"
-        return files.read_json(path) if path.exists() else None
+        return read_result(path) if path.exists() else None
 
     def write_result(self, result):
         """Writes result.json, which marks the run as finished."""
@@ -145,6 +175,35 @@ class RunFolder:
             return
         lines = [json.dumps(epoch) + "\n" for epoch in history]
         files.write_text(self.path / "metrics.jsonl", "".join(lines))
+
+
+def read_result(path):
+    """Reads the result.json of a finished run.
+
+    Raises:
+        UserError: if it is damaged: no JSON, or not what a run writes.
+    """
+    result = files.read_json(path)
+    known = result if isinstance(result, dict) else {}
+    tables = [known.get("test"), known.get("macs"), known.get("fitted_weights") or {}]
+    numbers = [known.get("params"), known.get("seconds")]
+    numbers += [v for t in tables if isinstance(t, dict) for v in t.values()]
+    names = [name for t in tables if isinstance(t, dict) for name in t]
+    if (
+        not all(isinstance(table, dict) for table in tables)
+        or not all(isinstance(number, int | float) for number in numbers)
+        or not all(name.isprintable() for name in names)
+        or "ensemble" not in known["macs"]
+    ):
+        raise UserError(
+            f"{path} is damaged: it holds no test accuracies, parameters, MACs and "
+            "seconds. Remove it, and the same command measures the run again."
+        )
+    return result
+
+
+def _host():
+    return re.sub(r"[^\w.-]", "?", socket.gethostname())
 
 
 def _provenance():

@@ -1,6 +1,7 @@
 """Students and teachers as `.keras` files: atomic out, safe in."""
 
 import hashlib
+import os
 import pathlib
 
 import keras
@@ -20,8 +21,7 @@ def save_model(model, path):
         UserError: if the name does not end in ".keras".
     """
     path = pathlib.Path(path)
-    if path.suffix != ".keras":
-        raise UserError(f"A model file must end in .keras, got {str(path)!r}.")
+    _check_suffix(path)
     with files.replacing(path) as temporary:
         model.save(temporary)
 
@@ -43,18 +43,25 @@ def load_model(path):
         >>> student = tf_mskd.load_model("runs/mskd")  # doctest: +SKIP
     """
     path = pathlib.Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         path = path / "student.keras"
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"No model file at {str(path)!r}: has the run finished?")
+    _check_suffix(path)
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        exits = models.exit_names(model)
     except Exception as error:  # Keras raises many kinds for a damaged or unsafe file
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"Cannot read model file {str(path)!r}: {reason}") from error
-    if not models.exit_names(model):
+    if not exits:
         raise UserError(f"{str(path)!r} has no output named exit_1, exit_2, ...")
     return model
+
+
+def _check_suffix(path):
+    if path.suffix != ".keras":  # Keras has other readers for other suffixes
+        raise UserError(f"A model file must end in .keras, got {str(path)!r}.")
 
 
 def fingerprint(model):

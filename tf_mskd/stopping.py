@@ -19,6 +19,24 @@ class Stopped(SystemExit):
         self.text = text
 
 
+@contextlib.contextmanager
+def sigterm_stops():
+    """Makes SIGTERM raise `Stopped` where nothing listens, as SIGINT raises its own.
+
+    While data are read or a finished network is measured there is no step to finish;
+    the last state is on the disk.
+    """
+
+    def stop(number, frame):
+        raise Stopped(number, "stopped; the same command goes on from the last state.")
+
+    old = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, old)
+
+
 class StopRequest:
     """Remembers a signal that arrived while `listening`; a second one ends at once."""
 

@@ -7,12 +7,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_mskd.distribution import is_multi_worker, spread_seeds
+from tf_mskd.distribution import (
+    explaining_lost_workers,
+    is_multi_worker,
+    spread_seeds,
+)
 from tf_mskd.errors import UserError
 from tf_mskd.stopping import Stopped, StopRequest
 
-# what a surviving worker gets to see of one that has died
-GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError)
 CALL_SECONDS = 1.0  # a stop waits for one compiled call, so calls stay short
 
 
@@ -77,17 +79,8 @@ class Trainer:
             UserError: if another worker of several has gone.
             Stopped: after SIGTERM or SIGINT, once the step is done and its state kept.
         """
-        try:
-            with self._stop.listening():
-                return self._run()
-        except GONE as error:
-            if not is_multi_worker(self.strategy):
-                raise
-            raise UserError(
-                "Another worker has gone; all must be started again with their "
-                "commands, and go on from the last state. TensorFlow says: "
-                f"{' '.join(error.message.split())[:200]}"
-            ) from error
+        with explaining_lost_workers(self.strategy), self._stop.listening():
+            return self._run()
 
     def _run(self):
         self._restore()
@@ -124,6 +117,7 @@ class Trainer:
             self._step_seconds = (time.monotonic() - called) / steps
             if done < self.steps_per_epoch:
                 self._save_now_and_then(done)
+        self._check_weights()  # before a callback keeps them
         logs = {name: float(v) for name, v in self.distiller.training_logs().items()}
         logs["seconds"] = round(self._seconds, 3)
         logs.update(self.validate() if self.validate else {})
@@ -174,13 +168,14 @@ class Trainer:
         return iter(self.strategy.experimental_distribute_dataset(data))
 
     def _stop_if(self, asked):
-        if not asked or self.step == self._total:
+        if not asked:
             return
         epoch, done = divmod(self.step, self.steps_per_epoch)
+        place = f"at epoch {epoch + 1}, step {done} of {self.steps_per_epoch}"
         raise Stopped(
             self._stop.signal or signal.SIGTERM,
-            f"stopped at epoch {epoch + 1}, step {done} of {self.steps_per_epoch}; the "
-            "state is kept, the same command goes on from there.",
+            f"stopped {'after the last epoch' if self.step == self._total else place}; "
+            "the state is kept, the same command goes on from there.",
         )
 
     def _fail(self, epoch, step):
@@ -199,6 +194,7 @@ class Trainer:
         if self.checkpoint_steps and done % self.checkpoint_steps == 0:
             due = True
         if stop or due:
+            self._check_weights()
             self._save()
         self._stop_if(stop)
 
@@ -211,10 +207,12 @@ class Trainer:
         total = self.strategy.reduce(tf.distribute.ReduceOp.SUM, votes, axis=None)
         return tuple(total.numpy() > 0)
 
-    def _save(self):
+    def _check_weights(self):
         weights = self.distiller.student.weights + self.distiller.method.weights
         if not all(np.isfinite(w.numpy()).all() for w in weights):
             self._fail(*divmod(self.step - 1, self.steps_per_epoch))
+
+    def _save(self):
         cursor = {
             "step": self.step,
             "seconds": self._seconds,
@@ -226,9 +224,43 @@ class Trainer:
     def _restore(self):
         self._seconds = 0.0
         cursor = self.states.restore(self.distiller.state_variables)
-        if cursor:
+        if cursor is not None:
+            self._check_cursor(cursor)
             self.step, self.history = cursor["step"], cursor["history"]
             self._seconds = cursor["seconds"]
             if self.on_epoch and self.history:
                 self.on_epoch(self.history)
+        self._check_workers()
         spread_seeds(self.distiller.state_variables, self.strategy)
+
+    def _check_cursor(self, cursor):
+        """Refuses a position that no run of this length writes."""
+        cursor = cursor if isinstance(cursor, dict) else {}
+        step, history = cursor.get("step"), cursor.get("history")
+        if (
+            not isinstance(step, int)
+            or not 0 <= step <= self._total
+            or not isinstance(cursor.get("seconds"), int | float)
+            or not isinstance(history, list)
+            or not all(isinstance(epoch, dict) for epoch in history)
+            or [epoch.get("epoch") for epoch in history]
+            != list(range(1, step // self.steps_per_epoch + 1))
+        ):
+            raise UserError(
+                f"The newest state in {self.states.folder} names no position of a run "
+                f"of {self.epochs} epochs of {self.steps_per_epoch} steps: it belongs "
+                "to another run. Remove it to use the one before."
+            )
+
+    def _check_workers(self):
+        """Refuses to start workers that do not see the same states."""
+        if not is_multi_worker(self.strategy):
+            return
+        steps = tf.constant(self.step, tf.int64)
+        steps = self.strategy.run(lambda: tf.identity(steps))
+        total = self.strategy.reduce(tf.distribute.ReduceOp.SUM, steps, axis=None)
+        if int(total) != self.step * self.strategy.num_replicas_in_sync:
+            raise UserError(
+                f"This worker stands at step {self.step}, another does not: --run_dir "
+                "must be one folder that all machines share."
+            )

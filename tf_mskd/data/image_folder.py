@@ -97,6 +97,8 @@ def _read_split(class_files, shape):
 def _decode(path, width_height):
     """One image file as uint8 [H, W, 3], resized unless `width_height` is None."""
     try:
+        if not path.is_file():  # reading a pipe would wait for ever
+            raise OSError("no regular file")
         with Image.open(path) as image:
             image = image.convert("RGB")
             if width_height is not None and image.size != width_height:

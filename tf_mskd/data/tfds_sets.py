@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import json
 import os
 import re
 
@@ -28,10 +29,14 @@ def find_builder(name, data_dir=None):
         UserError: if no such set is known, or its builder cannot be made.
     """
     import tensorflow_datasets as tfds
+    from google.protobuf.json_format import ParseError
 
     check_known(name, data_dir)
     try:
         return tfds.builder(name, data_dir=data_dir, try_gcs=False)
+    except (json.JSONDecodeError, KeyError, ParseError) as error:
+        reason = f"its description is damaged: {error}"
+        raise _unreadable(repr(name), data_dir or DEFAULT_DIR, reason) from error
     except (AssertionError, ImportError, RuntimeError, ValueError) as error:
         # Among them: no such config or version, or a folder that holds no data set.
         raise not_prepared(name, data_dir) from error
@@ -102,14 +107,19 @@ def load_tfds(name, data_dir=None, image_size=None):
     for size, (part, key) in zip(sizes, splits.items(), strict=True):
         try:
             parts[part] = _read_split(builder, key, size, shape, image_size)
-        except (tf.errors.OpError, OSError) as error:
-            reason = str(error).splitlines()[0][:200]
-            raise UserError(
-                f"Split {key!r} of {name!r} in {builder.data_path} cannot be read "
-                f"({reason}); delete that directory and prepare the set again."
-            ) from error
-        check_labels(name, key, parts[part].labels, label.num_classes)
+        except (tf.errors.OpError, OSError, ValueError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            what = f"Split {key!r} of {name!r}"
+            raise _unreadable(what, builder.data_path, reason) from error
+        check_labels(name, key, parts[part].labels, len(label.names))
     return Source(name, parts["train"], parts["test"], tuple(label.names))
+
+
+def _unreadable(what, folder, reason):
+    return UserError(
+        f"{what} in {folder} cannot be read ({reason}); delete that directory and "
+        "prepare the set again."
+    )
 
 
 def _features(name, features):
