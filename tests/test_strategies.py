@@ -67,6 +67,26 @@ def train(strategy, arrays, method, phases, use_fit):
     return result
 
 
+def dropout_masks(strategy):
+    """What a dropout layer lets through on each replica, before and after spreading."""
+    import keras
+    import tensorflow as tf
+
+    from tf_mskd.distribution import spread_seeds
+
+    with strategy.scope():
+        layer = keras.layers.Dropout(0.5, seed=1)
+    ones = tf.ones((1, 64))
+    masks = {}
+    for when in ("alike", "spread"):
+        if when == "spread":
+            spread_seeds(layer.variables, strategy)
+        values = strategy.run(lambda: layer(ones, training=True))
+        for r, mask in enumerate(strategy.experimental_local_results(values)):
+            masks[f"dropout|{when}|{r}"] = mask.numpy()
+    return masks
+
+
 def main(digits_path, result_path):
     """Trains every run on one device and on two logical CPUs."""
     from tf_mskd.distribution import create_strategy
@@ -83,6 +103,7 @@ def main(digits_path, result_path):
             values = train(strategy, arrays, *settings, use_fit=run == "fit")
             for name, value in values.items():
                 results[f"{run}|{devices}|{name}"] = value
+    results |= dropout_masks(two)
     np.savez(result_path, **results)
 
 
@@ -137,6 +158,14 @@ def test_two_devices_equal_one(results, run, kind):
         pairs = zip(one, one.values(), two.values(), strict=True)
     for name, a, b in pairs:
         np.testing.assert_allclose(b, a, 1e-5, 1e-5, err_msg=f"{run}: {name}")
+
+
+def test_dropout_is_independent_per_replica_once_seeds_are_spread(results):
+    one, other = results["dropout|alike|0"], results["dropout|alike|1"]
+    np.testing.assert_array_equal(one, other)  # what Keras does by itself
+    one, other = results["dropout|spread|0"] > 0, results["dropout|spread|1"] > 0
+    assert 16 < one.sum() < 48 and 16 < other.sum() < 48
+    assert 16 < (one == other).sum() < 48
 
 
 def test_the_replicas_mean_is_the_weighted_mean():

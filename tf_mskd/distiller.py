@@ -330,15 +330,19 @@ class Distiller(keras.Model):
         return {name: metric.result() for name, metric in metrics.items()}
 
     @property
+    def learning_parts(self):
+        """What training moves: student, method, and a teacher that learns."""
+        teacher = [self.teacher] if self.method.trains_teacher else []
+        return [self.student, self.method, *teacher]
+
+    @property
     def state_variables(self):
         """All variables that training moves: student, method, optimizer, metrics.
 
         The teacher's are left out unless the method trains it.
         """
         weights = [*self.term_weights.values(), *self.exit_weights.values()]
-        parts = [self.student, self.method, self.optimizer]
-        if self.method.trains_teacher:
-            parts.append(self.teacher)
+        parts = [*self.learning_parts, self.optimizer]
         variables = [v for part in parts for v in part.variables]
         return variables + weights + self.metrics_variables
 

@@ -208,7 +208,7 @@ class Trainer:
         return tuple(total.numpy() > 0)
 
     def _check_weights(self):
-        weights = self.distiller.student.weights + self.distiller.method.weights
+        weights = [w for part in self.distiller.learning_parts for w in part.weights]
         if not all(np.isfinite(w.numpy()).all() for w in weights):
             self._fail(*divmod(self.step - 1, self.steps_per_epoch))
 

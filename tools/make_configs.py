@@ -162,7 +162,7 @@ FAMILIES = (
             "projection": "--epochs=2",
             "aux": "--epochs=3",
             "ab": "--epochs=2 --lr_schedule=constant",
-            "fitnet": "--epochs=2 --lr_schedule=constant",
+            "fitnet": "--epochs=2 --lr_schedule=constant --l2=0",
             "atf": "--epochs=1 --lr=0.01",
             "purf": "--epochs=5",
             "assistant": "--epochs=5",

@@ -23,7 +23,7 @@ class BestStudent(keras.callbacks.Callback):
         """Takes over what an earlier start of the same run has reached."""
         for epoch in (logs or {}).get("history", ()):
             if epoch["phase"] == len(self.model.exits):
-                self.best = max(self.best, epoch[self.monitor])
+                self.best = max(self.best, epoch.get(self.monitor, self.best))
 
     def on_epoch_end(self, epoch, logs=None):
         """Saves if this epoch is the best so far."""

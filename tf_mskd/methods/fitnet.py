@@ -17,8 +17,9 @@ class FitNet(Method):
     learns with the student. On several replicas its batch norm has the statistics of
     the local part.
 
-    The paper's two stages are two runs: this method with the weight 0 for "ce", then
-    method "kd", with its weight decaying, from the network of the first run.
+    The paper's two stages are two runs: this method with the weight 0 for "ce" and no
+    L2, which would shrink the layers behind the tap, then method "kd", with its weight
+    decaying, from the network of the first run.
 
     Args:
         tap: int >= 1, number of the stage in both networks.

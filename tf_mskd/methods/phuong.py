@@ -76,21 +76,22 @@ class Phuong(SelfTaught):
         *exits, last = naming.numbered(self.pairs, "exit")
         if last not in student:
             return terms
-        temperature = self.temperature if self.current is None else self.current
+        temperature = self.temperature
+        if self.current is not None:
+            temperature = 1.0 * self.current  # a tensor: the value before the rise
+            self._anneal(student[last], temperature)
         for name in exits:
             gap = soft_cross_entropy(student[last], student[name], temperature)
             terms[f"phuong/{name}"] = temperature**2 * gap
-        if self.current is not None:
-            self._anneal(student[last])  # behind the last use: the old value counts
         return terms
 
-    def _anneal(self, logits):
+    def _anneal(self, logits, temperature):
         logits = ops.stop_gradient(ops.cast(logits, "float32"))
-        highest = ops.max(ops.softmax(logits / self.current, axis=-1), axis=-1)
+        highest = ops.max(ops.softmax(logits / temperature, axis=-1), axis=-1)
         rows = all_reduce_sum(ops.cast(ops.shape(highest)[0], "float32"))
         mean = all_reduce_sum(ops.sum(highest)) / rows
-        grown = GROWTH * self.current
-        self.current.assign(ops.where(mean > CONFIDENCE, grown, self.current))
+        grown = GROWTH * temperature
+        self.current.assign(ops.where(mean > CONFIDENCE, grown, temperature))
 
     def get_config(self):
         """Returns the constructor's arguments."""
