@@ -96,6 +96,16 @@ def test_an_early_phase_computes_and_logs_only_what_it_can(tiny, digits):
     assert "probe/feature_4" in distiller.train_step((digits[0][:8], digits[1][:8]))
 
 
+def test_a_phase_without_terms_is_refused(tiny, digits):
+    class Deep(Probe):
+        def guides(self, student, teacher):
+            return {"feature_4": ("feature_4",)}
+
+    distiller = Distiller(tiny((2, 4)), tiny((4,)), Deep(), phases="progressive")
+    with pytest.raises(UserError, match=r"no term that phase 1 \(exit_2\) computes"):
+        compiled(distiller).train_step((digits[0][:8], digits[1][:8]))
+
+
 def test_views_enter_the_loss_and_only_the_first_the_accuracy(tiny, digits):
     student = tiny((4,))
     distiller = compiled(Distiller(student, method=Twice()))

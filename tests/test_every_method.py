@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests import reference
 from tf_mskd import SGD, Distiller, UserError, registry
 
 METHODS = registry.available_methods()
@@ -98,7 +97,9 @@ class Case:
         try:
             self.guides = self.method.guides(list(student), list(teacher))
         except UserError:
-            student = {n: v for n, v in student.items() if n not in ("exit_1", "exit_2")}
+            student = {
+                n: v for n, v in student.items() if n not in ("exit_1", "exit_2")
+            }
             self.guides = self.method.guides(list(student), list(teacher))
         reads = [n for n in student if n in self.guides or n.startswith("exit")]
         self.student = {n: student[n] for n in reads}
@@ -188,7 +189,9 @@ def test_a_permuted_batch_permutes_the_terms(name):
     images = np.random.default_rng(0).permutation(IMAGES)
     rows = (images[:, None] * views + np.arange(views)).ravel()
     expected = {
-        term: value[rows if len(value) == len(rows) else images] if value.ndim else value
+        term: value[rows if len(value) == len(rows) else images]
+        if value.ndim
+        else value
         for term, value in numpy(case.terms()).items()
     }
     parts = (case.student, case.teacher, case.targets)
@@ -215,7 +218,9 @@ def test_extreme_logits_stay_finite_and_so_do_their_gradients(name):
 
     def extreme(part, sign):
         return {
-            n: tf.constant(sign * (np.sign(z) * 1e4 if n.startswith("exit") else z), "float32")
+            n: tf.constant(
+                sign * (np.sign(z) * 1e4 if n.startswith("exit") else z), "float32"
+            )
             for n, z in part.items()
         }
 

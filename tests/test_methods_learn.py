@@ -20,7 +20,8 @@ FIRST = {  # what a method wants done first: role -> the method of that run
 }
 ALONE = ("paraphraser", "sskd_teacher", "hsakd_teacher")  # they train no exit
 RISING = {}  # methods whose term need not fall, each with the reason
-ARGUMENTS = {"crd": "num_negatives=256"}
+ARGUMENTS = {"crd": "num_negatives=256", "sskd": "crop_padding=1"}
+ARGUMENTS["sskd_teacher"] = "crop_padding=1"
 
 
 @pytest.fixture(scope="session")

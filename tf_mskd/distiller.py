@@ -243,6 +243,12 @@ class Distiller(keras.Model):
         if teacher is None:
             teacher = self.teacher_outputs(x)
         terms = self.method(y_pred, teacher, targets)
+        if not terms:
+            exits = ", ".join(self.trained_exits)
+            self.method.fail(
+                f"has no term that phase {self.phase} ({exits}) computes: "
+                "use phases='joint'."
+            )
         if views > 1:  # rows of one image follow each other: [B * views] to [B]
             rows = ops.shape(targets["label"])[0] // views
             terms = {name: _mean_of_views(v, rows) for name, v in terms.items()}

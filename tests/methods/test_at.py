@@ -81,3 +81,5 @@ def test_pooling_keeps_the_smaller_map():
     ours, theirs = pool_to_smaller(FS, FT)
     np.testing.assert_allclose(ours, mean_pooled(FS, 2), 1e-5)
     np.testing.assert_array_equal(theirs, FT)
+    ours, _ = pool_to_smaller(FS, FT[:, :1, :1])
+    np.testing.assert_allclose(ours, mean_pooled(FS, 1), 1e-5)

@@ -246,6 +246,13 @@ def test_networks_without_projection_are_refused():
         SSKDTeacher().guides(["exit_4"], [])
 
 
+def test_teacher_stage_refuses_a_phase_without_its_head():
+    method = SSKDTeacher()
+    method({"projection_4": STUDENT["projection_4"]}, {}, {})
+    with pytest.raises(UserError, match="the whole network in every phase: take ph"):
+        method({"exit_1": STUDENT["exit_4"]}, {}, {})
+
+
 @pytest.mark.parametrize("method", [SSKD(), SSKDTeacher()])
 def test_a_batch_of_one_image_is_refused(method):
     student = {name: value[:4] for name, value in STUDENT.items()}

@@ -35,6 +35,7 @@ class Data:
         self._augment = augment.make_augment(config.augment, **options)
         second = config.second_augment or config.augment
         self._second_augment = augment.make_augment(second, **options)
+        self.train_stream(0)  # what it refuses shows now, not after a teacher's run
 
     def train_stream(self, start_step):
         """Batches from the global step on, to the end of the run."""

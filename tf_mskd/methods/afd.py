@@ -6,7 +6,7 @@ from keras import ops
 from tf_mskd.errors import UserError
 from tf_mskd.methods import naming
 from tf_mskd.methods.base import Method
-from tf_mskd.ops import attention, normalize, softened_kl
+from tf_mskd.ops import attention, average_pool, normalize, softened_kl
 from tf_mskd.registry import register
 
 
@@ -172,18 +172,5 @@ def energy(x, size):
     if tuple(x.shape[1:3]) == size:
         return attention(x)
     x = ops.mean(ops.square(ops.cast(x, "float32")), axis=-1, keepdims=True)
-    for axis, length in enumerate(size, start=1):
-        x = _resize(x, axis, length)
+    x = average_pool(x, size)
     return normalize(ops.reshape(x, (-1, size[0] * size[1])))
-
-
-def _resize(x, axis, length):
-    """Adaptive average pooling of [B, H, W, 1] along one axis."""
-    now = x.shape[axis]
-    if length % now == 0:
-        return ops.repeat(x, length // now, axis=axis)
-    if now % length == 0:  # Keras 3.15 fails to trace adaptive pooling to length 1
-        parts = (*x.shape[1:axis], length, now // length, *x.shape[axis + 1 :])
-        return ops.mean(ops.reshape(x, (-1, *parts)), axis=axis + 1)
-    size = (length, x.shape[2]) if axis == 1 else (x.shape[1], length)
-    return ops.adaptive_average_pool(x, size, data_format="channels_last")

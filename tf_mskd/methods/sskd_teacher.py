@@ -24,8 +24,8 @@ class SSKDTeacher(views.RotatedCrops):
         crop_padding: see `views.RotatedCrops`.
 
     Raises:
-        UserError: if the network has no projection head, for images that are not square
-            and for a batch of one.
+        UserError: if the network has no projection head or the running phase leaves it
+            out, for images that are not square and for a batch of one.
 
     Source: Xu, Liu, Li, Loy, "Knowledge Distillation Meets Self-Supervision", ECCV
         2020, arXiv 2006.07114, in the form of the released code.
@@ -53,4 +53,6 @@ class SSKDTeacher(views.RotatedCrops):
             scores = self.contrast(student[name])
             parents = views.parents(ops.shape(scores)[0])
             terms[f"sskd_teacher/{name}"] = ops.mean(cross_entropy(parents, scores))
+        if not terms:
+            self.fail("needs the whole network in every phase: take phases='joint'.")
         return terms
