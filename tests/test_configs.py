@@ -87,7 +87,7 @@ def test_a_map_of_exits_is_for_methods_that_take_one(method):
 
 @pytest.fixture(autouse=True, scope="module")
 def shallow():
-    """Deep ResNets with two blocks a stage: what the flagfiles say is what is tested."""
+    """Deep ResNets with two blocks a stage: it is the flagfiles that are tested."""
     whole = dict(resnet.BLOCKS)
     resnet.BLOCKS.update(
         {n: (block, tuple(min(d, 2) for d in ds)) for n, (block, ds) in whole.items()}

@@ -168,10 +168,19 @@ class Distiller(keras.Model):
         for name, variable in self.term_weights.items():
             variable.assign(self._constant_weights[name] * factors.get(name, 1.0))
 
-    def fit(self, *args, callbacks=None, **kwargs):
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        epochs=1,
+        verbose="auto",
+        callbacks=None,
+        **kwargs,
+    ):
         """Trains as `keras.Model.fit`, with the method's schedule of weights."""
-        callbacks = [*(callbacks or ()), TermSchedule()]
-        return super().fit(*args, callbacks=callbacks, **kwargs)
+        callbacks = [*keras.tree.flatten(callbacks or ()), TermSchedule()]
+        return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
 
     @property
     def trained_exits(self):

@@ -106,4 +106,5 @@ def method_class(name):
 
 def _own_defaults(name):
     parameters = inspect.signature(method_class(name)).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is not p.VAR_KEYWORD}
+    own = (p for p in parameters if p.kind is not p.VAR_KEYWORD and p.name != "dtype")
+    return {p.name: p.default for p in own}

@@ -285,6 +285,15 @@ def test_of_many_candidates_those_with_the_largest_gap_between_networks_are_take
     np.testing.assert_array_equal(targets["boundary"][::2], expected.astype("f4"))
 
 
+def test_the_gap_between_networks_leaves_the_true_class_out():
+    label = np.zeros(2, int)
+    evenly = [[0.9] + [0.01] * 10, [0.4] + [0.06] * 10]  # the true class differs most
+    swapped = [[0.8, 0.2] + [1e-6] * 9, [0.8, 1e-6, 0.2] + [1e-6] * 8]
+    ours, theirs = np.log(np.stack([evenly, swapped], axis=1)).astype("f4")
+    both, _ = AMKD(num_candidates=1)._choose(label, ours, theirs)
+    np.testing.assert_array_equal(both, [False, True])
+
+
 def test_no_sample_goes_to_the_class_it_has():
     method, classes = AMKD(), 10
     method.build({"exit_1": (None, classes)}, {"exit_4": (None, classes)})
