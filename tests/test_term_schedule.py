@@ -178,6 +178,12 @@ def test_callbacks_of_ones_own_still_run(distiller, batch):
     assert len(logs["loss"]) < 5
 
 
+def test_one_callback_needs_no_list(distiller, batch):
+    recorder = Recorder()
+    distiller().fit(*batch, 8, 1, 0, recorder)
+    assert len(recorder.seen[0]) == 3
+
+
 # ---- a run that goes on
 
 
