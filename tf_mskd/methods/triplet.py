@@ -5,7 +5,8 @@ from keras import ops
 from tf_mskd.errors import UserError
 from tf_mskd.methods import naming
 from tf_mskd.methods.base import Method
-from tf_mskd.ops import softened_kl
+from tf_mskd.methods.views import interleave, repeat
+from tf_mskd.ops import softened_kl, triplet_margin
 from tf_mskd.registry import register
 
 
@@ -68,10 +69,8 @@ class Triplet(Method):
         """
         images = ops.convert_to_tensor(images)
         other = ops.cast(targets["other_image"], images.dtype)
-        both = ops.stack([images, other], axis=1)  # [B, 2, H, W, C]
-        images = ops.reshape(both, (-1, *images.shape[1:]))
-        names = [name for name in targets if name != "other_image"]
-        return images, {n: ops.repeat(targets[n], 2, axis=0) for n in names}
+        kept = {n: value for n, value in targets.items() if n != "other_image"}
+        return interleave([images, other]), repeat(kept, 2)
 
     def call(self, student, teacher, targets):
         """Returns {"ce/exit_k", "kd/exit_k", "triplet/exit_k": float32 [B]}.
@@ -84,16 +83,12 @@ class Triplet(Method):
             anchor, other = teacher[guide][::2], student[name][1::2]
             terms[f"kd/{name}"] = softened_kl(anchor, own[name], self.temperature)
             anchor = ops.stop_gradient(anchor)
-            gap = _distance(anchor, own[name]) - _distance(anchor, other)
-            terms[f"triplet/{name}"] = ops.relu(gap + self.margin)
+            terms[f"triplet/{name}"] = triplet_margin(
+                anchor, own[name], other, self.margin
+            )
         return terms
 
     def get_config(self):
         """Returns the constructor's arguments."""
         arguments = {"margin": self.margin, "temperature": self.temperature}
         return {**super().get_config(), **arguments}
-
-
-def _distance(p, q):
-    p, q = ops.cast(p, "float32"), ops.cast(q, "float32")
-    return ops.sqrt(ops.sum(ops.square(p - q + 1e-6), axis=-1))
