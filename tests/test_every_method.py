@@ -1,5 +1,6 @@
 """Properties of all registered methods, the new ones included."""
 
+import functools
 import inspect
 import re
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_mskd import SGD, Distiller, UserError, registry
+from tf_mskd import SGD, Distiller, UserError, create_model, registry
 
 METHODS = registry.available_methods()
 CLASSES = 10
@@ -352,6 +353,37 @@ def test_a_distiller_trains_with_it_by_name(name, tiny, digits):
         if teacher is not None and not method.trains_teacher:
             for old, now in zip(theirs, teacher.variables, strict=True):
                 np.testing.assert_array_equal(old, now.numpy(), err_msg=name)
+
+
+@functools.cache
+def network(family, exits, side_heads):
+    """A narrow network of one family, built once for all methods."""
+    return create_model(
+        family, CLASSES, exits=exits, width=1 / 16, side_heads=side_heads
+    )
+
+
+@pytest.mark.parametrize(
+    "student, teacher",
+    [("resnet10", "vgg8"), ("vgg8", "wrn_10_1"), ("wrn_10_1", "resnet10")],
+)
+@every_method
+def test_it_is_built_for_networks_of_every_family(name, student, teacher):
+    """Adapters come from shapes; VGG and ResNet have four stages, a WRN has three."""
+    method = registry.create_method(name, **ARGUMENTS.get(name, {}))
+    guide = None
+    if method.needs_teacher:
+        guide = network(teacher, "all", ("projection", "aux", "paraphraser"))
+    for exits in ("last", "all"):
+        learner = network(student, exits, method.side_heads)
+        try:
+            distiller = Distiller(learner, guide, method)
+        except UserError as error:
+            wants = "exits='|exit_head='|OtO|guide"
+            assert re.search(wants, str(error)), f"{name} {exits}: {error}"
+        else:
+            assert distiller.term_names, name
+        method = registry.create_method(name, **ARGUMENTS.get(name, {}))
 
 
 def test_unknown_names_are_answered_with_the_nearest():

@@ -117,6 +117,7 @@ SLOW_RUNS = {  # what to kill at random -> its settings; all have dropout
     "autoaugment": {"augment": "autoaugment,crop"},
     "progressive": {"method": "mskd", "phases": "progressive", "epochs": 4},
     "chain": {"method": "oto"},
+    "memory bank": {"method": "crd", "method_args": "num_negatives=64"},
 }
 
 
