@@ -79,6 +79,22 @@ for method, phases in [("mskd", "joint"), ("oto", "detached"), ("oto", "progress
     logs = distiller.evaluate(images, labels, verbose=0, return_dict=True)
     assert np.isfinite(logs["loss"]) and 0 <= logs["ensemble_accuracy"] <= 1, logs
 
+student = tf_mskd.create_model("resnet10", 10, exits=(2,), **make)
+distiller = tf_mskd.Distiller(student, teacher, "kd,at,rkd,vid")
+distiller.compile(tf_mskd.SGD(0.01))
+history = distiller.fit(images, labels, epochs=2, **batches).history
+for name in ("kd/exit_2", "at/feature_1", "rkd_angle/embedding_2", "vid/feature_2"):
+    assert np.isfinite(history[name]).all(), (name, history[name])
+assert history["loss"][1] < history["loss"][0], history["loss"]
+for name in ("dml", "kd,triplet"):
+    try:
+        tf_mskd.Distiller(student, teacher, name)
+    except tf_mskd.UserError as error:
+        assert "needs the TensorFlow backend" in str(error), error
+    else:
+        raise AssertionError(f"{name} was taken")
+student = distiller.student
+
 tf_mskd.save_model(student, sys.argv[2])
 again = tf_mskd.load_model(sys.argv[2])
 for name, value in student(images, training=False).items():

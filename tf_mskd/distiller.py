@@ -473,7 +473,7 @@ def _mean_of_views(value, rows):
 def _check_backend(method):
     if keras.backend.backend() == "tensorflow":
         return
-    if method.trains_teacher or type(method).augment is not Method.augment:
+    if method.trains_teacher or method.changes_batch:
         method.fail(
             "changes the batch or trains the teacher, which needs the TensorFlow "
             f"backend; KERAS_BACKEND is {keras.backend.backend()}."

@@ -80,6 +80,11 @@ class Method(keras.layers.Layer):
         """
         self.pairs = self.guides(list(student_shape), list(teacher_shape or {}))
 
+    @property
+    def changes_batch(self):
+        """Whether the method has an `augment` of its own."""
+        return type(self).augment is not Method.augment
+
     def augment(self, images, targets, student, teacher):
         """Changes the batch before both networks see it; most methods keep it.
 

@@ -40,7 +40,7 @@ class Composite(Method):
         self.needs_teacher = any(m.needs_teacher for m in self.methods)
         self.trains_teacher = any(m.trains_teacher for m in self.methods)
         self.teacher_rate = min(m.teacher_rate for m in self.methods)
-        changing = [m for m in self.methods if type(m).augment is not Method.augment]
+        changing = [m for m in self.methods if m.changes_batch]
         if len(changing) > 1:
             names = " and ".join(m.registry_name for m in changing)
             self.fail(f"cannot be: {names} both change the batch. Take one of them.")
@@ -57,6 +57,11 @@ class Composite(Method):
             for name, guides in method.guides(student, teacher).items():
                 joined[name] = tuple(dict.fromkeys((*joined.get(name, ()), *guides)))
         return joined
+
+    @property
+    def changes_batch(self):
+        """Whether one of the methods changes the batch."""
+        return self._augmenting is not None
 
     def augment(self, images, targets, student, teacher):
         """Lets the one method that changes the batch do it."""
