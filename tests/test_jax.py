@@ -81,11 +81,11 @@ for method, phases in [("mskd", "joint"), ("oto", "detached"), ("oto", "progress
 
 student = tf_mskd.create_model("resnet10", 10, exits=(2,), **make)
 distiller = tf_mskd.Distiller(student, teacher, "kd,at,rkd,vid")
-distiller.compile(tf_mskd.SGD(0.01))
-history = distiller.fit(images, labels, epochs=2, **batches).history
+distiller.compile(tf_mskd.SGD(0.001))
+history = distiller.fit(images, labels, epochs=8, **batches).history
 for name in ("kd/exit_2", "at/feature_1", "rkd_angle/embedding_2", "vid/feature_2"):
     assert np.isfinite(history[name]).all(), (name, history[name])
-assert history["loss"][1] < history["loss"][0], history["loss"]
+assert history["loss"][-1] < history["loss"][0], history["loss"]
 for name in ("dml", "kd,triplet"):
     try:
         tf_mskd.Distiller(student, teacher, name)
