@@ -2,7 +2,7 @@
 
     python tools/new_method.py my_method "what it does, in a few words"
 
-The three files run as they are: a method that regresses the teacher's pooled vector.
+The three files run as they are: a method that compares standardized logits.
 Change the formula, then run the tests that the command prints.
 """
 
@@ -16,9 +16,10 @@ METHOD = '''"""{title}: {what}."""
 
 from keras import ops
 
+from tf_mskd.errors import UserError
 from tf_mskd.methods import naming
 from tf_mskd.methods.base import Method
-from tf_mskd.ops import normalize
+from tf_mskd.ops import standardize
 from tf_mskd.registry import register
 
 
@@ -26,8 +27,15 @@ from tf_mskd.registry import register
 class {title}(Method):
     """{What}.
 
-    L = sum_k CE(y, z_k) + mean_b ||nrm(v_s) - nrm(v_t)||^2,
-    z_k logits of exit k [B, classes]; v pooled vectors before the last exit [B, D].
+    L = sum_k [CE(y, z_k) + mean_(b,n) |n(z_k) - n(t)|^power], n(z) = (z - mean z) /
+    std z over the classes; z_k logits of student exit k and t of the teacher's last
+    exit, [B, classes].
+
+    Args:
+        power: float > 0.
+
+    Raises:
+        UserError: if power is not positive.
 
     Source: authors, title, venue year, arXiv id, equation.
     Departs from the source: where and why, or "nothing known".
@@ -39,27 +47,30 @@ class {title}(Method):
 
     default_weights = {{"ce": 1.0, "{name}": 1.0}}
 
-    def guides(self, student, teacher):
-        """Pairs the vectors before the last exits."""
-        guide = naming.deepest(teacher, "embedding", "teacher")
-        return {{naming.deepest(student, "embedding", "student"): (guide,)}}
+    def __init__(self, power=2.0, **kwargs):
+        super().__init__(**kwargs)
+        if not power > 0:
+            raise UserError(f"power must be > 0, got {{power}}.")
+        self.power = power
 
-    def build(self, student_shape, teacher_shape=None, targets_shape=None):
-        """Refuses vectors of unequal width."""
-        super().build(student_shape, teacher_shape, targets_shape)
-        for name, (guide,) in self.pairs.items():
-            ours, theirs = student_shape[name][-1], teacher_shape[guide][-1]
-            if ours != theirs:
-                self.fail(f"compares vectors of one width, got {{ours}} and {{theirs}}.")
+    def guides(self, student, teacher):
+        """Pairs every student exit with the teacher's last one."""
+        guide = naming.deepest(teacher, "exit", "teacher")
+        return {{name: (guide,) for name in naming.numbered(student, "exit")}}
 
     def call(self, student, teacher, targets):
-        """Returns {{"ce/exit_k", "{name}/embedding_k": float32 [rows]}}."""
+        """Returns {{"ce/exit_k", "{name}/exit_k": float32 [rows]}}."""
         terms = self.label_terms(student, targets)
         for name, (guide,) in self.active_pairs(student):
-            gap = normalize(student[name]) - ops.stop_gradient(normalize(teacher[guide]))
-            terms[f"{name}/{{name}}"] = ops.sum(ops.square(gap), axis=-1)
+            theirs = standardize(ops.stop_gradient(teacher[guide]))
+            gap = ops.abs(standardize(student[name]) - theirs)
+            terms[f"{name}/{{name}}"] = ops.mean(gap**self.power, axis=-1)
         return terms
-'''  # noqa: E501
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        return {{**super().get_config(), "power": self.power}}
+'''
 
 TEST = '''"""{title}: known answers."""
 
@@ -70,33 +81,32 @@ from tests import reference
 from tf_mskd import UserError, registry
 
 
-def formula(v_s, v_t):
-    """||nrm(v_s) - nrm(v_t)||^2 of each row, float64."""
-    unit = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in (v_s, v_t)]
-    return np.sum((unit[0] - unit[1]) ** 2, axis=1)
+def formula(z, t, power):
+    """mean_n |n(z) - n(t)|^power of each row, float64."""
+    n = [(x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True) for x in (z, t)]
+    return (np.abs(n[0] - n[1]) ** power).mean(1)
 
 
-def terms_of(v_s, v_t):
-    student = {{"exit_2": reference.STUDENT, "embedding_2": v_s}}
-    method = registry.create_method("{name}")
-    return method(student, {{"embedding_2": v_t}}, {{"label": reference.LABELS}})
+def terms_of(z, t, **arguments):
+    method = registry.create_method("{name}", **arguments)
+    return method({{"exit_2": z}}, {{"exit_2": t}}, {{"label": reference.LABELS % 2}})
 
 
 def test_known_answer_by_hand():
-    v_s, v_t = np.tile([[1.0, 0.0]], (4, 1)), np.tile([[0.0, 1.0]], (4, 1))
-    np.testing.assert_allclose(terms_of(v_s, v_t)["{name}/embedding_2"], 2.0, 2e-5)
+    z, t = np.tile([[1.0, -1.0]], (4, 1)), np.tile([[-3.0, 3.0]], (4, 1))
+    np.testing.assert_allclose(terms_of(z, t)["{name}/exit_2"], 4.0, 2e-5)
 
 
-def test_agrees_with_the_formula():
-    rng = np.random.default_rng(0)
-    v_s, v_t = rng.normal(size=(2, 4, 6))
-    got = terms_of(v_s, v_t)["{name}/embedding_2"]
-    np.testing.assert_allclose(got, formula(v_s, v_t), 2e-5)
+@pytest.mark.parametrize("power", [1.0, 2.0])
+def test_agrees_with_the_formula(power):
+    z, t = reference.STUDENT, reference.TEACHER
+    got = terms_of(z, t, power=power)["{name}/exit_2"]
+    np.testing.assert_allclose(got, formula(z, t, power), 2e-5)
 
 
-def test_vectors_of_unequal_width_are_refused():
-    with pytest.raises(UserError, match="'{name}' compares vectors of one width"):
-        terms_of(np.ones((4, 3)), np.ones((4, 5)))
+def test_a_power_that_is_not_positive_is_refused():
+    with pytest.raises(UserError, match="power must be > 0, got 0"):
+        registry.create_method("{name}", power=0)
 '''
 
 FLAGS = """# {title}: {what}.
