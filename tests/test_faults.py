@@ -21,7 +21,7 @@ from PIL import Image
 
 from tests.data.test_tfds_sets import store
 from tests.test_resume import ROOT, TINY, temporary_files, wait_for
-from tf_mskd import checkpoint, experiment, files, ops
+from tf_mskd import checkpoint, experiment, files, ops, stopping
 from tf_mskd.data.sources import load_source
 from tf_mskd.errors import UserError
 from tf_mskd.flags import read_flagfile, to_flagfile
@@ -406,6 +406,16 @@ def test_a_second_process_is_refused_and_a_dead_owner_is_not(world):
         pass
 
 
+def test_a_signal_whose_exception_is_lost_stops_the_training_that_follows():
+    with stopping.sigterm_stops():
+        with pytest.raises(stopping.Stopped):  # as in a destructor, where it is dropped
+            os.kill(os.getpid(), signal.SIGTERM)
+        with stopping.StopRequest().listening() as request:
+            assert request.signal == signal.SIGTERM
+    with stopping.sigterm_stops(), stopping.StopRequest().listening() as request:
+        assert request.signal is None
+
+
 def test_sigterm_while_the_data_are_read_has_its_code_and_line(world):
     flagfile = world.run.with_suffix(".flags")
     flagfile.write_text(to_flagfile(world.config))
@@ -415,7 +425,7 @@ def test_sigterm_while_the_data_are_read_has_its_code_and_line(world):
     process = subprocess.Popen(python, cwd=ROOT, **pipes)
     wait_for((world.run / "lock").exists)
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == 143, output[-2000:]
     assert "the same command goes on" in output and "Traceback" not in output
 
@@ -458,7 +468,7 @@ def test_a_hostile_flagfile_is_refused_by_the_command(tmp_path):
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        timeout=60,
+        timeout=240,
     )
     assert error_of(done) == "error: Flagfile 'a.flags' is not text."
 

@@ -158,7 +158,7 @@ def test_a_signal_keeps_the_state_and_says_how_to_go_on(whole, tmp_path, number,
     process = start(folder)
     wait_for_states(folder, 24)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == code, output[-2000:]
     assert "the same command goes on from there" in output
     assert "Traceback" not in output

@@ -28,8 +28,10 @@ def sigterm_stops():
     """
 
     def stop(number, frame):
+        StopRequest.missed = number  # Python drops what is raised in a destructor
         raise Stopped(number, "stopped; the same command goes on from the last state.")
 
+    StopRequest.missed = None
     old = signal.signal(signal.SIGTERM, stop)
     try:
         yield
@@ -41,6 +43,7 @@ class StopRequest:
     """Remembers a signal that arrived while `listening`; a second one ends at once."""
 
     signal = None
+    missed = None  # a signal from before, whose exception may have been lost
 
     @contextlib.contextmanager
     def listening(self):
@@ -52,6 +55,7 @@ class StopRequest:
             old = {n: signal.signal(n, self._remember) for n in EXIT_CODES}
         except ValueError:
             old = {}
+        self.signal = self.missed
         try:
             yield self
         finally:
