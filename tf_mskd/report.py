@@ -116,6 +116,9 @@ def draw(runs, path):
     from matplotlib import pyplot
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(13, 5))
+    if len(runs) > 10:  # the default colours would repeat
+        for axes in (left, right):
+            axes.set_prop_cycle(color=pyplot.colormaps["tab20"].colors)
     for name, run in runs.items():
         history, test = run["history"], run["result"]["test"]
         key = _accuracy(history)
