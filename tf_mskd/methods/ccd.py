@@ -52,8 +52,7 @@ class CCD(Method):
 
     def guides(self, student, teacher):
         """Pairs every student exit with the teacher's last one."""
-        guide = naming.deepest(teacher, "exit", "teacher")
-        return {name: (guide,) for name in naming.numbered(student, "exit")}
+        return naming.every_exit(student, teacher)
 
     def augment(self, images, targets, student, teacher):
         """Returns [2 * B, H, W, C]; row 2 * i is clean, row 2 * i + 1 augmented."""

@@ -47,8 +47,7 @@ class DIST(Method):
 
     def guides(self, student, teacher):
         """Pairs every student exit with the teacher's last one."""
-        guide = naming.deepest(teacher, "exit", "teacher")
-        return {name: (guide,) for name in naming.numbered(student, "exit")}
+        return naming.every_exit(student, teacher)
 
     def call(self, student, teacher, targets):
         """Returns {"ce", "dist_inter" of "/exit_k": [B], "dist_intra/exit_k": scalar}.

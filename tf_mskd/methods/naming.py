@@ -37,6 +37,23 @@ def deepest(names, kind, role):
     return found[-1]
 
 
+def every_exit(student, teacher):
+    """Pairs every student exit with the teacher's last one.
+
+    Returns:
+        dict, student exit -> (teacher exit,), shallow to deep.
+
+    Raises:
+        UserError: if the teacher has no exit.
+
+    Example:
+        >>> every_exit(["exit_1", "exit_2"], ["exit_3"])
+        {'exit_1': ('exit_3',), 'exit_2': ('exit_3',)}
+    """
+    guide = deepest(teacher, "exit", "teacher")
+    return {name: (guide,) for name in numbered(student, "exit")}
+
+
 def from_deep_end(student, teacher, kind):
     """Pairs all "kind_k" of both networks, the deepest with the deepest.
 
