@@ -406,13 +406,18 @@ def test_a_second_process_is_refused_and_a_dead_owner_is_not(world):
         pass
 
 
-def test_a_signal_whose_exception_is_lost_stops_the_training_that_follows():
-    with stopping.sigterm_stops():
-        with pytest.raises(stopping.Stopped):  # as in a destructor, where it is dropped
-            os.kill(os.getpid(), signal.SIGTERM)
+@pytest.mark.parametrize("number", stopping.EXIT_CODES)
+def test_a_signal_whose_exception_is_lost_stops_the_training(number, capfd):
+    class Dropping:
+        def __del__(self):
+            os.kill(os.getpid(), number)
+
+    with stopping.signals_stop():
+        Dropping()
         with stopping.StopRequest().listening() as request:
-            assert request.signal == signal.SIGTERM
-    with stopping.sigterm_stops(), stopping.StopRequest().listening() as request:
+            assert request.signal == number
+    assert not capfd.readouterr().err
+    with stopping.signals_stop(), stopping.StopRequest().listening() as request:
         assert request.signal is None
 
 

@@ -8,7 +8,7 @@ from absl import app, flags, logging
 from tf_mskd.config import GROUPS
 from tf_mskd.errors import UserError
 from tf_mskd.flags import check_flagfile
-from tf_mskd.stopping import Stopped, sigterm_stops
+from tf_mskd.stopping import Stopped, signals_stop
 
 
 def run(main, doc):
@@ -34,7 +34,7 @@ def run(main, doc):
                 raise UserError(
                     f"Expected flags only, got {argv[1]!r}: write --name=value."
                 )
-            with sigterm_stops():
+            with signals_stop():
                 main()
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
@@ -42,9 +42,6 @@ def run(main, doc):
         except Stopped as stop:
             print(stop.text)
             raise
-        except KeyboardInterrupt:
-            print("interrupted; the same command goes on from the last state.")
-            sys.exit(130)
 
     app.run(guarded, flags_parser=_parse)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
@@ -20,23 +21,32 @@ class Stopped(SystemExit):
 
 
 @contextlib.contextmanager
-def sigterm_stops():
-    """Makes SIGTERM raise `Stopped` where nothing listens, as SIGINT raises its own.
+def signals_stop():
+    """Makes SIGTERM and SIGINT raise `Stopped` where nothing listens.
 
     While data are read or a finished network is measured there is no step to finish;
-    the last state is on the disk.
+    the last state is on the disk. Python drops what is raised within a destructor or a
+    garbage-collection callback, and prints its traceback: here the signal is remembered
+    for the training that follows, and nothing is printed.
     """
 
     def stop(number, frame):
-        StopRequest.missed = number  # Python drops what is raised in a destructor
+        StopRequest.missed = number
         raise Stopped(number, "stopped; the same command goes on from the last state.")
 
+    def unraisable(dropped):
+        if not isinstance(dropped.exc_value, Stopped):
+            hook(dropped)
+
     StopRequest.missed = None
-    old = signal.signal(signal.SIGTERM, stop)
+    hook, sys.unraisablehook = sys.unraisablehook, unraisable
+    old = {number: signal.signal(number, stop) for number in EXIT_CODES}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, old)
+        sys.unraisablehook = hook
+        for number, handler in old.items():
+            signal.signal(number, handler)
 
 
 class StopRequest:
