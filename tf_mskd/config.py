@@ -11,6 +11,8 @@ from tf_mskd.ensemble import KINDS
 from tf_mskd.errors import UserError
 from tf_mskd.schedules import LEARNING_RATES
 
+CACHE_VIEWS = 8  # of --teacher_cache, if --cache_views does not say
+
 HEADS = ("dense", "separable", "bottleneck", "stage", "linear")
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 
@@ -146,6 +148,27 @@ class Config:
         choices=("none", "backbone"),
     )
 
+    teacher_cache: str = _teacher(
+        "",
+        "Folder that keeps what the teacher says of every view of every image: it runs "
+        "once, for all epochs, students and seeds; empty: it runs in every step.",
+    )
+    cache_views: int = _teacher(
+        0,
+        "Different augmentations of each image; epoch e sees number e modulo this. 0: "
+        "8 with --teacher_cache, else a new one each epoch.",
+        low=0,
+    )
+    cache_top_k: int = _teacher(
+        0, "Keep the k largest logits alone, to save disk space; 0: all.", low=0
+    )
+    view_seed: int = _teacher(
+        -1,
+        "Seed of the augmentation; -1: as --seed, or 0 with --teacher_cache, so that "
+        "runs of all seeds share it.",
+        low=-1,
+    )
+
     epochs: int = _training(240, "Length of the run.", low=1)
     lr: float = _training(0.05, "Learning rate at the start.", low=0)
     lr_schedule: str = _training("step", "Course of the rate.", choices=LEARNING_RATES)
@@ -155,6 +178,18 @@ class Config:
     momentum: float = _training(0.9, "Momentum of SGD.", low=0, high=1)
     nesterov: bool = _training(False, "Nesterov's form of the momentum.")
     l2: float = _training(5e-4, "L2 inside the gradient, for every variable.", low=0)
+
+    @property
+    def views(self):
+        """Number of different augmentations of each image; 0: one an epoch."""
+        return self.cache_views or (CACHE_VIEWS if self.teacher_cache else 0)
+
+    @property
+    def augment_seed(self):
+        """The seed of the augmentation."""
+        if self.view_seed >= 0:
+            return self.view_seed
+        return 0 if self.teacher_cache else self.seed
 
     def __post_init__(self):
         """Checks what one flag alone cannot show."""
@@ -171,6 +206,13 @@ class Config:
             raise UserError("Give --teacher or --teacher_flagfile, not both.")
         if self.fresh_teacher and not self.teacher_flagfile:
             raise UserError("--fresh_teacher needs --teacher_flagfile, which is empty.")
+        if self.cache_top_k and not self.teacher_cache:
+            raise UserError("--cache_top_k needs --teacher_cache, which is empty.")
+        if self.teacher_cache and self.fresh_teacher:
+            raise UserError(
+                "--teacher_cache keeps a trained teacher's answers, --fresh_teacher "
+                "asks for an untrained one: drop one of them."
+            )
         if self.phase_epochs and self.phases != "progressive":
             raise UserError(
                 f"--phase_epochs={self.phase_epochs} needs --phases=progressive, got "

@@ -42,10 +42,11 @@ class Distiller(keras.Model):
 
     Call with images [B, H, W, C], raw values 0 to 255; returns the dict of exits.
     `fit` takes (images, labels), (images, {"label": ..., ...}) or either with sample
-    weights, labels int [B]. Logged are "loss", every bare term ("kd/exit_1"), the
-    accuracy of every exit ("exit_1_accuracy") and of the vote ("ensemble_accuracy"),
-    in [0, 1]. `evaluate` runs the student alone; its "loss" is the cross-entropy of
-    the vote.
+    weights, labels int [B]. Where the targets hold "teacher", a dict of the outputs
+    that `teacher_network` would give, the teacher is not run. Logged are "loss", every
+    bare term ("kd/exit_1"), the accuracy of every exit ("exit_1_accuracy") and of the
+    vote ("ensemble_accuracy"), in [0, 1]. `evaluate` runs the student alone; its "loss"
+    is the cross-entropy of the vote.
 
     Raises:
         UserError: if the parts do not fit together; says which and what to do.
@@ -205,6 +206,18 @@ class Distiller(keras.Model):
         network = self._networks.teacher(self.trained_exits)
         return {} if network is None else network(images, training=training)
 
+    @property
+    def teacher_network(self):
+        """The teacher cut to all that training reads of it, or None."""
+        return self._networks.teacher(self.exits)
+
+    def _guidance(self, images, targets, training=False):
+        """What guides the batch: given with the targets, or asked of the teacher."""
+        if "teacher" not in targets:
+            return self.teacher_outputs(images, training)
+        reads = self._networks.teacher_reads(self.trained_exits)
+        return {name: ops.cast(targets["teacher"][name], "float32") for name in reads}
+
     def augment(self, images, targets):
         """Returns the batch as the method changes it; see `Method.augment`."""
         for key in self.method.target_keys:
@@ -250,7 +263,7 @@ class Distiller(keras.Model):
             loss = cross_entropy(targets["label"], scores)
             return replica_mean(loss, sample_weight)
         if teacher is None:
-            teacher = self.teacher_outputs(x)
+            teacher = self._guidance(x, targets)
         terms = self.method(y_pred, teacher, targets)
         if not terms:
             exits = ", ".join(self.trained_exits)
@@ -373,12 +386,12 @@ class Distiller(keras.Model):
             images, targets = self.augment(x, _as_dict(y))
             teacher = None
             if not self.method.trains_teacher:  # before the tape: nothing is recorded
-                teacher = self.teacher_outputs(images)
+                teacher = self._guidance(images, targets)
             variables = self._trained_variables()
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch([v.value for v in variables])
                 if teacher is None:
-                    teacher = self.teacher_outputs(images, training=True)
+                    teacher = self._guidance(images, targets, training=True)
                 outputs = self(images, training=True)
                 loss = self.compute_loss(
                     images, targets, outputs, sample_weight, True, teacher

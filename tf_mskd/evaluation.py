@@ -5,7 +5,61 @@ import tensorflow as tf
 
 from tf_mskd import ensemble as ensembles
 from tf_mskd.distribution import explaining_lost_workers
-from tf_mskd.models import exit_names
+from tf_mskd.models import exit_names, sub_model
+
+
+class Forward:
+    """Runs models over streams in inference mode, one compiled program each.
+
+    Args:
+        strategy: `tf.distribute.Strategy` under which the models were made.
+    """
+
+    def __init__(self, strategy):
+        self._strategy, self._functions = strategy, {}
+
+    def batches(self, model, stream):
+        """Yields what a model says of each batch, without the padding.
+
+        Args:
+            model: functional model with a dict of outputs.
+            stream: `tf.data.Dataset` of (images, targets, weight), padded with weight
+                0, or what a strategy has distributed of it.
+
+        Yields:
+            (dict, output name -> array [n, ...]; dict, target -> array [n]).
+
+        Raises:
+            UserError: if another worker of several has gone.
+        """
+        forward = self._function(model)
+        if isinstance(stream, tf.data.Dataset):
+            stream = self._strategy.experimental_distribute_dataset(stream)
+        with explaining_lost_workers(self._strategy):
+            for batch in stream:
+                outputs, targets, weight = forward(batch)
+                kept = weight.numpy() > 0
+                yield tf.nest.map_structure(
+                    lambda v, kept=kept: v.numpy()[kept], (outputs, targets)
+                )
+
+    def _function(self, model):
+        if id(model) not in self._functions:
+            strategy = self._strategy
+
+            def step(batch):
+                images, targets, weight = batch
+                return model(images, training=False), targets, weight
+
+            @tf.function
+            def forward(batch):
+                values = strategy.run(step, args=(batch,))
+                return tf.nest.map_structure(
+                    lambda v: strategy.gather(v, axis=0), values
+                )
+
+            self._functions[id(model)] = (forward, model)  # keeps the id alive
+        return self._functions[id(model)][0]
 
 
 class Evaluator:
@@ -17,9 +71,8 @@ class Evaluator:
     """
 
     def __init__(self, strategy, stream):
-        self.strategy = strategy
         self._batches = strategy.experimental_distribute_dataset(stream)
-        self._functions = {}
+        self._forward, self._networks = Forward(strategy), {}
 
     def logits(self, model):
         """Returns the logits of every exit and the labels.
@@ -33,36 +86,14 @@ class Evaluator:
         Raises:
             UserError: if another worker of several has gone.
         """
-        forward = self._function(model)
-        parts, labels = [], []
-        with explaining_lost_workers(self.strategy):
-            for batch in self._batches:
-                outputs, label, weight = forward(batch)
-                kept = weight.numpy() > 0
-                labels.append(label.numpy()[kept])
-                parts.append({n: v.numpy()[kept] for n, v in outputs.items()})
         names = exit_names(model)
-        joined = {name: np.concatenate([p[name] for p in parts]) for name in names}
-        return joined, np.concatenate(labels)
-
-    def _function(self, model):
-        if id(model) not in self._functions:
-            names, strategy = exit_names(model), self.strategy
-
-            def step(batch):
-                images, targets, weight = batch
-                outputs = model(images, training=False)
-                return {n: outputs[n] for n in names}, targets["label"], weight
-
-            @tf.function
-            def forward(batch):
-                values = strategy.run(step, args=(batch,))
-                return tf.nest.map_structure(
-                    lambda v: strategy.gather(v, axis=0), values
-                )
-
-            self._functions[id(model)] = (forward, model)  # keeps the id alive
-        return self._functions[id(model)][0]
+        if id(model) not in self._networks:  # a student without its side heads
+            bare = model if list(model.output) == names else sub_model(model, names)
+            self._networks[id(model)] = (bare, model)  # keeps the id alive
+        network = self._networks[id(model)][0]
+        batches = list(self._forward.batches(network, self._batches))
+        joined = {n: np.concatenate([out[n] for out, _ in batches]) for n in names}
+        return joined, np.concatenate([targets["label"] for _, targets in batches])
 
 
 def validation_logs(outputs, labels):

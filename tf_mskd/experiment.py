@@ -1,6 +1,7 @@
 """A whole run from its configuration: data, networks, training, result."""
 
 import dataclasses
+import functools
 import pathlib
 
 import keras
@@ -8,11 +9,13 @@ import tensorflow as tf
 
 from tf_mskd import build, models
 from tf_mskd import ensemble as ensembles
+from tf_mskd.cached_teacher import CachedTeacher
 from tf_mskd.callbacks import ExitPhases
 from tf_mskd.callbacks.best_student import BestStudent
 from tf_mskd.callbacks.progress import Progress
 from tf_mskd.data.run_data import Data
 from tf_mskd.distribution import create_strategy
+from tf_mskd.errors import UserError
 from tf_mskd.evaluation import Evaluator, validation_logs
 from tf_mskd.flags import read_flagfile
 from tf_mskd.run_folder import RunFolder
@@ -91,6 +94,37 @@ def _run(config, folder):
     return result
 
 
+def fill_cache(config):
+    """Fills `config.teacher_cache` ahead, all views; trains the teacher if it must.
+
+    Args:
+        config: `Config` of a run with `teacher_cache`; the run itself is not done.
+
+    Returns:
+        `TeacherCache`.
+
+    Raises:
+        UserError: for any mistake in the configuration, the data or the folders.
+    """
+    if not config.teacher_cache:
+        raise UserError("--teacher_cache is empty: say which folder to fill.")
+    strategy = create_strategy(config.strategy, config.num_devices)  # before other TF
+    _set_up(config)
+    data = Data(config, build.build_method(config))
+    examples = len(data.source.train.labels)
+    build.rehearse(config, data.source, data.steps_per_epoch, examples)
+    path = _run_first(config, "teacher") or config.teacher
+    _set_up(config)
+    with strategy.scope():
+        teacher = load_model(path) if path else None
+        method = build.build_method(config, examples)
+        distiller = build.build_distiller(config, data.source, teacher, None, method)
+    cached = CachedTeacher(distiller, strategy, data, config)
+    for view in range(config.views):
+        cached.fill(view)
+    return cached.cache
+
+
 def summary(result):
     """Says a result in one line."""
     test = result["test"]
@@ -147,6 +181,11 @@ def _train(distiller, strategy, data, config, folder):
         callbacks.append(
             keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False)
         )
+    prepare, train_stream = None, data.train_stream
+    if config.teacher_cache:
+        cached = CachedTeacher(distiller, strategy, data, config)
+        prepare = cached.prepare
+        train_stream = functools.partial(data.train_stream, teacher_rows=cached)
     validate, stream = None, data.validation_stream()
     if stream is not None:
         evaluator = Evaluator(strategy, stream)
@@ -160,12 +199,13 @@ def _train(distiller, strategy, data, config, folder):
     trainer = Trainer(
         distiller,
         strategy,
-        data.train_stream,
+        train_stream,
         steps_per_epoch=data.steps_per_epoch,
         epochs=config.epochs,
         states=folder.states,
         callbacks=callbacks,
         validate=validate,
+        prepare=prepare,
         on_epoch=folder.write_history,
         steps_per_call=config.steps_per_call,
         checkpoint_minutes=config.checkpoint_minutes,

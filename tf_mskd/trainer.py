@@ -35,6 +35,9 @@ class Trainer:
         callbacks: list of Keras callbacks; they may set variables of the distiller.
         validate: function without arguments -> dict of floats, run after each epoch,
             or None.
+        prepare: function of (epoch, function that tells whether a stop was asked for),
+            run before the first batch of an epoch is read, or None; the stream then
+            ends with the epoch.
         on_epoch: function of the history (list of dicts), run after each epoch's state
             is on disk.
         steps_per_call: int > 0, most steps in one compiled call.
@@ -53,6 +56,7 @@ class Trainer:
         states,
         callbacks=(),
         validate=None,
+        prepare=None,
         on_epoch=None,
         steps_per_call=20,
         checkpoint_minutes=10.0,
@@ -61,6 +65,7 @@ class Trainer:
         self.distiller, self.strategy, self.stream = distiller, strategy, stream
         self.steps_per_epoch, self.epochs = steps_per_epoch, epochs
         self.states, self.validate, self.on_epoch = states, validate, on_epoch
+        self.prepare = prepare
         self.steps_per_call = steps_per_call
         self.checkpoint_seconds = 60.0 * checkpoint_minutes
         self.checkpoint_steps = checkpoint_steps
@@ -86,9 +91,16 @@ class Trainer:
         self._restore()
         start = {"first_step": self.step, "history": self.history}
         self._callbacks.on_train_begin(start)
-        iterator = self._iterator() if self.step < self._total else None
+        iterator = None
         self._saved_at = time.monotonic()
         while self.step < self._total:
+            if self.prepare:
+                start = time.monotonic()
+                self.prepare(self.step // self.steps_per_epoch, self._is_asked_to_stop)
+                self._seconds += time.monotonic() - start
+                self._stop_if(self._is_asked_to_stop())
+            if self.prepare or iterator is None:
+                iterator = self._iterator()
             self._epoch(iterator)
         self._callbacks.on_train_end()
         return self.history
@@ -130,7 +142,7 @@ class Trainer:
         self._save()
         if self.on_epoch:
             self.on_epoch(self.history)
-        self._stop_if(*self._agree(self._stop.signal is not None))
+        self._stop_if(*self._agree(self._is_asked_to_stop()))
 
     def _steps_to_do(self, done):
         steps = self.steps_per_call
@@ -167,6 +179,9 @@ class Trainer:
         data = self.stream(self.step)
         return iter(self.strategy.experimental_distribute_dataset(data))
 
+    def _is_asked_to_stop(self):
+        return self._stop.signal is not None
+
     def _stop_if(self, asked):
         if not asked:
             return
@@ -190,7 +205,7 @@ class Trainer:
     def _save_now_and_then(self, done):
         waited = time.monotonic() - self._saved_at
         due = 0 < self.checkpoint_seconds < waited
-        stop, due = self._agree(self._stop.signal is not None, due)
+        stop, due = self._agree(self._is_asked_to_stop(), due)
         if self.checkpoint_steps and done % self.checkpoint_steps == 0:
             due = True
         if stop or due:

@@ -9,10 +9,9 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from tf_mskd.data.partners import Partners
+from tf_mskd.data import extra_targets
+from tf_mskd.data.extra_targets import Batch, augmented
 from tf_mskd.errors import UserError
-
-OTHER, SECOND = 1_000_003, 2_000_003  # added to the seed: draws of their own
 
 
 def steps_per_epoch(ids, batch_size):
@@ -47,17 +46,21 @@ def train_stream(
     target_keys=(),
     num_negatives=0,
     second_augment=None,
+    views=0,
+    view_seed=None,
+    teacher_rows=None,
 ):
     """Shuffled, augmented batches of the global steps start_step .. num_steps - 1.
 
-    Step s belongs to epoch s // steps_per_epoch; the epoch is also the view that
-    `augment` draws. A stream that starts at step s equals the rest of one from 0.
+    Step s belongs to epoch s // steps_per_epoch; the epoch, modulo `views`, is also the
+    view that `augment` draws. A stream that starts at step s equals the rest of one
+    from 0.
 
     Args:
         split: `Split`, kept where it is: nothing is copied but the batches.
         ids: int64 [n], positions in `split` to train on.
         batch_size: int, examples of one global step over all replicas.
-        seed: int >= 0, of the order and of the augmentation.
+        seed: int >= 0, of the order.
         augment: function of `make_augment`, or None.
         start_step: int >= 0, first step to deliver.
         num_steps: int, one past the last step.
@@ -65,6 +68,9 @@ def train_stream(
             "negatives", "other_image", "second_view".
         num_negatives: int, width of "negatives".
         second_augment: function of `make_augment` for "second_view", or None.
+        views: int >= 0, different views of each example; 0 gives one an epoch.
+        view_seed: int >= 0, of the augmentation; None takes `seed`.
+        teacher_rows: `TeacherCache` that holds the rows of these steps, or None.
 
     Returns:
         `tf.data.Dataset` of (images, targets), sharded by data under a strategy:
@@ -76,7 +82,9 @@ def train_stream(
                 "other_image": uint8, as images, an example of another class, augmented
                 in the same way;
                 "second_view": uint8, as images, the same examples, augmented by
-                `second_augment` with draws of their own.
+                `second_augment` with draws of their own;
+                "teacher": dict, output name -> float16 [batch_size, D], if there are
+                `teacher_rows`.
 
     Raises:
         UserError: batch larger than the data, or a number out of range.
@@ -90,6 +98,15 @@ def train_stream(
             f"start_step must be in [0, num_steps = {num_steps}], got {start_step!r}."
         )
 
+    view_seed = seed if view_seed is None else view_seed
+    extras = extra_targets.partner_loaders(
+        split, ids, seed, view_seed, target_keys, num_negatives, augment
+    )
+    if "second_view" in target_keys:
+        extras.append(extra_targets.second_view_loader(view_seed, second_augment))
+    if teacher_rows is not None:
+        extras.append(extra_targets.teacher_loader(teacher_rows))
+
     @functools.lru_cache(maxsize=2)  # two: steps of adjacent epochs run in parallel
     def order(epoch):
         return epoch_order(ids, seed, epoch)
@@ -97,50 +114,26 @@ def train_stream(
     def fetch(step):
         epoch, position = divmod(int(step), per_epoch)
         index = order(epoch)[position * batch_size : (position + 1) * batch_size]
-        return split.images[index], _int32(split.labels[index]), index, np.int64(epoch)
-
-    partners = _partners(split, ids, seed, target_keys, num_negatives)
-    shape = (batch_size, *split.images.shape[1:])
-
-    def other(label, step):
-        index = partners.one(label, int(step))
-        return split.images[index], index
-
-    def negatives(label, step):
-        return partners.many(label, int(step), num_negatives)
-
-    def view_of(images, index, seed, view, function):
-        images = tf.ensure_shape(images, shape)
-        if function is not None:
-            images = tf.ensure_shape(function(images, index, seed, view), shape)
-        return images
+        view = np.int64(epoch % views if views else epoch)
+        return split.images[index], _int32(split.labels[index]), index, view
 
     def load(step):
         types = (tf.uint8, tf.int32, tf.int64, tf.int64)
-        raw, label, index, view = tf.numpy_function(fetch, [step], types)
-        label = tf.ensure_shape(label, (batch_size,))
-        index = tf.ensure_shape(index, (batch_size,))
-        view = tf.ensure_shape(view, ())
-        targets = {"label": label, "index": index}
-        if "negatives" in target_keys:
-            drawn = tf.numpy_function(negatives, [label, step], tf.int32)
-            targets["negatives"] = tf.ensure_shape(drawn, (batch_size, num_negatives))
-        if "other_image" in target_keys:
-            types = (tf.uint8, tf.int64)
-            theirs, place = tf.numpy_function(other, [label, step], types)
-            place = tf.ensure_shape(place, (batch_size,))
-            partner = view_of(theirs, place, seed + OTHER, view, augment)
-            targets["other_image"] = partner
-        if "second_view" in target_keys:
-            second = view_of(raw, index, seed + SECOND, view, second_augment)
-            targets["second_view"] = second
-        return view_of(raw, index, seed, view, augment), targets
+        shapes = ((batch_size, *split.images.shape[1:]), (batch_size,), (batch_size,))
+        fetched = tf.numpy_function(fetch, [step], types)
+        shaped = map(tf.ensure_shape, fetched, (*shapes, ()))
+        batch = Batch(*shaped, step)
+        targets = {"label": batch.label, "index": batch.index}
+        for extra in extras:
+            targets.update(extra(batch))
+        images = augmented(batch.images, batch.index, batch.view, view_seed, augment)
+        return images, targets
 
     return _stream(tf.data.Dataset.range(start_step, num_steps), load)
 
 
-def eval_stream(split, ids=None, *, batch_size):
-    """Every example exactly once, in the order of `ids`, never augmented.
+def eval_stream(split, ids=None, *, batch_size, augment=None, seed=0, view=0):
+    """Every example exactly once, in the order of `ids`; not augmented unless told.
 
     The last batch is padded to full size with weight 0, so that each replica of a
     strategy always has rows and one program serves all batches.
@@ -149,6 +142,8 @@ def eval_stream(split, ids=None, *, batch_size):
         split: `Split`.
         ids: int64 [n], positions in `split`; None takes all.
         batch_size: int, rows of each global batch.
+        augment: function of `make_augment`, or None.
+        seed, view: int >= 0, which augmentation; see `train_stream`.
 
     Returns:
         `tf.data.Dataset` of (images, targets, weight):
@@ -181,6 +176,7 @@ def eval_stream(split, ids=None, *, batch_size):
         label, index, weight = (
             tf.ensure_shape(rows, (batch_size,)) for rows in (label, index, weight)
         )
+        images = augmented(images, index, np.int64(view), seed, augment)
         return images, {"label": label, "index": index}, weight
 
     num_batches = -(-len(ids) // batch_size)
@@ -197,19 +193,6 @@ def _stream(steps, load):
     options.deterministic = True
     stream = steps.map(load, num_parallel_calls=tf.data.AUTOTUNE)
     return stream.prefetch(tf.data.AUTOTUNE).with_options(options)
-
-
-def _partners(split, ids, seed, target_keys, num_negatives):
-    if not {"negatives", "other_image"} & set(target_keys):
-        return None
-    partners = Partners(np.asarray(split.labels), ids, seed)
-    most = partners.largest_draw()
-    if "negatives" in target_keys and not 0 < num_negatives <= most:
-        raise UserError(
-            f"The method wants {num_negatives} negatives for each image; these data "
-            f"have 1 to {most} of other classes: set num_negatives in --method_args."
-        )
-    return partners
 
 
 def _int32(labels):

@@ -33,12 +33,21 @@ class Data:
             "cutout_size": config.cutout_size,
         }
         self._augment = augment.make_augment(config.augment, **options)
+        text = ", ".join(f"{name} {value}" for name, value in options.items())
+        self.augmentation = f"{config.augment}; {text}"
         second = config.second_augment or config.augment
         self._second_augment = augment.make_augment(second, **options)
         self.train_stream(0)  # what it refuses shows now, not after a teacher's run
 
-    def train_stream(self, start_step):
-        """Batches from the global step on, to the end of the run."""
+    def train_stream(self, start_step, teacher_rows=None):
+        """Batches from the global step on, to the end of the run.
+
+        With `teacher_rows`, a `TeacherCache`, to the end of the epoch: the rows of the
+        next one may be missing yet.
+        """
+        epochs = self.config.epochs
+        if teacher_rows is not None:
+            epochs = start_step // self.steps_per_epoch + 1
         return pipeline.train_stream(
             self.source.train,
             self.train_ids,
@@ -46,10 +55,24 @@ class Data:
             seed=self.config.seed,
             augment=self._augment,
             start_step=start_step,
-            num_steps=self.steps_per_epoch * self.config.epochs,
+            num_steps=self.steps_per_epoch * epochs,
             target_keys=self._keys,
             num_negatives=self._num_negatives,
             second_augment=self._second_augment,
+            views=self.config.views,
+            view_seed=self.config.augment_seed,
+            teacher_rows=teacher_rows,
+        )
+
+    def view_stream(self, view, ids):
+        """The training images at `ids`, in order, as the epochs of a view see them."""
+        return pipeline.eval_stream(
+            self.source.train,
+            ids,
+            batch_size=self.config.batch_size,
+            augment=self._augment,
+            seed=self.config.augment_seed,
+            view=view,
         )
 
     def validation_stream(self):

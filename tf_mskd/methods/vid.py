@@ -97,8 +97,9 @@ class VID(Method):
                 mean = layer(mean)
             variance = ops.softplus(self.rho[name]) + MIN_VARIANCE
             gap = ops.square(mean - ops.stop_gradient(theirs))
+            gap = ops.mean(gap, axis=(1, 2))  # [B, C]: what follows is small
             surprise = 0.5 * (gap / variance + ops.log(variance))
-            terms[f"vid/{name}"] = ops.mean(surprise, axis=(1, 2, 3))
+            terms[f"vid/{name}"] = ops.mean(surprise, axis=-1)
         return terms
 
     def get_config(self):

@@ -1,0 +1,342 @@
+"""Training from a teacher cache: the numbers of live training, and every refusal."""
+
+import dataclasses
+import pathlib
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tf_mskd
+from tests.test_resume import ROOT, TINY, assert_same_run, start, wait_for
+from tf_mskd import experiment, registry
+from tf_mskd.build import build_distiller
+from tf_mskd.cached_teacher import CachedTeacher
+from tf_mskd.config import Config
+from tf_mskd.data.run_data import Data
+from tf_mskd.errors import UserError
+from tf_mskd.flags import to_flagfile
+
+ROWS = 649  # training images of TINY
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """Configuration of runs under one teacher, with a cache of two views."""
+    folder = tmp_path_factory.mktemp("cached")
+    teacher = dataclasses.replace(TINY, width=0.125, epochs=2)
+    experiment.run(dataclasses.replace(teacher, run_dir=str(folder / "teacher")))
+    return dataclasses.replace(
+        TINY, method="mskd", teacher=str(folder / "teacher"), cache_views=2
+    )
+
+
+@pytest.fixture(scope="module")
+def filled(base, tmp_path_factory):
+    """A cache filled ahead, and the run from it."""
+    folder = tmp_path_factory.mktemp("filled")
+    config = dataclasses.replace(
+        base, teacher_cache=str(folder / "cache"), run_dir=str(folder / "run")
+    )
+    cache = experiment.fill_cache(config)
+    for view in range(2):
+        assert len(cache.missing(view, np.arange(1438))) == 1438 - ROWS
+    experiment.run(config)
+    return config
+
+
+def with_cache(config, path, **changes):
+    cache = str(path / "cache")
+    return dataclasses.replace(config, teacher_cache=cache, **changes)
+
+
+def test_filled_on_the_way_is_the_same_run(base, filled, tmp_path, capsys):
+    run = tmp_path / "run"
+    experiment.run(with_cache(base, tmp_path, run_dir=str(run)))
+    text = capsys.readouterr().out
+    assert text.count(f"{ROWS} rows in") == 2  # of three epochs
+    for name in ("exit_4.rows", "exit_4.sums"):
+        theirs = pathlib.Path(filled.teacher_cache) / name
+        assert (tmp_path / "cache" / name).read_bytes() == theirs.read_bytes()
+    assert_same_run(run, pathlib.Path(filled.run_dir))
+
+
+@pytest.mark.parametrize("method", ["kd", "oto", "pkt", "kd,rkd"])
+def test_losses_are_those_of_live_training_on_the_same_views(base, tmp_path, method):
+    exits = "all" if method == "oto" else "last"
+    config = with_cache(base, tmp_path, method=method, exits=exits, dropout=0.0)
+    data = Data(config)
+    teacher = tf_mskd.create_model(
+        "resnet10",
+        10,
+        exits=exits,
+        width=0.125,
+        input_shape=(8, 8, 1),
+        mean=data.source.mean,
+        std=data.source.std,
+    )
+    distiller = build_distiller(config, data.source, teacher)
+    distiller.compile(tf_mskd.SGD(0.0))
+    cached = CachedTeacher(distiller, tf.distribute.get_strategy(), data, config)
+    steps = data.steps_per_epoch
+    for epoch in (0, 3):
+        cached.prepare(epoch)
+        stream = data.train_stream(epoch * steps, cached)
+        assert len(list(stream)) == steps  # to the end of the epoch
+        live = data.train_stream(epoch * steps)
+        for (x, targets), (y, others) in zip(stream.take(3), live, strict=False):
+            np.testing.assert_array_equal(x, y)
+            np.testing.assert_array_equal(targets["index"], others["index"])
+            losses = [loss(distiller, x, t) for t in (targets, others)]
+            np.testing.assert_allclose(*losses, rtol=2e-3)
+            wrong = {
+                **targets,
+                "teacher": {k: -v for k, v in targets["teacher"].items()},
+            }
+            assert abs(loss(distiller, x, wrong) - losses[1]) > 5e-3 * losses[1]
+
+
+def teacher_of(targets):
+    return [(name, value.numpy()) for name, value in targets["teacher"].items()]
+
+
+def loss(distiller, x, targets):
+    outputs = distiller(x, training=True)
+    return float(distiller.compute_loss(x, targets, outputs))
+
+
+def test_the_teacher_is_not_run_where_its_answers_are_given(tiny, digits):
+    student, teacher = tiny(), tiny(width=1 / 8)
+    distiller = tf_mskd.Distiller(student, teacher, "mskd")
+    distiller.compile(tf_mskd.SGD(0.05))
+    teacher.get_layer("exit_2").kernel.assign(
+        np.full(teacher.get_layer("exit_2").kernel.shape, np.nan)
+    )
+    images, labels = digits
+    answers = np.eye(10, dtype="float16")[labels[:64]] * 5
+    targets = {"label": labels[:64], "teacher": {"exit_2": answers}}
+    data = tf.data.Dataset.from_tensors((images[:64], targets))
+    assert np.isfinite(distiller.fit(data, shuffle=False, verbose=0).history["loss"]).all()
+
+
+def test_views_repeat(base):
+    data = Data(dataclasses.replace(base, cache_views=2, augment="crop"))
+    steps, rows = data.steps_per_epoch, {}
+    for epoch in range(4):
+        for images, targets in data.train_stream(epoch * steps).take(steps):
+            for i, image in zip(targets["index"].numpy(), images.numpy(), strict=True):
+                rows.setdefault(i, {})[epoch] = image
+    twice = [v for v in rows.values() if {0, 1, 2} <= set(v)]
+    assert len(twice) > 100
+    assert all((v[0] == v[2]).all() for v in twice)
+    assert np.mean([(v[0] == v[1]).all() for v in twice]) < 0.5
+
+
+def test_kills_while_it_fills_and_while_it_trains(base, filled, tmp_path):
+    config = with_cache(base, tmp_path)
+    sums = tmp_path / "cache" / "exit_4.sums"
+    for view in (0, 1):
+        process = start(tmp_path / "run", config)
+
+        def has_begun(view=view):
+            if not sums.exists():
+                return False
+            return np.fromfile(sums, np.uint64).reshape(2, -1)[view].any()
+
+        wait_for(has_begun)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    process = start(tmp_path / "run", config)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output[-2000:]
+    assert_same_run(tmp_path / "run", pathlib.Path(filled.run_dir))
+
+
+def test_runs_at_once_share_the_work(base, tmp_path):
+    config = with_cache(base, tmp_path, epochs=2)
+    processes = [
+        start(tmp_path / f"seed{seed}", dataclasses.replace(config, seed=seed))
+        for seed in (0, 1)
+    ]
+    outputs = [process.communicate(timeout=240)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    made = [line for text in outputs for line in text.split("\n") if "rows in" in line]
+    data = [Data(dataclasses.replace(config, seed=seed)) for seed in (0, 1)]
+    both = set(data[0].train_ids) | set(data[1].train_ids)  # drawn by seed
+    assert sum(int(line.split(", ")[1].split()[0]) for line in made) == 2 * len(both)
+
+
+def test_two_devices_fill_and_train(base, filled, tmp_path):
+    changes = {"strategy": "mirrored", "num_devices": 2}
+    process = start(tmp_path / "run", with_cache(base, tmp_path, **changes))
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output[-2000:]
+    rows = [
+        np.fromfile(pathlib.Path(folder) / "exit_4.rows", np.float16)
+        for folder in (tmp_path / "cache", filled.teacher_cache)
+    ]
+    np.testing.assert_allclose(*rows, rtol=5e-3, atol=5e-3)
+    assert np.abs(rows[0]).max() > 1
+
+
+def test_sigterm_while_it_fills(base, tmp_path):
+    config = with_cache(base, tmp_path)
+    process = start(tmp_path / "run", config)
+    wait_for((tmp_path / "cache" / "exit_4.sums").exists)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 143, output[-2000:]
+    assert "the same command goes on" in output and "Traceback" not in output
+
+
+# ---- the command
+
+
+def cache_command(config, folder):
+    (folder / "run.flags").write_text(to_flagfile(config))
+    python = [sys.executable, "-m", "tf_mskd.cache"]
+    command = [*python, f"--flagfile={folder / 'run.flags'}"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_the_command_fills_ahead_and_is_done_at_once_again(base, tmp_path):
+    config = with_cache(base, tmp_path, cache_top_k=3)
+    for count in (2, 0):
+        done = cache_command(config, tmp_path)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert done.stdout.count("rows in") == count
+        assert "is full: exit_4, 2 views, 0.1 MB" in done.stdout
+    config = dataclasses.replace(config, run_dir=str(tmp_path / "run"))
+    result = experiment.run(config)
+    assert result["test"]["ensemble"] > 30
+
+
+def test_the_command_wants_a_folder(base, tmp_path):
+    done = cache_command(base, tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.endswith(
+        "error: --teacher_cache is empty: say which folder to fill.\n"
+    )
+
+
+# ---- what is refused
+
+
+REFUSED = {  # method -> message
+    "at": "'at' reads feature_1 of the teacher, a map of shape .*Drop --teacher_cache",
+    "dml": "'dml' changes the images within a step, or the teacher",
+    "sskd": "'sskd' changes the images within a step",
+    "ce": "'ce' reads nothing of a teacher: drop --teacher_cache",
+}
+
+
+@pytest.mark.parametrize("method", REFUSED)
+def test_methods_that_cannot_be_cached_say_so(base, tmp_path, method):
+    config = with_cache(base, tmp_path, method=method, exits="last")
+    data = Data(config)
+    heads = ("projection",) if method == "sskd" else ()
+    arguments = {"exits": "last", "input_shape": (8, 8, 1), "width": 0.125}
+    teacher = tf_mskd.create_model("resnet10", 10, side_heads=heads, **arguments)
+    needs_one = registry.create_method(method).needs_teacher
+    distiller = build_distiller(config, data.source, teacher if needs_one else None)
+    with pytest.raises(UserError, match=REFUSED[method]):
+        CachedTeacher(distiller, tf.distribute.get_strategy(), data, config)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_top_k_of_an_embedding_is_refused(base, tmp_path):
+    config = with_cache(base, tmp_path, method="pkt", exits="last", cache_top_k=3)
+    config = dataclasses.replace(config, run_dir=str(tmp_path / "run"))
+    with pytest.raises(UserError, match="embedding_4 .* no largest classes"):
+        experiment.run(config)
+
+
+def test_rows_in_the_wrong_order_stop_the_run(filled, tmp_path):
+    """Every row whole, its sum right, but that of another example."""
+    config = dataclasses.replace(filled, run_dir=str(tmp_path / "run"))
+    data = Data(config)
+    teacher = tf_mskd.load_model(config.teacher)
+    distiller = build_distiller(config, data.source, teacher)
+    distiller.compile(tf_mskd.SGD(0.05))
+    strategy = tf.distribute.get_strategy()
+    cache = CachedTeacher(distiller, strategy, data, config).cache
+    ids = data.train_ids
+    for view in range(2):
+        rows = cache.read(view, ids)
+        cache.write(view, ids, {n: np.roll(v, 1, axis=0) for n, v in rows.items()})
+    try:
+        with pytest.raises(UserError, match="is not this teacher's: .* random rows"):
+            experiment.run(config)
+    finally:
+        for view in range(2):
+            rows = cache.read(view, ids)
+            cache.write(view, ids, {n: np.roll(v, -1, 0) for n, v in rows.items()})
+    CachedTeacher(distiller, strategy, data, config)
+
+
+IDENTITY = {  # what changes -> the word of the message
+    "seed of the views": ({"view_seed": 5}, "view_seed"),
+    "augmentation": ({"augment": "none"}, "augmentation"),
+    "crop": ({"crop_padding": 2}, "augmentation"),
+    "size of the images": ({"image_size": 16}, "data"),
+    "number of views": ({"cache_views": 3}, "views"),
+}
+
+
+@pytest.mark.parametrize("what", IDENTITY)
+def test_a_cache_of_something_else_is_refused(filled, tmp_path, what):
+    changes, word = IDENTITY[what]
+    config = dataclasses.replace(filled, run_dir=str(tmp_path / "run"), **changes)
+    if what == "size of the images":
+        teacher = dataclasses.replace(TINY, width=0.125, epochs=1, image_size=16)
+        experiment.run(dataclasses.replace(teacher, run_dir=str(tmp_path / "t")))
+        config = dataclasses.replace(config, teacher=str(tmp_path / "t"))
+        word = "teacher .*data"
+    with pytest.raises(UserError, match=f"was made for another {word} .*there"):
+        experiment.run(config)
+
+
+def test_another_seed_shares_the_cache(filled, tmp_path, capsys):
+    changes = {"seed": 1, "run_dir": str(tmp_path / "run"), "epochs": 1}
+    experiment.run(dataclasses.replace(filled, **changes))
+    assert "rows in" not in capsys.readouterr().out
+
+
+def test_several_workers_want_a_full_cache(filled, monkeypatch, tmp_path):
+    config = with_cache(filled, tmp_path)
+    data = Data(config)
+    distiller = build_distiller(config, data.source, tf_mskd.load_model(config.teacher))
+    cached = CachedTeacher(distiller, tf.distribute.get_strategy(), data, config)
+    monkeypatch.setattr("tf_mskd.cached_teacher.is_multi_worker", lambda strategy: True)
+    with pytest.raises(UserError, match=f"lacks {ROWS} rows; several workers"):
+        cached.prepare(0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"cache_top_k": 3}, "--cache_top_k needs --teacher_cache"),
+        (
+            {
+                "teacher_cache": "a",
+                "fresh_teacher": True,
+                "teacher_flagfile": "t.flags",
+            },
+            "keeps a trained teacher's answers, --fresh_teacher",
+        ),
+    ],
+)
+def test_flags_that_do_not_go_together(settings, message):
+    with pytest.raises(UserError, match=message):
+        Config(**settings)
+
+
+def test_views_and_seed_by_default():
+    assert (Config().views, Config(seed=3).augment_seed) == (0, 3)
+    cached = Config(seed=3, teacher_cache="a")
+    assert (cached.views, cached.augment_seed) == (8, 0)
+    assert Config(seed=3, view_seed=4).augment_seed == 4

@@ -1,0 +1,216 @@
+"""The rows of a teacher cache: what goes in comes out, what is spoilt is noticed."""
+
+import errno
+import json
+import os
+
+import numpy as np
+import pytest
+
+from tf_mskd.cache_rows import TopRows, WholeRows
+from tf_mskd.errors import UserError
+from tf_mskd.teacher_cache import TeacherCache
+
+SIZES = {"exit_1": 6, "embedding_1": 4}
+LAYOUT = {"views": 3, "examples": 10}
+IDS = np.array([7, 2, 3])
+
+
+def vectors(seed=0, rows=3):
+    generator = np.random.default_rng(seed)
+    return {n: generator.normal(size=(rows, size)) for n, size in SIZES.items()}
+
+
+def open_cache(folder, identity=None, sizes=None, **layout):
+    identity = {"teacher": "abc"} if identity is None else identity
+    return TeacherCache(folder, identity, sizes or SIZES, **{**LAYOUT, **layout})
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """Three rows of view 1."""
+    cache = open_cache(tmp_path / "cache")
+    cache.write(1, IDS, vectors())
+    return cache
+
+
+def test_rows_come_out_as_float16_of_what_went_in(cache):
+    for name, expected in vectors().items():
+        for one in (cache, open_cache(cache.folder)):
+            got = one.read(1, IDS)[name]
+            assert got.dtype == np.float16
+            np.testing.assert_array_equal(got, expected.astype(np.float16))
+            np.testing.assert_allclose(got, expected, rtol=2**-11)
+    np.testing.assert_array_equal(
+        cache.read(1, IDS[::-1])["exit_1"], cache.read(1, IDS)["exit_1"][::-1]
+    )
+
+
+def test_only_written_rows_are_there(cache):
+    assert cache.missing(1, np.arange(10)).tolist() == [0, 1, 4, 5, 6, 8, 9]
+    assert cache.missing(0, IDS).tolist() == IDS.tolist()
+    assert cache.filled(1, np.arange(10)).tolist() == [2, 3, 7]
+
+
+def test_an_output_may_be_added_later(tmp_path):
+    sizes = {"exit_1": 6}
+    first = open_cache(tmp_path, sizes=sizes)
+    first.write(1, IDS, vectors())
+    both = open_cache(tmp_path)
+    assert len(both.missing(1, IDS)) == 3  # the embedding is
+    assert not len(open_cache(tmp_path, sizes=sizes).missing(1, IDS))
+
+
+def test_what_is_not_filled_takes_no_space(tmp_path):
+    cache = open_cache(tmp_path, examples=10**6)
+    files = [p.stat() for p in tmp_path.iterdir()]
+    assert sum(s.st_size for s in files) > 10**7
+    assert sum(s.st_blocks * 512 for s in files) < 10**5
+    assert cache.bytes_per_view() == 10**6 * (2 * 10 + 8 * 2)
+
+
+def spoil(cache, kind, position, value):
+    path = cache.folder / f"exit_1.{kind}"
+    data = np.memmap(path, np.uint16 if kind == "rows" else np.uint64, "r+")
+    data[position] = value
+    data.flush()
+
+
+@pytest.mark.parametrize("kind", ["rows", "sums"])
+def test_a_damaged_row_counts_as_missing(cache, kind, capsys):
+    row = 1 * 10 + 2  # of view 1, example 2
+    spoil(cache, kind, row * 6 if kind == "rows" else row, 12345)
+    assert open_cache(cache.folder).missing(1, IDS).tolist() == [2]
+    assert "1 damaged rows are made again" in capsys.readouterr().out
+
+
+def test_a_row_at_another_place_is_no_row(cache):
+    path = cache.folder / "exit_1.rows"
+    rows = np.memmap(path, np.uint16, "r+", shape=(3, 10, 6))
+    sums = np.memmap(cache.folder / "exit_1.sums", np.uint64, "r+", shape=(3, 10))
+    for data in (rows, sums):
+        data[1, [2, 3]] = data[1, [3, 2]]
+    assert sorted(cache.missing(1, IDS)) == [2, 3]
+
+
+def test_a_kill_between_row_and_sum_leaves_the_row_missing(cache, monkeypatch):
+    written = []
+    pwrite = os.pwrite
+
+    def some(*arguments):
+        written.append(arguments)
+        if len(written) == 5:  # three rows, one sum, and then nothing
+            raise KeyboardInterrupt
+        return pwrite(*arguments)
+
+    monkeypatch.setattr(os, "pwrite", some)
+    with pytest.raises(KeyboardInterrupt):
+        cache.write(2, IDS, vectors())
+    monkeypatch.undo()
+    assert cache.filled(2, IDS).tolist() == []
+    assert cache.missing(2, IDS).tolist() == IDS.tolist()
+
+
+def test_two_fillers_take_turns(cache, capsys):
+    other = open_cache(cache.folder)
+    asked = iter([False, False, True])
+    with cache.locked() as mine, other.locked(lambda: next(asked)) as theirs:
+        assert mine and not theirs
+    assert capsys.readouterr().out.count("another process fills") == 1
+    with other.locked() as theirs:
+        assert theirs
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_rows(cache, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(UserError, match="Cannot write to .*: No space left on device"):
+        cache.write(0, IDS, vectors())
+    assert not len(cache.missing(1, IDS))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e5])
+def test_what_float16_cannot_hold_is_refused(cache, value):
+    values = vectors()
+    values["exit_1"][0, 0] = value
+    with pytest.raises(UserError, match="float16 cannot hold"):
+        cache.write(0, IDS, values)
+
+
+SPOILT = {  # what happens to the folder -> the message
+    "another teacher": "was made for another teacher .there abc, here xyz.",
+    "other views": "for another views .there 3, here 4.",
+    "top k": "for another top_k .there 0, here 2.",
+    "truncated": r"exit_1.rows is damaged: it has 100 bytes instead of 360",
+    "grown": r"exit_1.sums is damaged: it has 248 bytes instead of 240",
+    "rows gone": "exit_1.rows is gone, its sums are not",
+    "record gone": "has rows but no cache.json",
+    "record damaged": "cache.json is damaged",
+    "record no object": "cache.json is damaged",
+    "record of the future": "for another format .there 2, here 1.",
+}
+
+
+@pytest.mark.parametrize("what", SPOILT)
+def test_spoilt_caches_are_refused(cache, what):
+    record, arguments = cache.folder / "cache.json", {}
+    if what == "another teacher":
+        arguments["identity"] = {"teacher": "xyz"}
+    elif what == "other views":
+        arguments["views"] = 4
+    elif what == "top k":
+        arguments.update(top_k=2, sizes={"exit_1": 6})
+    elif what == "truncated":
+        os.truncate(cache.folder / "exit_1.rows", 100)
+    elif what == "grown":
+        os.truncate(cache.folder / "exit_1.sums", 248)
+    elif what == "rows gone":
+        (cache.folder / "exit_1.rows").unlink()
+    elif what == "record gone":
+        record.unlink()
+    elif what == "record damaged":
+        record.write_text(record.read_text()[:30])
+    elif what == "record no object":
+        record.write_text("[]")
+    else:
+        record.write_text(json.dumps({**json.loads(record.read_text()), "format": 2}))
+    with pytest.raises(UserError, match=SPOILT[what]):
+        open_cache(cache.folder, **arguments)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="Cannot make teacher cache .*/file/cache"):
+        open_cache(tmp_path / "file" / "cache")
+
+
+# ---- the words of a row
+
+
+def test_top_rows_against_a_float64_reference():
+    logits = np.random.default_rng(0).normal(size=(5, 12)) * 3
+    codec = TopRows(12, 4)
+    got = codec.decode(codec.encode(logits)).astype(np.float64)
+    assert codec.words == 9
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    for row, p, z in zip(got, probabilities, logits, strict=True):
+        q = np.exp(row) / np.exp(row).sum()
+        top = np.argsort(-z)[:4]
+        rest = np.setdiff1d(np.arange(12), top)
+        np.testing.assert_allclose(q[top], p[top], rtol=4e-3)
+        np.testing.assert_allclose(q[rest], p[rest].mean(), rtol=4e-3)
+        np.testing.assert_allclose(row[top], z[top], rtol=2**-11)
+
+
+def test_whole_rows_keep_extremes():
+    values = np.array([[65504.0, -65504.0, 0.0, 6e-8]])
+    codec = WholeRows(4)
+    np.testing.assert_allclose(codec.decode(codec.encode(values)), values, rtol=0.01)
+
+
+@pytest.mark.parametrize("k", [0, 12, 13])
+def test_top_k_must_leave_something_out(k):
+    with pytest.raises(UserError, match=f"below the 12 classes, got {k}"):
+        TopRows(12, k)
