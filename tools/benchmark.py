@@ -2,15 +2,14 @@
 
     python tools/benchmark.py --data_dir=DIR --save=results/benchmark
 
-Four parts, each printed as a table: the Distiller's step against the student's own
-arithmetic and the teacher's forward pass; every method's step against KD's; the input
-side in images per second; peak resident memory of a CIFAR-100 run. Nothing else should
-run on the machine meanwhile.
+Each part prints a table: every teacher-student pair (the student alone, the Distiller
+with the teacher live and cached, keras.distillation, PyTorch if it is installed);
+phases and states; every method's step against KD's; the input side; the cache; peak
+resident memory. Nothing else should run on the machine meanwhile.
 """
 
 import os
 import pathlib
-import resource
 import statistics
 import subprocess
 import sys
@@ -22,120 +21,237 @@ from absl import flags
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from tf_mskd import cli, files  # noqa: E402
+from tools import timing  # noqa: E402
 
 PARTS = flags.DEFINE_list(
-    "parts", ["steps", "methods", "input", "memory"], "What to measure."
+    "parts",
+    ["pairs", "phases", "methods", "input", "cache", "memory"],
+    "What to measure.",
 )
 METHODS = flags.DEFINE_list("methods", [], "Methods to compare with KD; empty: all.")
 PAIRS = flags.DEFINE_list(
-    "pairs", ["vgg13:vgg8", "resnet18:resnet10"], "Teacher:student pairs of the steps."
+    "pairs", ["vgg13:vgg8", "resnet152:resnet10"], "Teacher:student pairs."
 )
 BATCH = flags.DEFINE_integer("batch_size", 64, "Images per step.")
 REPEATS = flags.DEFINE_integer("repeats", 7, "Interleaved repeats; medians are shown.")
-STEPS = flags.DEFINE_integer("steps", 3, "Steps per repeat.")
+STEPS = flags.DEFINE_integer("steps", 2, "Steps per repeat.")
 DATA_DIR = flags.DEFINE_string("data_dir", "", "Folder of the prepared CIFAR-100.")
-SAVE = flags.DEFINE_string("save", "", "Folder for benchmark.json.")
+SAVE = flags.DEFINE_string("save", "", "Folder for JSON files and pictures.")
+PEAK = flags.DEFINE_string("peak", "", "Case whose memory this process shall measure.")
 
-CIFAR_IMAGES = 50_000
+KD_ALL = "kd, all exits"
+RIVALS = ("keras.distillation", "pytorch, channels first", "pytorch, channels last")
 
 
-def interleave(cases, repeats, steps):
-    """Times every case once a round; returns a dict, name -> median seconds a step.
+def measure_pair(pair):
+    """Step times of one pair; returns the rows of its table and the raw numbers."""
+    teacher, student = pair.split(":")
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        cases = pair_cases(teacher, student, folder)
+        seconds = timing.interleave(cases, REPEATS.value, STEPS.value)
+    ratios = {
+        name: seconds[name] / sum(seconds[part] for part in parts)
+        for name, parts in COMPARED.items()
+        if {name, *parts} <= set(seconds)
+    }
+    for name in RIVALS:
+        if name in seconds:
+            for ours in ("kd, live", "kd, cached"):
+                ratios[f"{name} / {ours}"] = seconds[name] / seconds[ours]
+    rows = [[pair, "ms a step", "images/s", "ratio", "to"]]
+    for name, value in seconds.items():
+        row = [name, f"{1000 * value:.0f}", f"{BATCH.value / value:.0f}", "", ""]
+        if name in ratios:
+            row[3:] = [f"{ratios[name]:.2f}", " + ".join(COMPARED[name])]
+        elif name in RIVALS:
+            live, cached = (ratios[f"{name} / kd, {x}"] for x in ("live", "cached"))
+            row[3:] = [f"{live:.2f}, {cached:.2f}", "kd live, kd cached"]
+        rows.append(row)
+    return rows, {"seconds": seconds, "ratios": ratios}
+
+
+COMPARED = {  # case -> what its time is divided by
+    "mskd, live": ("student, all exits", "teacher forward"),
+    "oto, live": ("student, all exits", "teacher forward, all exits"),
+    "mskd, cached": ("student, all exits",),
+    "oto, cached": ("student, all exits",),
+    "kd, live": ("student, one exit", "teacher forward"),
+    "kd, cached": ("student, one exit",),
+    "mskd, filling the cache": ("teacher forward",),
+}
+
+
+def pair_cases(teacher_name, student_name, folder, only=None):
+    """The cases of one pair, by name; with `only`, that one alone."""
+    from tools import rivals
+
+    batch = timing.digits_batch(BATCH.value)
+    pair = (teacher_name, student_name)
+    cases = {
+        "keras.distillation": lambda: rivals.keras_case(*pair, batch),
+        "pytorch, channels first": lambda: rivals.torch_case(
+            *pair, batch, "contiguous_format"
+        ),
+        "pytorch, channels last": lambda: rivals.torch_case(
+            *pair, batch, "channels_last"
+        ),
+    }
+    if only in cases:
+        return {only: cases[only]()}
+    ours = OurCases(*pair, batch, folder)
+    if only:
+        return {only: ours.case(only)}
+    made = {name: ours.case(name) for name in OurCases.NAMES}
+    made.update((name, make()) for name, make in cases.items())
+    return {name: case for name, case in made.items() if case is not None}
+
+
+class OurCases:
+    """The library's own steps for one pair, on a stream of augmented images.
 
     Args:
-        cases: dict, name -> function of the number of steps that runs them and waits.
-        repeats: int > 0, rounds; one more goes first for tracing.
-        steps: int > 0, steps per call.
+        teacher_name, student_name: networks of `create_model`.
+        batch: (uint8 [B, H, W, 3], int [B]).
+        folder: where a cache may be kept.
     """
-    times = {name: [] for name in cases}
-    for case in cases.values():
-        case(1)
-    for _ in range(repeats):
-        for name, case in cases.items():
+
+    NAMES = (
+        "student, all exits",
+        "teacher forward",
+        "teacher forward, all exits",
+        "mskd, live",
+        "mskd, filling the cache",
+        "mskd, cached",
+        "oto, live",
+        "oto, cached",
+        "student, one exit",
+        "kd, live",
+        "kd, cached",
+    )
+
+    def __init__(self, teacher_name, student_name, batch, folder):
+        import numpy as np
+
+        import tf_mskd
+        from tf_mskd.data import make_augment, sources
+
+        self._student_name, self._batch, self._folder = student_name, batch, folder
+        self._teacher = tf_mskd.create_model(teacher_name, 100, exits="all")
+        self._augment = make_augment("crop,flip")
+        self._split = sources.Split(
+            np.tile(batch[0], (4, 1, 1, 1)), np.tile(batch[1], 4)
+        )
+        self._ids = np.arange(len(self._split.labels))
+
+    def case(self, name):
+        """A function of n that does n steps."""
+        import tf_mskd
+        from tf_mskd.models import sub_model
+
+        what, _, how = name.partition(", ")
+        if what == "teacher forward":
+            last = sub_model(self._teacher, [list(self._teacher.output)[-1]])
+            return timing.forward_case(self._teacher if how else last, self._batch)
+        method = "ce" if what == "student" else what
+        exits = "last" if what == "kd" or how == "one exit" else "all"
+        student = tf_mskd.create_model(self._student_name, 100, exits=exits)
+        teacher = None if method == "ce" else self._teacher
+        distiller = tf_mskd.Distiller(student, teacher, method)
+        if how == "filling the cache":
+            return self._filling(distiller.teacher_network)
+        rows = (
+            self._filled(distiller.teacher_network, what) if how == "cached" else None
+        )
+        return timing.stream_case(distiller, self._stream(rows))
+
+    def _stream(self, rows):
+        from tf_mskd.data import train_stream
+
+        return train_stream(
+            self._split,
+            self._ids,
+            batch_size=BATCH.value,
+            seed=0,
+            augment=self._augment,
+            start_step=0,
+            num_steps=10**9,
+            views=1,
+            teacher_rows=rows,
+        )
+
+    def _filling(self, network):
+        """Runs the teacher over augmented images and writes its answers."""
+        write = self._writer(network, "filling")
+        return lambda n: write(self._ids[: n * BATCH.value])
+
+    def _filled(self, network, name):
+        write = self._writer(network, name)
+        write(self._ids)
+        return write.cache
+
+    def _writer(self, network, name):
+        import tensorflow as tf
+
+        from tf_mskd.data import eval_stream
+        from tf_mskd.evaluation import Forward
+        from tf_mskd.teacher_cache import TeacherCache
+
+        sizes = {n: t.shape[1] for n, t in network.output.items()}
+        cache = TeacherCache(
+            pathlib.Path(self._folder) / name,
+            {},
+            sizes,
+            views=1,
+            examples=len(self._ids),
+        )
+        forward = Forward(tf.distribute.get_strategy())
+
+        def write(ids):
+            stream = eval_stream(
+                self._split, ids, batch_size=BATCH.value, augment=self._augment
+            )
+            for outputs, targets in forward.batches(network, stream):
+                cache.write(0, targets["index"], outputs)
+
+        write.cache = cache
+        return write
+
+
+def measure_cache():
+    """Reads a cache of CIFAR-100's size: 8 views, 4 exits of 100 classes."""
+    import numpy as np
+    import psutil
+
+    from tf_mskd.teacher_cache import TeacherCache
+
+    views, examples = 8, timing.CIFAR_IMAGES
+    generator = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        sizes = {f"exit_{k}": 100 for k in range(1, 5)}
+        cache = TeacherCache(folder, {}, sizes, views=views, examples=examples)
+        for name in sizes:  # straight to the files: only the reading is measured
+            with open(cache.folder / f"{name}.rows", "r+b") as file:
+                for _ in range(views):
+                    file.write(generator.bytes(2 * 100 * examples))
+        before, rates = psutil.Process().memory_info().rss, []
+        for view in range(views):
+            order = generator.permutation(examples)
             start = time.perf_counter()
-            case(steps)
-            times[name].append((time.perf_counter() - start) / steps)
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
-def digits_batch(batch_size, side=32):
-    """Real digits enlarged to CIFAR's size: (uint8 [B, side, side, 3], int32 [B])."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = digits.images[:batch_size].repeat(side // 8, 1).repeat(side // 8, 2)
-    images = (images[..., None].repeat(3, -1) * 15).astype("uint8")
-    return images, digits.target[:batch_size].astype("int32")
-
-
-def training_case(distiller, batch):
-    """A function of n that trains n steps on one batch in a compiled loop."""
-    import tensorflow as tf
-
-    from tf_mskd import SGD
-
-    distiller.compile(SGD(0.01, l2=5e-4), jit_compile=False)
-    distiller.optimizer.build(distiller.trainable_variables)
-    data = tf.nest.map_structure(tf.constant, batch)
-    step = tf.autograph.experimental.do_not_convert(distiller.train_step)
-
-    @tf.function
-    def train(n):
-        for _ in tf.range(n):
-            step(data)
-
-    return lambda n: (train(tf.constant(n)), distiller.optimizer.iterations.numpy())
-
-
-def forward_case(model, batch):
-    """A function of n that runs n inference passes in a compiled loop."""
-    import tensorflow as tf
-
-    images = tf.constant(batch[0])
-
-    @tf.function
-    def forward(n):
-        total = 0.0
-        for _ in tf.range(n):
-            outputs = model(images, training=False)
-            total += tf.add_n([tf.reduce_sum(v) for v in outputs.values()])
-        return total
-
-    return lambda n: float(forward(tf.constant(n)))
-
-
-def measure_steps(pair):
-    """Step times of one pair; returns the rows of its table and the raw seconds."""
-    import tf_mskd
-    from tf_mskd.models import sub_model
-
-    names = pair.split(":")
-    student_name, teacher_name = names[1], names[0]
-    batch = digits_batch(BATCH.value)
-    teacher = tf_mskd.create_model(teacher_name, 100, exits="all")
-    last = sub_model(teacher, [list(teacher.output)[-1]])
-    cases = {"mskd teacher forward": forward_case(last, batch)}
-    cases["oto teacher forward"] = forward_case(teacher, batch)
-    for name, method, phases in (
-        ("student, ce at every exit", "ce", "joint"),
-        ("mskd", "mskd", "joint"),
-        ("oto", "oto", "joint"),
-        ("mskd, progressive phase 1", "mskd", "progressive"),
-    ):
-        student = tf_mskd.create_model(student_name, 100, exits="all")
-        with_teacher = None if method == "ce" else teacher
-        distiller = tf_mskd.Distiller(student, with_teacher, method, phases=phases)
-        cases[name] = training_case(distiller, batch)
-    seconds = interleave(cases, REPEATS.value, STEPS.value)
-    rows = [[pair, "ms a step", "images/s", "of student + teacher forward"]]
-    for name, value in seconds.items():
-        row = [name, f"{1000 * value:.1f}", f"{BATCH.value / value:.0f}", ""]
-        method = name.partition(",")[0]
-        if method in ("mskd", "oto"):
-            limit = seconds["student, ce at every exit"]
-            row[3] = f"{value / (limit + seconds[f'{method} teacher forward']):.3f}"
-        rows.append(row)
-    return rows, seconds
+            for first in range(0, examples, BATCH.value):
+                cache.read(view, order[first : first + BATCH.value])
+            rates.append(examples * len(sizes) / (time.perf_counter() - start))
+        grown = psutil.Process().memory_info().rss - before
+        space = cache.bytes_per_view()
+    numbers = {
+        "rows_per_second": statistics.median(rates),
+        "resident_bytes": grown,
+        "bytes_per_view": space,
+    }
+    rows = [["cache: CIFAR-100, 8 views, 4 exits", ""]]
+    rows.append(["rows/s", f"{numbers['rows_per_second']:,.0f}"])
+    rows.append(["MB a view on disk", f"{space / 1e6:.1f}"])
+    rows.append(["MB resident after reading all", f"{grown / 1e6:.0f}"])
+    return rows, numbers
 
 
 def measure_methods():
@@ -143,52 +259,53 @@ def measure_methods():
     from tf_mskd import registry
 
     names = METHODS.value or registry.available_methods()
-    cases = {name: method_case(name) for name in dict.fromkeys(["kd", *names])}
-    seconds = interleave(cases, REPEATS.value, 1)
-    ratios = {name: round(value / seconds["kd"], 3) for name, value in seconds.items()}
-    rows = [["resnet18 to resnet10", "ms a step", "of kd"]]
+    made = {name: method_case(name) for name in dict.fromkeys(["kd", *names])}
+    made[KD_ALL] = method_case("kd", ["all"])
+    cases = {name: case for name, (case, _) in made.items()}
+    seconds = timing.interleave(cases, REPEATS.value, 1)
+    kd = {"last": seconds["kd"], "all": seconds[KD_ALL]}
+    ratios = {n: round(v / kd[made[n][1]], 3) for n, v in seconds.items()}
+    rows = [["resnet18 to resnet10", "exits", "ms a step", "of kd, same exits"]]
     for name, value in sorted(seconds.items(), key=lambda item: item[1]):
-        rows.append([name, f"{1000 * value:.0f}", f"{ratios[name]:.2f}"])
-    machine = f"{os.cpu_count()} CPU cores"
-    numbers = {"machine": machine, "seconds": seconds, "of_kd": ratios}
-    if SAVE.value:
-        folder = pathlib.Path(SAVE.value)
-        folder.mkdir(parents=True, exist_ok=True)
-        files.write_json(folder / "methods.json", numbers)
-    return rows, numbers
+        row = [name, made[name][1], f"{1000 * value:.0f}", f"{ratios[name]:.2f}"]
+        rows.append(row)
+    return rows, {"seconds": seconds, "of_kd": ratios}
 
 
-def method_case(name):
-    """The training step of one method, single-exit unless it wants several."""
+def method_case(name, choices=("last", "all")):
+    """The training step of one method, single-exit unless it wants several.
+
+    Returns:
+        (function of the number of steps; "last" or "all", the student's exits).
+    """
     import numpy as np
 
     import tf_mskd
     from tf_mskd import registry
 
-    images, label = digits_batch(BATCH.value)
+    images, label = timing.digits_batch(BATCH.value)
     targets = {"label": label, "index": np.arange(BATCH.value, dtype="int32")}
     defaults, arguments = registry.method_defaults(name), {}
     if "num_examples" in defaults:
-        arguments["num_examples"] = CIFAR_IMAGES
+        arguments["num_examples"] = timing.CIFAR_IMAGES
     method = registry.create_method(name, **arguments)
     for key in set(method.target_keys) & {"other_image", "second_view"}:
         targets[key] = images[::-1].copy()
     if "negatives" in method.target_keys:
         generator, size = np.random.default_rng(0), method.num_negatives
-        rows = [generator.permutation(CIFAR_IMAGES)[:size] for _ in label]
+        rows = [generator.permutation(timing.CIFAR_IMAGES)[:size] for _ in label]
         targets["negatives"] = np.stack(rows).astype("int32")
     teacher = None
     if method.needs_teacher:
         heads = ("projection", "aux", "paraphraser")
         teacher = tf_mskd.create_model("resnet18", 100, exits="all", side_heads=heads)
-    for exits in ("last", "all"):
+    for exits in choices:
         student = tf_mskd.create_model(
             "resnet10", 100, exits=exits, side_heads=method.side_heads
         )
         try:
-            return training_case(
-                tf_mskd.Distiller(student, teacher, method), (images, targets)
-            )
+            distiller = tf_mskd.Distiller(student, teacher, method)
+            return timing.training_case(distiller, (images, targets)), exits
         except tf_mskd.UserError:  # it trains several exits
             if exits == "all":
                 raise
@@ -199,20 +316,20 @@ def measure_phases(name="resnet18"):
     """Progressive phase 1 against the joint step, deep supervision, one network."""
     import tf_mskd
 
-    batch = digits_batch(BATCH.value)
+    batch = timing.digits_batch(BATCH.value)
     cases, distillers = {}, {}
     for phases in ("joint", "progressive"):
         student = tf_mskd.create_model(name, 100, exits="all")
         distiller = tf_mskd.Distiller(student, method="ce", phases=phases)
-        cases[phases] = training_case(distiller, batch)
+        cases[phases] = timing.training_case(distiller, batch)
         distillers[phases] = distiller
-    seconds = interleave(cases, REPEATS.value, STEPS.value)
+    seconds = timing.interleave(cases, REPEATS.value, STEPS.value)
     rows = [[f"{name}, ce", "ms a step", "of joint"]]
     for phases, value in seconds.items():
         share = f"{value / seconds['joint']:.3f}"
         rows.append([phases, f"{1000 * value:.1f}", share])
     seconds["state"] = state_seconds(distillers["joint"])
-    share = seconds["state"] / (CIFAR_IMAGES / BATCH.value * seconds["joint"])
+    share = seconds["state"] / (timing.CIFAR_IMAGES / BATCH.value * seconds["joint"])
     rows.append(["one state, of a CIFAR epoch", f"{1000 * seconds['state']:.1f}", ""])
     rows[-1][2] = f"{share:.5f}"
     return rows, seconds
@@ -238,7 +355,7 @@ def measure_input():
 
     from tf_mskd.data import augment, pipeline, sources
 
-    images, labels = digits_batch(1792)
+    images, labels = timing.digits_batch(1792)
     split = sources.Split(np.tile(images, (16, 1, 1, 1)), np.tile(labels, 16))
     ids = np.arange(len(split.labels))
     cases, batch_size = {}, 128
@@ -256,49 +373,101 @@ def measure_input():
         cases[names] = lambda n, batches=batches: [next(batches) for _ in range(n)]
     for case in cases.values():  # fill the prefetch buffers
         case(50)
-    seconds = interleave(cases, REPEATS.value, 100)
+    seconds = timing.interleave(cases, REPEATS.value, 100)
     rows = [["augmentation", "images/s"]]
     rows += [[name, f"{batch_size / value:,.0f}"] for name, value in seconds.items()]
     return rows, seconds
 
 
 def measure_memory():
-    """Peak resident memory of a CIFAR-100 run of ResNet-10, batch 64, four exits."""
-    if not DATA_DIR.value:
-        return [["memory", "left out: give --data_dir of the prepared CIFAR-100"]], {}
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "tf_mskd.train"]
-        command += ["--flagfile=configs/cifar100/resnet10.flags", "--exits=all"]
-        command += [f"--data_dir={DATA_DIR.value}", f"--run_dir={folder}/run"]
-        command += ["--epochs=1", "--train_fraction=0.03", "--notensorboard"]
-        command += ["--lr_schedule=constant"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    rows = [["CIFAR-100, ResNet-10, batch 64", "peak resident GB"]]
-    return rows + [["train", f"{peak / 1e9:.2f}"]], {"peak_bytes": peak}
+    """Peak resident memory: a CIFAR-100 run, and KD by each means, a process each."""
+    rows, numbers = [["peak resident memory", "GB"]], {}
+    if DATA_DIR.value:
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-m", "tf_mskd.train"]
+            command += ["--flagfile=configs/cifar100/resnet10.flags", "--exits=all"]
+            command += [f"--data_dir={DATA_DIR.value}", f"--run_dir={folder}/run"]
+            command += ["--epochs=1", "--train_fraction=0.03", "--notensorboard"]
+            command += ["--lr_schedule=constant"]
+            numbers["train resnet10, CIFAR-100"] = peak_of(command)
+    pair = PAIRS.value[-1]
+    for case in ("kd, live", "kd, cached", *RIVALS):
+        command = [sys.executable, __file__, f"--peak={case}", f"--pairs={pair}"]
+        value = peak_of([*command, f"--batch_size={BATCH.value}"])
+        if value:
+            numbers[f"{case}, {pair}"] = value
+    rows += [[name, f"{value / 1e9:.2f}"] for name, value in numbers.items()]
+    return rows, numbers
+
+
+def peak_of(command):
+    """Peak resident bytes of a command; 0 if it could not run."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    return usage.ru_maxrss * 1024 if status == 0 else 0
+
+
+def run_peak_case(name):
+    """Three steps of one case; the process that started this one looks at its peak."""
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        case = pair_cases(*PAIRS.value[0].split(":"), folder, only=name)[name]
+        if case is None:
+            sys.exit(3)
+        case(3)
+
+
+def draw(numbers, path):
+    """Draws images per second of every pair as bars."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    pairs = [p for p in PAIRS.value if p in numbers]
+    figure, axes = pyplot.subplots(
+        1, len(pairs), figsize=(7 * len(pairs), 4.5), squeeze=False
+    )
+    for axis, pair in zip(axes[0], pairs, strict=True):
+        seconds = numbers[pair]["seconds"]
+        names = [n for n in seconds if "forward" not in n and "filling" not in n]
+        values = [BATCH.value / seconds[name] for name in names]
+        groups = {"student": "tab:gray", "mskd": "tab:blue", "oto": "tab:cyan"}
+        groups |= {"kd": "tab:green"}
+        colors = [groups.get(n.partition(",")[0], "tab:red") for n in names]
+        bars = axis.barh(names[::-1], values[::-1], color=colors[::-1])
+        axis.bar_label(bars, fmt="%.0f", padding=3)
+        axis.set(title=pair.replace(":", " to "), xlabel="images/s")
+        axis.margins(x=0.12)
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
 
 
 def main():
     """Runs the parts, prints their tables and saves the numbers."""
+    if PEAK.value:
+        return run_peak_case(PEAK.value)
     from tf_mskd.report import as_text
 
-    numbers = {"cores": os.cpu_count(), "batch_size": BATCH.value}
-    jobs = []
-    if "steps" in PARTS.value:
-        jobs += [(f"steps {p}", lambda p=p: measure_steps(p)) for p in PAIRS.value]
-        jobs += [("phases", measure_phases)]
-    if "methods" in PARTS.value:
-        jobs += [("methods", measure_methods)]
-    if "input" in PARTS.value:
-        jobs += [("input", measure_input)]
-    if "memory" in PARTS.value:
-        jobs += [("memory", measure_memory)]
-    for name, job in jobs:
-        rows, numbers[name] = job()
-        print(as_text(rows), end="\n\n", flush=True)
+    about = {"machine": f"{os.cpu_count()} CPU cores", "batch_size": BATCH.value}
+    about |= {"repeats": REPEATS.value, "command": " ".join(sys.argv[1:])}
+    numbers = {}
+    jobs = {"cache": measure_cache}  # before others have filled the memory
+    jobs |= {f"pairs {p}": lambda p=p: measure_pair(p) for p in PAIRS.value}
+    jobs |= {"phases": measure_phases, "methods": measure_methods}
+    jobs |= {"input": measure_input, "memory": measure_memory}
+    for name, job in jobs.items():
+        part, _, pair = name.partition(" ")
+        if part in PARTS.value:
+            rows, numbers[pair or part] = job()
+            print(as_text(rows), end="\n\n", flush=True)
     if SAVE.value:
-        pathlib.Path(SAVE.value).mkdir(parents=True, exist_ok=True)
-        files.write_json(pathlib.Path(SAVE.value) / "benchmark.json", numbers)
+        folder = pathlib.Path(SAVE.value)
+        folder.mkdir(parents=True, exist_ok=True)
+        for part, value in numbers.items():
+            name = part.replace(":", "_to_")
+            files.write_json(folder / f"{name}.json", {**about, **value})
+        if any(pair in numbers for pair in PAIRS.value):
+            draw(numbers, folder / "speed.png")
 
 
 if __name__ == "__main__":
