@@ -12,6 +12,7 @@ from absl import flags
 from tf_mskd import cli, files
 from tf_mskd.errors import UserError
 from tf_mskd.run_folder import read_result
+from tf_mskd.tables import as_text, count_text
 
 RUN_DIRS = flags.DEFINE_list("run_dirs", [], "Folders of finished runs; required.")
 OUTPUT = flags.DEFINE_string("output", "", "Folder for table, numbers and curves.")
@@ -85,22 +86,9 @@ def rows_of(runs):
         single = sum(e in test for e in exits) == 1
         row = [name, *(_percent(test.get(e)) for e in exits)]
         row += [_percent(None if single else test.get(vote)) for vote in votes]
-        row += [_count(result["params"]), _count(result["macs"]["ensemble"])]
+        row += [count_text(result["params"]), count_text(result["macs"]["ensemble"])]
         rows.append([*row, f"{result['seconds']:.0f}"])
     return rows
-
-
-def as_text(rows):
-    """Returns the rows as an aligned table for a terminal; also valid Markdown."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        first = row[0].ljust(widths[0])
-        rest = [c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)]
-        lines.append("| " + " | ".join([first, *rest]) + " |")
-    rule = ["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])]
-    lines.insert(1, "| " + " | ".join(rule) + " |")
-    return "\n".join(lines)
 
 
 def draw(runs, path):
@@ -165,13 +153,6 @@ def main():
 
 def _percent(value):
     return "" if value is None else f"{value:.2f}"
-
-
-def _count(number):
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= limit:
-            return f"{number / limit:.2f} {unit}"
-    return str(number)
 
 
 if __name__ == "__main__":

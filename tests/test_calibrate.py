@@ -1,0 +1,283 @@
+"""Temperatures, calibration error, threshold search and exits.json."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from tests import reference
+from tf_mskd import UserError, thresholds
+from tf_mskd.calibration import answers, calibrate, confidences
+from tf_mskd.exit_rules import RULES
+from tf_mskd.exits_file import read_exits, write_exits
+from tf_mskd.temperature import calibration_error, fit_temperature
+from tf_mskd.thresholds import NEVER, Goal, exits_taken, fit
+
+
+def held_out(seed=0, size=600, classes=6, exits=3):
+    """Exits that get better with depth and are as sure as they should not be."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, size)
+    noise = rng.normal(size=(size, classes))
+    logits = {}
+    for k in range(1, exits + 1):
+        noise = 0.6 * noise + 0.8 * rng.normal(size=noise.shape)
+        logits[f"exit_{k}"] = 3.0 * ((0.7 + 0.5 * k) * np.eye(classes)[labels] + noise)
+    return logits, labels
+
+
+MACS = {"exit_1": 40, "exit_2": 70, "exit_3": 100}
+
+
+# ---- temperatures
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_temperature_against_a_grid(seed):
+    logits, labels = held_out(seed)
+    for name, z in logits.items():
+        grid = np.arange(1.0, 8.0, 0.002)
+        losses = [reference.cross_entropy(labels, z / t).mean() for t in grid]
+        best = grid[np.argmin(losses)]
+        got = fit_temperature(z.astype(np.float32), labels)
+        assert abs(got - best) < 0.002, f"{name}: {got}, by the grid {best}"
+
+
+def test_temperature_scales_with_the_logits_and_keeps_its_bounds():
+    logits, labels = held_out()
+    z = logits["exit_1"]
+    np.testing.assert_allclose(
+        fit_temperature(2 * z, labels), 2 * fit_temperature(z, labels), 1e-4
+    )
+    always_right = np.eye(6)[labels]
+    assert abs(fit_temperature(always_right, labels) - 0.1) < 1e-3
+    always_wrong = np.eye(6)[(labels + 1) % 6]
+    assert abs(fit_temperature(always_wrong, labels) - 10.0) < 1e-2
+
+
+def test_calibration_error_by_hand():
+    # bins of width 1/15: 0.6 alone in (0.533, 0.6]; 0.90, 0.92 in (0.867, 0.933]; 1.0
+    probs = np.array([[0.6, 0.4], [0.9, 0.1], [0.08, 0.92], [1.0, 0.0]])
+    gaps = [abs(1 - 0.6), abs(1 - 0.9 + 0 - 0.92), abs(1 - 1.0)]
+    assert abs(calibration_error(probs, [0, 0, 0, 0]) - sum(gaps) / 4) < 1e-12
+    assert calibration_error(np.eye(2), [0, 1]) == 0.0
+    assert calibration_error(np.eye(2), [1, 0]) == 1.0
+    in_one_bin = abs(1 - 0.6 + 1 - 0.9 + 0 - 0.92 + 1 - 1.0) / 4
+    assert abs(calibration_error(probs, [0] * 4, bins=1) - in_one_bin) < 1e-12
+
+
+# ---- thresholds
+
+
+def leave(sure, right, macs, limits):
+    """Accuracy (%) and share of MACs under these thresholds, example by example."""
+    hits = cost = 0
+    for n in range(right.shape[1]):
+        k = 0
+        while k < len(sure) and not sure[k, n] >= limits[k]:
+            k += 1
+        hits, cost = hits + right[k, n], cost + macs[k] / macs[-1]
+    return 100 * hits / right.shape[1], cost / right.shape[1]
+
+
+def random_exits(seed, size=40):
+    rng = np.random.default_rng(seed)
+    sure = rng.uniform(size=(2, size)).astype(np.float32)
+    chances = np.array([sure[0], 0.3 + 0.6 * sure[1], np.full(size, 0.85)])
+    return sure, rng.uniform(size=(3, size)) < chances, [40, 70, 100]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_thresholds_come_near_those_of_a_full_search(seed, monkeypatch):
+    monkeypatch.setattr(thresholds, "CANDIDATES", 100)  # all there are
+    sure, right, macs = random_exits(seed)
+    grids = [[*np.unique(c), NEVER] for c in sure]
+    every = [leave(sure, right, macs, t) for t in itertools.product(*grids)]
+    full = 100 * right[-1].mean()
+    goals = [Goal("max_accuracy_drop", 5.0), Goal("target_macs", 0.7)]
+    cheap, exact = fit(sure, right, macs, goals)
+    for setting in (cheap, exact):
+        by_example = leave(sure, right, macs, setting.thresholds)
+        np.testing.assert_allclose(setting[:2], by_example)
+    assert cheap.accuracy >= full - 5.0 - 1e-9 and exact.share <= 0.7 + 1e-9
+    least = min(share for accuracy, share in every if accuracy >= full - 5.0 - 1e-9)
+    highest = max(accuracy for accuracy, share in every if share <= 0.7 + 1e-9)
+    assert least - 1e-9 <= cheap.share <= least + 0.04, f"{cheap}, best {least}"
+    assert highest + 1e-9 >= exact.accuracy >= highest - 2.5, f"{exact}, best {highest}"
+
+
+def test_exits_taken_compares_as_float32():
+    sure = np.float32([[0.1, 0.7]])
+    assert exits_taken(sure, [float(np.float32(0.7))]).tolist() == [1, 0]
+    assert exits_taken(sure, [0.7]).tolist() == [1, 0]  # below float32(0.7) in float64
+    assert exits_taken(sure, [0.0]).tolist() == [0, 0]
+    assert exits_taken(np.ones((2, 2)), [NEVER, NEVER]).tolist() == [2, 2]
+
+
+def test_neighbours_in_float32_are_told_apart():
+    low = np.float32(0.5)
+    sure = np.array([[low, np.nextafter(low, np.float32(1))]])
+    right = np.array([[False, True], [True, True]])
+    (setting,) = fit(sure, right, [50, 100], [Goal("max_accuracy_drop", 0.0)])
+    assert setting[:2] == (100.0, 0.75)
+
+
+# ---- calibrate
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("answer", ["vote", "exit"])
+def test_the_target_is_met_on_the_examples_it_is_fitted_to(rule, answer):
+    logits, labels = held_out()
+    for target in ({"max_accuracy_drop": 1.0}, {"target_macs": 0.6}):
+        fitted = calibrate(logits, labels, MACS, rule, answer, **target)
+        probs = answers(logits, fitted["temperatures"], answer)
+        right = np.array([p.argmax(-1) == labels for p in probs])
+        sure, limits = confidences(rule, probs), list(fitted["thresholds"].values())
+        accuracy, share = leave(sure, right, list(MACS.values()), limits)
+        found = fitted["validation"]
+        assert abs(accuracy - found["accuracy"]) < 1e-9
+        assert abs(share - found["macs_share"]) < 1e-9
+        assert abs(found["mean_macs"] - 100 * share) < 1e-6
+        assert abs(found["full_accuracy"] - 100 * right[-1].mean()) < 1e-9
+        assert abs(sum(found["exit_rates"].values()) - 1) < 1e-9
+        assert fitted["target"] == {**target, "met": True}
+        assert fitted["rule"] == rule and limits[-1] == 0.0
+        if "target_macs" in target:
+            assert share <= 0.6 + 1e-9
+        else:
+            assert accuracy >= found["full_accuracy"] - 1.0 - 1e-9 and share <= 1.0
+
+
+def test_leaving_early_by_confidence_beats_leaving_at_random():
+    logits, labels = held_out()
+    fitted = calibrate(logits, labels, MACS, target_macs=0.7)
+    per_exit = [100 * np.mean(z.argmax(-1) == labels) for z in logits.values()]
+    assert fitted["validation"]["accuracy"] > np.interp(70, [40, 70, 100], per_exit) + 2
+
+
+def test_the_curve_has_20_budgets_that_hold_and_never_fall():
+    fitted = calibrate(*held_out(), MACS)
+    curve = fitted["curve"]
+    assert len(curve) == 20
+    assert abs(curve[0]["budget"] - 0.4) < 1e-9 and curve[-1]["budget"] == 1.0
+    assert all(point["macs_share"] <= point["budget"] + 1e-9 for point in curve)
+    accuracies = [point["accuracy"] for point in curve]
+    assert accuracies == sorted(accuracies)
+    assert curve[-1]["accuracy"] >= fitted["validation"]["full_accuracy"]
+
+
+def test_best_takes_the_rule_that_reaches_the_target_cheapest():
+    fitted = calibrate(*held_out(), MACS, max_accuracy_drop=0.5)
+    shares = {name: row["macs_share"] for name, row in fitted["rules"].items()}
+    assert list(shares) == list(RULES) and fitted["rule"] == min(shares, key=shares.get)
+    assert fitted["validation"]["macs_share"] == min(shares.values())
+    fitted = calibrate(*held_out(), MACS, target_macs=0.55)
+    rows = {name: row["accuracy"] for name, row in fitted["rules"].items()}
+    assert fitted["validation"]["accuracy"] == max(rows.values())
+
+
+def test_a_target_out_of_reach_gives_the_nearest():
+    fitted = calibrate(*held_out(), MACS, target_macs=0.1)
+    assert fitted["target"] == {"target_macs": 0.1, "met": False}
+    assert abs(fitted["validation"]["macs_share"] - 0.4) < 1e-9
+    assert fitted["validation"]["exit_rates"]["exit_1"] == 1.0
+
+
+def test_temperatures_mend_overconfident_exits():
+    errors = calibrate(*held_out(), MACS)["calibration_error"]
+    assert list(errors) == ["exit_1", "exit_2", "exit_3", "vote"]
+    for name in MACS:
+        assert errors[name]["after"] < 0.5 * errors[name]["before"], f"{name}: {errors}"
+
+
+def test_calibrate_repeats():
+    assert calibrate(*held_out(), MACS) == calibrate(*held_out(), MACS)
+
+
+LOGITS, LABELS = held_out(size=20)
+REFUSED = [
+    ({"rule": "margins"}, "Unknown rule 'margins'; .* 'margin'.*best"),
+    ({"answer": "votes"}, "Unknown answer 'votes'; .* 'vote'"),
+    ({"max_accuracy_drop": 1.0, "target_macs": 0.5}, "two targets: give one"),
+    ({"max_accuracy_drop": -1.0}, r"at least 0; got -1\.0"),
+    ({"max_accuracy_drop": float("nan")}, "at least 0; got nan"),
+    ({"target_macs": 0.0}, r"in \(0, 1\]; got 0\.0"),
+    ({"target_macs": 1.5}, r"in \(0, 1\]; got 1\.5"),
+    ({"logits": {"exit_1": LOGITS["exit_1"]}}, r"two exits or more, got \['exit_1'\]"),
+    ({"macs": {"exit_1": 1}}, "given for exit_1, exit_2, exit_3, got exit_1"),
+    ({"labels": LABELS[:3]}, r"'exit_1' must be .* for 3 labels, N > 0; got \(20, 6\)"),
+    ({"logits": {**LOGITS, "exit_2": LOGITS["exit_2"] * np.nan}}, "'exit_2' .*finite"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), REFUSED)
+def test_calibrate_refuses(change, message):
+    arguments = {"logits": LOGITS, "labels": LABELS, "macs": MACS, **change}
+    with pytest.raises(UserError, match=message) as caught:
+        calibrate(**arguments)
+    assert str(caught.value).isprintable()
+
+
+# ---- exits.json
+
+
+@pytest.fixture
+def written(tmp_path):
+    path = tmp_path / "exits.json"
+    fitted = calibrate(LOGITS, LABELS, MACS)
+    write_exits(path, "a" * 64, fitted)
+    return path, fitted
+
+
+def test_exits_json_reads_back(written):
+    path, fitted = written
+    expected = {"format": 1, "student": "a" * 64, **fitted}
+    assert read_exits(path, "a" * 64) == expected
+
+
+def test_exits_of_another_student_are_refused(written):
+    with pytest.raises(UserError, match="another student .aaaaaaaaaaaa instead of bbb"):
+        read_exits(written[0], "b" * 64)
+
+
+DAMAGED = [
+    ({"format": 2}, 'damaged: it has no valid "format", expected 1'),
+    ({"student": None}, '"student"'),
+    ({"rule": "softmax"}, "Unknown rule in .*exits.json 'softmax'.*Known: entropy"),
+    ({"rule": ["margin"]}, r"Unknown rule in .*exits.json \['margin'\]"),
+    ({"answer": "all"}, "Unknown answer in .*exits.json 'all'.*Known: exit, vote"),
+    ({"temperatures": [1.0]}, '"temperatures"'),
+    ({"temperatures": {}}, '"temperatures"'),
+    ({"temperatures": {"exit_1": 1.0, "exit_2": 0.0}}, '"temperatures"'),
+    ({"temperatures": {"exit_1": 1.0, "exit_2": 10**400}}, '"temperatures"'),
+    ({"temperatures": {"exit_2": 1.0, "exit_1": 1.0}}, '"temperatures"'),
+    ({"thresholds": None}, '"thresholds"'),
+    ({"thresholds": {"exit_1": 0.5, "exit_2": 0.0}}, '"thresholds"'),
+    ({"thresholds": {"exit_1": True, "exit_2": 0.5, "exit_3": 0}}, '"thresholds"'),
+    ({"thresholds": {"exit_1": np.nan, "exit_2": 0.5, "exit_3": 0}}, '"thresholds"'),
+    ({"thresholds": {"exit_1": -1.0, "exit_2": 0.5, "exit_3": 0}}, '"thresholds"'),
+    ({"thresholds": {"exit_1": 0.5, "exit_2": 0.5, "exit_3": 0.5}}, '"thresholds"'),
+    ({"curve": {}}, '"curve"'),
+    ({"curve": [1]}, '"curve"'),
+    ({"curve": [{"budget": 0.5}]}, '"curve"'),
+    ({"curve": [{"thresholds": {"exit_1": 1, "exit_2": 1, "exit_3": 0}}]}, '"curve"'),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), DAMAGED)
+def test_damaged_exits_are_refused(written, change, message):
+    path, _ = written
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(UserError, match=message) as caught:
+        read_exits(path, "a" * 64)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("text", ["", "{", "null", "[1]", "{}", "[" * 100_000, "\0"])
+def test_hostile_exits_are_refused(written, text):
+    written[0].write_text(text)
+    with pytest.raises(UserError, match="exits.json is damaged") as caught:
+        read_exits(written[0], "a" * 64)
+    assert str(caught.value).isprintable()

@@ -1,0 +1,172 @@
+"""Leaving early from a real run on digits: calibrate, evaluate, the two commands."""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from tests.test_calibrate import held_out, leave
+from tests.test_resume import ROOT
+from tests.test_train import SMALL
+from tf_mskd import UserError, calibrate, early_exit, evaluate, experiment
+from tf_mskd.calibration import answers, confidences
+from tf_mskd.evaluate import evaluate_early_exit
+from tf_mskd.finished_run import FinishedRun
+from tf_mskd.models import count_macs, create_model, sub_model
+from tf_mskd.saving import load_model, save_model
+
+RUN = dataclasses.replace(
+    SMALL,
+    method="ce",
+    width=0.0625,
+    exit_head="linear",
+    epochs=4,
+    validation_fraction=0.3,
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A finished run, its result, and what calibration found; exits.json is there."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    result = experiment.run(dataclasses.replace(RUN, run_dir=str(folder)))
+    fitted = calibrate.calibrate_run(folder, max_accuracy_drop=1.0)
+    return folder, result, fitted
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    """A copy of the run to break."""
+    shutil.copytree(trained[0], tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_macs_count_the_heads_asked_on_the_way_by_hand():
+    model = create_model("resnet10", 10, exits=[1, 2, 3], exit_head="linear")
+    stem_and_1 = 32 * 32 * 9 * (3 * 64 + 2 * 64 * 64)
+    stage_2 = 16 * 16 * (9 * (64 * 128 + 128 * 128) + 64 * 128)
+    stage_3 = 8 * 8 * (9 * (128 * 256 + 256 * 256) + 128 * 256)
+    first = stem_and_1 + 64 * 10
+    second = first + stage_2 + 128 * 10
+    expected = {"exit_1": first, "exit_2": second}
+    expected["exit_3"] = second + stage_3 + 256 * 10
+    assert early_exit.macs_so_far(model) == expected
+    assert expected["exit_2"] == count_macs(sub_model(model, ["exit_1", "exit_2"]))
+
+
+def test_calibration_uses_the_validation_split_alone(trained):
+    folder, result, fitted = trained
+    assert json.loads((folder / "exits.json").read_text())["rule"] == fitted["rule"]
+    run = FinishedRun(folder)
+    logits, labels = run.logits(run.student(), "validation")
+    assert len(labels) == 434  # 0.3 of the training digits, class by class
+    ones = dict.fromkeys(logits, 1.0)
+    vote = 100 * np.mean(answers(logits, ones)[-1].argmax(-1) == labels)
+    assert abs(vote - result["validation"]["mean_logits"]) < 1e-9
+    found = fitted["validation"]
+    assert found["accuracy"] >= found["full_accuracy"] - 1.0 - 1e-9
+    assert found["macs_share"] < 0.9, found
+
+
+def test_early_exits_on_the_test_split(trained, tmp_path):
+    folder, result, fitted = trained
+    measured = evaluate_early_exit(folder, output=tmp_path / "new")
+    assert json.loads((tmp_path / "new" / "early_exit.json").read_text()) == measured
+    png = (tmp_path / "new" / "early_exit.png").read_bytes()
+    assert png.startswith(b"\x89PNG") and len(png) > 10_000
+    run = FinishedRun(folder)
+    student = run.student()
+    logits, labels = run.logits(student)
+    probs = answers(logits, fitted["temperatures"])
+    right = np.array([p.argmax(-1) == labels for p in probs])
+    macs = list(early_exit.macs_so_far(student).values())
+    sure = confidences(fitted["rule"], probs)
+    for row, source in [
+        (measured["early_exit"], fitted),
+        *zip(measured["budgeted"], fitted["curve"], strict=True),
+    ]:
+        thresholds = list(source["thresholds"].values())
+        accuracy, share = leave(sure, right, macs, thresholds)
+        assert abs(row["accuracy"] - accuracy) < 1e-9
+        assert abs(row["macs_share"] - share) < 1e-9
+        assert abs(row["mean_macs"] - share * macs[-1]) < 1e-3
+    anytime = measured["anytime"]
+    assert [row["macs"] for row in anytime.values()] == macs
+    assert macs[-1] == result["macs"]["ensemble"] == measured["full"]["mean_macs"]
+    for name, row in anytime.items():
+        assert abs(row["accuracy"] - result["test"][name]) < 1e-9
+        assert row["own_macs"] == result["macs"][name]
+    assert anytime["exit_4"]["so_far_accuracy"] == measured["full"]["accuracy"]
+    first = measured["budgeted"][0]
+    assert first["exit_rates"]["exit_1"] == 1.0
+    assert first["accuracy"] == anytime["exit_1"]["so_far_accuracy"]
+
+
+def test_extreme_thresholds_are_the_first_exit_and_the_full_pass(trained):
+    _, _, fitted = trained
+    logits, labels = held_out(size=80, exits=4)
+    macs = {f"exit_{k}": 10 * k for k in (1, 2, 3, 4)}
+    for threshold, exit_name in ((0.0, "exit_1"), (2.0, "exit_4")):
+        for rule in ("max_probability", "margin", "entropy", "patience"):
+            table = dict.fromkeys(macs, threshold)
+            exits = {**fitted, "rule": rule, "thresholds": table}
+            got = early_exit.measure(logits, labels, macs, macs, exits)
+            assert got["early_exit"]["exit_rates"][exit_name] == 1.0, rule
+            assert got["early_exit"]["mean_macs"] == macs[exit_name]
+            expected = got["anytime"][exit_name]["so_far_accuracy"]
+            assert got["early_exit"]["accuracy"] == expected
+
+
+def command(module, *arguments):
+    """Runs a command of the package."""
+    python = [sys.executable, "-m", f"tf_mskd.{module}", *map(str, arguments)]
+    return subprocess.run(python, cwd=ROOT, capture_output=True, text=True, timeout=240)
+
+
+def test_the_commands_print_what_they_found(copied):
+    done = command("calibrate", f"--run_dir={copied}", "--target_macs=0.01")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "| patience" in done.stdout and "calibration error" in done.stdout
+    assert "--target_macs=0.01 cannot be reached: to leave at exit 1" in done.stdout
+    assert f"wrote {copied}/exits.json" in done.stdout
+    done = command("evaluate", f"--run_dir={copied}", "--early_exit")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "| chosen" in done.stdout and "answer by vote: test accuracy" in done.stdout
+    assert {"early_exit.json", "early_exit.png"} <= {p.name for p in copied.iterdir()}
+
+
+def test_mistakes_get_one_line(copied):
+    def refused(message, function, *args, **options):
+        with pytest.raises(UserError, match=message) as caught:
+            function(*args, **options)
+        assert str(caught.value).isprintable()
+
+    calibrate_run = calibrate.calibrate_run
+    refused("holds no finished run", calibrate_run, copied.parent)
+    refused("holds no finished run", evaluate_early_exit, "")
+    refused("two targets", calibrate_run, copied, max_accuracy_drop=1, target_macs=0.5)
+    nowhere = copied / "nowhere" / "exits.json"
+    refused("Cannot write .*exits.json", calibrate_run, copied, output=nowhere)
+    refused(
+        "There is no .*calibrate first", evaluate_early_exit, copied, exits_file=nowhere
+    )
+    (copied / "file").write_text("")
+    refused("Cannot make .*file", evaluate_early_exit, copied, output=copied / "file")
+    student = load_model(copied)
+    student.get_layer("exit_4").set_weights(
+        [w + 1 for w in student.get_layer("exit_4").get_weights()]
+    )
+    save_model(student, copied / "student.keras")
+    refused("was fitted for another student", evaluate_early_exit, copied)
+    which = {"subsets": False, "which": "best", "run_dir": copied}
+    flags = types.SimpleNamespace(early_exit=True, **which)
+    refused("leave out --subsets and --which=best", evaluate.print_early_exit, flags)
+    flagfile = copied / "flags.txt"
+    text = flagfile.read_text()
+    flagfile.write_text(text.replace("fraction=0.3", "fraction=0.0"))
+    refused("trained with --validation_fraction=0, so no", calibrate_run, copied)

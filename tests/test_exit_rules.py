@@ -1,0 +1,127 @@
+"""The rules of leaving early: known answers, references, extremes, graph and TFLite."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests import reference
+from tf_mskd import UserError, ensemble
+from tf_mskd.exit_rules import ANSWERS, RULES, answers_so_far, confidence
+
+EXITS = list(reference.STUDENT_EXITS.values())
+PROBS = [reference.softmax(z) for z in EXITS]
+
+
+def of_rule(rule, probs):
+    """Float64, example by example, from the definitions."""
+    scores = []
+    for b in range(len(probs[0])):
+        p = np.sort(np.asarray(probs[-1][b], np.float64))[::-1]
+        if rule == "max_probability":
+            scores.append(p[0])
+        elif rule == "margin":
+            scores.append(p[0] - p[1])
+        elif rule == "entropy":
+            entropy = -sum(v * np.log(v) for v in p if v > 0)
+            scores.append(1 - entropy / np.log(len(p)))
+        else:
+            classes = [np.argmax(q[b]) for q in probs][::-1]
+            run = 1
+            while run < len(classes) and classes[run] == classes[0]:
+                run += 1
+            scores.append(1 - 1 / run)
+    return np.array(scores)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_rules_against_the_reference(rule, k):
+    got = np.asarray(confidence(rule, PROBS[:k]))
+    assert got.dtype == np.float32 and got.shape == (4,)
+    np.testing.assert_allclose(got, of_rule(rule, PROBS[:k]), 1e-5, 1e-6, err_msg=rule)
+
+
+def test_rules_by_hand():
+    probs = [np.array([[0.5, 0.5, 0.0, 0.0], [0.7, 0.1, 0.1, 0.1], [0, 0, 0, 1.0]])]
+    by_hand = {
+        "max_probability": [0.5, 0.7, 1.0],
+        "margin": [0.0, 0.6, 1.0],
+        "entropy": [0.5, 0.3216, 1.0],  # log2(2) / log2(4), 1.3568 bits / 2, 0 bits
+        "patience": [0.0, 0.0, 0.0],
+    }
+    for rule, expected in by_hand.items():
+        got = confidence(rule, probs)
+        np.testing.assert_allclose(got, expected, atol=1e-4, err_msg=rule)
+
+
+def test_patience_counts_the_run_that_ends_here():
+    classes = [0, 1, 1, 1, 0, 0]
+    probs = [np.eye(2)[[c]] * 0.8 + 0.1 for c in classes]
+    scores = [float(confidence("patience", probs[: k + 1])[0]) for k in range(6)]
+    expected = [1 - 1 / run for run in (1, 1, 2, 3, 1, 2)]
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_threshold_of_0_lets_all_leave_and_one_above_1_none(rule):
+    rng = np.random.default_rng(0)
+    random = reference.softmax(rng.normal(size=(300, 100)) * 10)
+    even, sure = np.full((50, 100), 0.01), np.eye(100)
+    for p in (random, even, sure, random.astype(np.float16), even.astype(np.float32)):
+        for k in (1, 5):
+            scores = np.asarray(confidence(rule, [p] * k))
+            assert (scores >= 0).all() and (scores <= 1).all(), f"{rule}: {scores}"
+
+
+@pytest.mark.parametrize("temperatures", [[1.0] * 4, [0.5, 1.0, 1.5, 3.0]])
+@pytest.mark.parametrize("k", [1, 3, 4])
+def test_answers_against_the_reference(temperatures, k):
+    scaled = [z / t for z, t in zip(EXITS, temperatures, strict=True)][:k]
+    expected = {
+        "vote": reference.softmax(np.mean(scaled, 0)),
+        "exit": reference.softmax(scaled[-1]),
+    }
+    for kind in ANSWERS:
+        got = answers_so_far(EXITS[:k], temperatures[:k], kind)
+        np.testing.assert_allclose(got, expected[kind], 1e-5, 1e-6, err_msg=kind)
+
+
+def test_a_full_pass_is_the_librarys_vote():
+    vote = ensemble.vote(reference.STUDENT_EXITS, "logits")
+    got = answers_so_far(EXITS, [1.0] * 4)
+    np.testing.assert_array_equal(np.argmax(got, -1), np.argmax(vote, -1))
+    np.testing.assert_allclose(got, reference.softmax(vote), 1e-5, 1e-6)
+
+
+@pytest.mark.filterwarnings(r"ignore:\s*Warning. tf.lite.Interpreter")
+def test_tflite_gives_the_same_with_its_own_ops_alone():
+    class Rules(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([4, 4, 5])])
+        def run(self, exits):
+            logits = tf.unstack(exits)
+            probs = [answers_so_far(logits[:k], [1.5] * k) for k in range(1, 5)]
+            return {rule: confidence(rule, probs) for rule in RULES}
+
+    module = Rules()
+    exits = np.array(EXITS, np.float32)
+    function = module.run.get_concrete_function()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    interpreter = tf.lite.Interpreter(model_content=converter.convert())
+    got = interpreter.get_signature_runner()(exits=exits)
+    probs = [answers_so_far(list(exits[:k]), [1.5] * k) for k in range(1, 5)]
+    for rule in RULES:
+        expected = np.asarray(confidence(rule, probs))
+        np.testing.assert_allclose(module.run(exits)[rule], expected, 1e-5, 1e-6)
+        np.testing.assert_allclose(got[rule], expected, 1e-5, 1e-6, err_msg=rule)
+
+
+def test_mistakes_are_refused():
+    with pytest.raises(UserError, match="Unknown rule 'entropie'; .* 'entropy'"):
+        confidence("entropie", PROBS)
+    with pytest.raises(UserError, match="answer of at least one exit, got none"):
+        confidence("margin", [])
+    with pytest.raises(UserError, match="Unknown answer 'votes'; .* 'vote'"):
+        answers_so_far(EXITS, [1.0] * 4, "votes")
+    with pytest.raises(UserError, match="one temperature for each exit, got 1 for 4"):
+        answers_so_far(EXITS, [1.0])
