@@ -249,6 +249,15 @@ def test_methods_that_cannot_be_cached_say_so(base, tmp_path, method):
     assert not (tmp_path / "cache").exists()
 
 
+def test_it_is_refused_before_a_teacher_is_trained(base, tmp_path):
+    (tmp_path / "t.flags").write_text(to_flagfile(TINY))
+    changes = {"teacher": "", "teacher_flagfile": str(tmp_path / "t.flags")}
+    changes |= {"method": "at", "exits": "last", "run_dir": str(tmp_path / "run")}
+    with pytest.raises(UserError, match="reads feature_1 of the teacher, a map"):
+        experiment.run(with_cache(base, tmp_path, **changes))
+    assert not (tmp_path / "t").exists()
+
+
 def test_top_k_of_an_embedding_is_refused(base, tmp_path):
     config = with_cache(base, tmp_path, method="pkt", exits="last", cache_top_k=3)
     config = dataclasses.replace(config, run_dir=str(tmp_path / "run"))

@@ -33,7 +33,7 @@ class CachedTeacher:
     def __init__(self, distiller, strategy, data, config):
         self._network, self._data = distiller.teacher_network, data
         self._strategy, self._forward = strategy, Forward(strategy)
-        sizes = _vectors(distiller, config.cache_top_k)
+        sizes = cached_vectors(distiller, config.cache_top_k)
         identity = {
             "teacher": fingerprint(distiller.teacher),
             "network": _digest(distiller.teacher.to_json()),
@@ -139,8 +139,12 @@ class CachedTeacher:
                 )
 
 
-def _vectors(distiller, top_k):
-    """Output name -> length, of what training reads; refuses what cannot be kept."""
+def cached_vectors(distiller, top_k=0):
+    """What a cache keeps of a teacher: dict, output name -> int, length of its vector.
+
+    Raises:
+        UserError: if training reads of it what cannot be kept; says what.
+    """
     method, network = distiller.method, distiller.teacher_network
     if network is None:
         method.fail("reads nothing of a teacher: drop --teacher_cache.")

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tf_mskd import build, models
 from tf_mskd import ensemble as ensembles
-from tf_mskd.cached_teacher import CachedTeacher
+from tf_mskd.cached_teacher import CachedTeacher, cached_vectors
 from tf_mskd.callbacks import ExitPhases
 from tf_mskd.callbacks.best_student import BestStudent
 from tf_mskd.callbacks.progress import Progress
@@ -62,8 +62,7 @@ def _run(config, folder):
     _set_up(config)
     method = build.build_method(config)
     data = Data(config, method)
-    examples = len(data.source.train.labels)
-    build.rehearse(config, data.source, data.steps_per_epoch, examples)
+    examples = _rehearse(config, data)
     teacher_path = config.teacher
     if not config.fresh_teacher:
         teacher_path = _run_first(config, "teacher") or config.teacher
@@ -111,8 +110,7 @@ def fill_cache(config):
     strategy = create_strategy(config.strategy, config.num_devices)  # before other TF
     _set_up(config)
     data = Data(config, build.build_method(config))
-    examples = len(data.source.train.labels)
-    build.rehearse(config, data.source, data.steps_per_epoch, examples)
+    examples = _rehearse(config, data)
     path = _run_first(config, "teacher") or config.teacher
     _set_up(config)
     with strategy.scope():
@@ -129,6 +127,15 @@ def summary(result):
     """Says a result in one line."""
     test = result["test"]
     return "test " + ", ".join(f"{name} {value:.2f} %" for name, value in test.items())
+
+
+def _rehearse(config, data):
+    """Builds the run untrained, see `build`; returns the number of examples."""
+    examples = len(data.source.train.labels)
+    untrained = build.rehearse(config, data.source, data.steps_per_epoch, examples)
+    if config.teacher_cache:
+        cached_vectors(untrained, config.cache_top_k)
+    return examples
 
 
 def _run_first(config, role):

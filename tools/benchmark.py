@@ -39,8 +39,12 @@ DATA_DIR = flags.DEFINE_string("data_dir", "", "Folder of the prepared CIFAR-100
 SAVE = flags.DEFINE_string("save", "", "Folder for JSON files and pictures.")
 PEAK = flags.DEFINE_string("peak", "", "Case whose memory this process shall measure.")
 
-KD_ALL = "kd, all exits"
-RIVALS = ("keras.distillation", "pytorch, channels first", "pytorch, channels last")
+KD_ALL = "kd at every exit"  # which is what mskd is
+TORCH_FORMATS = {
+    "pytorch, channels first": "contiguous_format",
+    "pytorch, channels last": "channels_last",
+}
+RIVALS = ("keras.distillation", *TORCH_FORMATS)
 
 
 def measure_pair(pair):
@@ -83,27 +87,34 @@ COMPARED = {  # case -> what its time is divided by
 
 def pair_cases(teacher_name, student_name, folder, only=None):
     """The cases of one pair, by name; with `only`, that one alone."""
-    from tools import rivals
+    from tools import keras_loop, torch_loop
 
     batch = timing.digits_batch(BATCH.value)
     pair = (teacher_name, student_name)
-    cases = {
-        "keras.distillation": lambda: rivals.keras_case(*pair, batch),
-        "pytorch, channels first": lambda: rivals.torch_case(
-            *pair, batch, "contiguous_format"
-        ),
-        "pytorch, channels last": lambda: rivals.torch_case(
-            *pair, batch, "channels_last"
-        ),
-    }
-    if only in cases:
-        return {only: cases[only]()}
     ours = OurCases(*pair, batch, folder)
+    if only == "keras.distillation":
+        return {only: keras_loop.keras_case(*pair, ours.stream())}
     if only:
         return {only: ours.case(only)}
     made = {name: ours.case(name) for name in OurCases.NAMES}
-    made.update((name, make()) for name, make in cases.items())
+    made["keras.distillation"] = keras_loop.keras_case(*pair, ours.stream())
+    for name, memory_format in TORCH_FORMATS.items():
+        made[name] = torch_loop.torch_case(*pair, batch, memory_format)
+    if made[name] is not None:
+        for model in pair:
+            _check_same_network(model, torch_loop.count_weights(model))
     return {name: case for name, case in made.items() if case is not None}
+
+
+def _check_same_network(name, weights):
+    import tf_mskd
+
+    ours = tf_mskd.create_model(name, 100, exits="last").trainable_weights
+    expected = sum(weight.value.shape.num_elements() for weight in ours)
+    if weights != expected:
+        raise AssertionError(
+            f"{name}: {weights} weights in PyTorch, {expected} in ours"
+        )
 
 
 class OurCases:
@@ -132,16 +143,30 @@ class OurCases:
     def __init__(self, teacher_name, student_name, batch, folder):
         import numpy as np
 
-        import tf_mskd
         from tf_mskd.data import make_augment, sources
 
         self._student_name, self._batch, self._folder = student_name, batch, folder
-        self._teacher = tf_mskd.create_model(teacher_name, 100, exits="all")
+        self._teacher_name, self._made = teacher_name, None
         self._augment = make_augment("crop,flip")
         self._split = sources.Split(
             np.tile(batch[0], (4, 1, 1, 1)), np.tile(batch[1], 4)
         )
         self._ids = np.arange(len(self._split.labels))
+
+    @property
+    def _teacher(self):
+        """The teacher, made when it is first asked for; its logits of order one."""
+        import numpy as np
+
+        import tf_mskd
+
+        if self._made is None:
+            self._made = tf_mskd.create_model(self._teacher_name, 100, exits="all")
+            outputs = self._made(self._batch[0], training=False)
+            for name, logits in outputs.items():  # untrained deep networks explode
+                kernel = self._made.get_layer(name).kernel
+                kernel.assign(kernel / np.abs(logits).max())
+        return self._made
 
     def case(self, name):
         """A function of n that does n steps."""
@@ -162,9 +187,10 @@ class OurCases:
         rows = (
             self._filled(distiller.teacher_network, what) if how == "cached" else None
         )
-        return timing.stream_case(distiller, self._stream(rows))
+        return timing.training_case(distiller, self.stream(rows))
 
-    def _stream(self, rows):
+    def stream(self, rows=None):
+        """Batches of augmented images, with the teacher's answers if there are rows."""
         from tf_mskd.data import train_stream
 
         return train_stream(
@@ -260,7 +286,7 @@ def measure_methods():
 
     names = METHODS.value or registry.available_methods()
     made = {name: method_case(name) for name in dict.fromkeys(["kd", *names])}
-    made[KD_ALL] = method_case("kd", ["all"])
+    made[KD_ALL] = method_case("mskd", ["all"])
     cases = {name: case for name, (case, _) in made.items()}
     seconds = timing.interleave(cases, REPEATS.value, 1)
     kd = {"last": seconds["kd"], "all": seconds[KD_ALL]}
@@ -390,10 +416,15 @@ def measure_memory():
             command += ["--epochs=1", "--train_fraction=0.03", "--notensorboard"]
             command += ["--lr_schedule=constant"]
             numbers["train resnet10, CIFAR-100"] = peak_of(command)
-    pair = PAIRS.value[-1]
+    pair, size = PAIRS.value[-1], str(BATCH.value)
     for case in ("kd, live", "kd, cached", *RIVALS):
         command = [sys.executable, __file__, f"--peak={case}", f"--pairs={pair}"]
-        value = peak_of([*command, f"--batch_size={BATCH.value}"])
+        command += [f"--batch_size={size}"]
+        if case in TORCH_FORMATS:
+            loop = str(pathlib.Path(__file__).with_name("torch_loop.py"))
+            command = [sys.executable, loop, *pair.split(":")]
+            command += [TORCH_FORMATS[case], size]
+        value = peak_of(command)
         if value:
             numbers[f"{case}, {pair}"] = value
     rows += [[name, f"{value / 1e9:.2f}"] for name, value in numbers.items()]
@@ -410,10 +441,7 @@ def peak_of(command):
 def run_peak_case(name):
     """Three steps of one case; the process that started this one looks at its peak."""
     with tempfile.TemporaryDirectory(dir=".") as folder:
-        case = pair_cases(*PAIRS.value[0].split(":"), folder, only=name)[name]
-        if case is None:
-            sys.exit(3)
-        case(3)
+        pair_cases(*PAIRS.value[0].split(":"), folder, only=name)[name](3)
 
 
 def draw(numbers, path):

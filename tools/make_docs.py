@@ -22,8 +22,11 @@ name is what `--method=` takes, and several with commas between add their terms
 batch; `--term_weights=at:500` sets another weight. "Local" methods compare the examples
 of a batch with each other: on several devices each sees its own part of the batch.
 
-"Step" is the time of a training step relative to KD's, ResNet-18 to ResNet-10, batch 64
-of 32x32 images, {machine} (`python tools/benchmark.py --parts=methods`).
+"Step" is the time of a training step relative to KD's with the same exits, ResNet-18 to
+ResNet-10, batch 64 of 32x32 images, {machine} (`python tools/benchmark.py
+--parts=methods`). Methods with further passes through a network (views, noise, two
+networks that learn) cost what these cost; `ft` pays for the convolutions of its
+translator and of the paraphraser, a fifth of the multiply-accumulates of KD's step.
 """
 
 

@@ -35,48 +35,17 @@ def digits_batch(batch_size, side=32):
     return images, digits.target[:batch_size].astype("int32")
 
 
-def loop_case(step, read, done):
-    """A function of n that runs n steps in one compiled call.
+def step_case(step, stream, done):
+    """A function of n that runs n training steps in one compiled call.
 
     Args:
         step: function of a batch, a Keras `train_step`.
-        read: function without arguments -> batch, called within the loop.
+        stream: `tf.data.Dataset` of batches, long enough.
         done: function without arguments that waits for the steps.
     """
     import tensorflow as tf
 
     step = tf.autograph.experimental.do_not_convert(step)
-
-    @tf.function
-    def train(n):
-        for _ in tf.range(n):
-            step(read())
-
-    return lambda n: (train(tf.constant(n)), done())
-
-
-def training_case(distiller, batch):
-    """Training steps of a `Distiller` on one batch (images, labels or targets)."""
-    import tensorflow as tf
-
-    from tf_mskd import SGD
-
-    distiller.compile(SGD(0.01, l2=5e-4), jit_compile=False)
-    distiller.optimizer.build(distiller.trainable_variables)
-    data = tf.nest.map_structure(tf.constant, batch)
-    done = distiller.optimizer.iterations.numpy
-    return loop_case(distiller.train_step, lambda: data, done)
-
-
-def stream_case(distiller, stream):
-    """Training steps of a `Distiller` on the batches of a `tf.data.Dataset`."""
-    import tensorflow as tf
-
-    from tf_mskd import SGD
-
-    distiller.compile(SGD(0.01, l2=5e-4), jit_compile=False)
-    distiller.optimizer.build(distiller.trainable_variables)
-    step = tf.autograph.experimental.do_not_convert(distiller.train_step)
     batches = iter(stream)
 
     @tf.function
@@ -84,8 +53,21 @@ def stream_case(distiller, stream):
         for _ in tf.range(n):
             step(next(batches))
 
-    done = distiller.optimizer.iterations.numpy
     return lambda n: (train(batches, tf.constant(n)), done())
+
+
+def training_case(distiller, stream):
+    """Training steps of a `Distiller`; one batch in place of a stream repeats."""
+    import tensorflow as tf
+
+    from tf_mskd import SGD
+
+    if not isinstance(stream, tf.data.Dataset):
+        stream = tf.data.Dataset.from_tensors(stream).repeat()
+    distiller.compile(SGD(0.01, l2=5e-4), jit_compile=False)
+    distiller.optimizer.build(distiller.trainable_variables)
+    done = distiller.optimizer.iterations.numpy
+    return step_case(distiller.train_step, stream, done)
 
 
 def forward_case(model, batch):

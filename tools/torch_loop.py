@@ -1,52 +1,27 @@
-"""The same distillation work by other means: keras.distillation and a PyTorch loop.
+"""The distillation work of the benchmark as a plain PyTorch loop; no TensorFlow here.
 
 The work of one step is Hinton's KD at temperature 4, labels and teacher weighed alike,
 SGD with momentum 0.9 and L2 5e-4, on one batch of images already scaled.
+
+    python tools/torch_loop.py TEACHER STUDENT FORMAT BATCH_SIZE    three steps
 """
 
 import os
-
-import keras
-import tensorflow as tf
-
-import tf_mskd
-from tf_mskd.models.graph import output_tensors
-from tools.timing import loop_case
+import pathlib
+import sys
 
 TEMPERATURE, RATE, MOMENTUM, L2 = 4.0, 0.01, 0.9, 5e-4
 
-
-def keras_case(teacher_name, student_name, batch):
-    """Steps of `keras.distillation.Distiller`; our networks, its step."""
-    teacher, student = (
-        _single(tf_mskd.create_model(name, 100, exits="last"))
-        for name in (teacher_name, student_name)
-    )
-    distiller = keras.distillation.Distiller(
-        teacher,
-        student,
-        keras.distillation.LogitsDistillation(temperature=TEMPERATURE),
-        student_loss_weight=0.5,
-    )
-    distiller.compile(
-        tf_mskd.SGD(RATE, MOMENTUM, l2=L2),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        jit_compile=False,
-    )
-    data = tf.nest.map_structure(tf.constant, batch)
-    distiller.optimizer.build(student.trainable_variables)
-    distiller.train_step(data)  # it builds its metrics in the first one
-    done = distiller.optimizer.iterations.numpy
-    return loop_case(distiller.train_step, lambda: data, done)
-
-
-def _single(model):
-    (logits,) = output_tensors(model).values()
-    return keras.Model(model.input, logits)
+VGG_WIDTHS = (64, 128, 256, 512, 512)
+VGG_DEPTHS = {"vgg8": (1, 1, 1, 1, 1), "vgg11": (1, 1, 2, 2, 2)}
+VGG_DEPTHS |= {"vgg13": (2, 2, 2, 2, 2), "vgg16": (2, 2, 3, 3, 3)}
+RESNET_DEPTHS = {"resnet10": (1, 1, 1, 1), "resnet18": (2, 2, 2, 2)}
+RESNET_DEPTHS |= {"resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
+RESNET_DEPTHS |= {"resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3)}
 
 
 def torch_case(teacher_name, student_name, batch, memory_format):
-    """Steps of a plain PyTorch loop over the same networks; None without PyTorch.
+    """Steps of a plain loop over our networks in PyTorch; None if that is missing.
 
     Args:
         teacher_name, student_name: a VGG or a ResNet of `create_model`.
@@ -92,24 +67,21 @@ def torch_case(teacher_name, student_name, batch, memory_format):
     return train
 
 
+def count_weights(name):
+    """Number of trained weights of the PyTorch network."""
+    return sum(p.numel() for p in _torch_network(name).parameters())
+
+
 def _torch_network(name):
-    """The network as PyTorch modules; as many weights as ours has."""
     from torch import nn
 
-    network = _vgg(nn, name) if name.startswith("vgg") else _resnet(nn, name)
-    ours = tf_mskd.create_model(name, 100, exits="last")
-    expected = sum(int(tf.size(w)) for w in ours.trainable_weights)
-    got = sum(p.numel() for p in network.parameters())
-    if got != expected:
-        raise AssertionError(f"{name}: {got} weights in PyTorch, {expected} in Keras")
-    return network
+    return _vgg(nn, name) if name in VGG_DEPTHS else _resnet(nn, name)
 
 
 def _vgg(nn, name):
-    from tf_mskd.models.vgg import DEPTHS, WIDTHS
-
     layers, inputs = [], 3
-    for block, (depth, width) in enumerate(zip(DEPTHS[name], WIDTHS, strict=True)):
+    pairs = zip(VGG_DEPTHS[name], VGG_WIDTHS, strict=True)
+    for block, (depth, width) in enumerate(pairs):
         if 0 < block < 4:
             layers.append(nn.MaxPool2d(2))
         for _ in range(depth):
@@ -121,11 +93,7 @@ def _vgg(nn, name):
 
 
 def _resnet(nn, name):
-    from tf_mskd.models import blocks
-    from tf_mskd.models.resnet import BLOCKS
-
-    block, depths = BLOCKS[name]
-    is_deep = block is blocks.bottleneck_block
+    depths, is_deep = RESNET_DEPTHS[name], int(name.removeprefix("resnet")) >= 50
 
     def conv(inputs, outputs, kernel, stride=1):
         padding = kernel // 2
@@ -158,3 +126,13 @@ def _resnet(nn, name):
             inputs = 64 * 2**stage * (4 if is_deep else 1)
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, 100)]
     return nn.Sequential(*layers, *head)
+
+
+if __name__ == "__main__":  # the benchmark looks at the memory of this process
+    sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+    from tools.timing import digits_batch
+
+    case = torch_case(*sys.argv[1:3], digits_batch(int(sys.argv[4])), sys.argv[3])
+    if case is None:
+        sys.exit("PyTorch is not installed.")
+    case(3)
