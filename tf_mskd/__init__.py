@@ -3,6 +3,7 @@
 __version__ = "0.1.0"
 
 from tf_mskd import callbacks
+from tf_mskd.deployment import export_student
 from tf_mskd.distiller import Distiller
 from tf_mskd.ensemble import accuracies, fit_weights, vote
 from tf_mskd.errors import UserError
@@ -28,6 +29,7 @@ __all__ = [
     "callbacks",
     "count_macs",
     "create_model",
+    "export_student",
     "fit_weights",
     "load_model",
     "save_model",

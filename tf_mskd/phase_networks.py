@@ -1,6 +1,7 @@
 """The parts of student and teacher that each phase of training computes."""
 
 from tf_mskd.errors import unknown_name
+from tf_mskd.models.fused import fold_batch_norms, fuse_batch_norms
 from tf_mskd.models.graph import (
     available_outputs,
     calls_to,
@@ -39,6 +40,9 @@ class PhaseNetworks:
                 _check("teacher", guide, theirs)
         self._whole = detach_stages(student) if phases == "detached" else student
         self._parts = {}
+        learns = method.trains_teacher
+        self._faster = {"student": fuse_batch_norms}
+        self._faster["teacher"] = fuse_batch_norms if learns else fold_batch_norms
 
     def student_reads(self, exits):
         """Names what training with these exits computes: them, and what is read."""
@@ -73,11 +77,11 @@ class PhaseNetworks:
         return all(stage is None or stage <= last for stage in stages)
 
     def _part(self, role, model, names):
-        if list(model.output) == list(names):
-            return model
         key = (role, *names)
         if key not in self._parts:
-            self._parts[key] = sub_model(model, names)
+            whole = list(model.output) == list(names)
+            part = model if whole else sub_model(model, names)
+            self._parts[key] = self._faster.get(role, lambda part: part)(part)
         return self._parts[key]
 
 

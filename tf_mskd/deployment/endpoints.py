@@ -1,0 +1,143 @@
+"""The functions that an exported student gives by name.
+
+ensemble            the vote of all exits
+exit_k              exit k alone, nothing else is computed
+early_exit          one image; stages behind the exit where it leaves are not run
+early_exit_batched  many images; each stage runs for those that have not left yet
+
+All take `image`, uint8 [B, H, W, C] raw pixels, and the last two `threshold`, a float32
+scalar: 0 or more is used at every exit, below 0 stands for the calibrated thresholds.
+All give "probabilities" float32 [B, classes], "class" int32 [B] and "exit" int32 [B],
+the number in the name of the exit that answered.
+"""
+
+import tensorflow as tf
+
+from tf_mskd import exit_rules
+from tf_mskd.models import graph
+
+# Of these operations the int8 converter keeps its hands: with steps of 1/256 it would
+# decide otherwise than was calibrated, and take thresholds below 0 for 0.
+DECISION = "leave_decision"
+
+
+class Endpoints:
+    """The endpoints of a student as TensorFlow functions.
+
+    Args:
+        student: functional float32 model of one image, whose output is a dict of exits.
+        names: list of str, its exits to export, shallow to deep.
+        leaving: `Leaving` for these exits.
+    """
+
+    def __init__(self, student, names, leaving):
+        self.student, self.names, self.leaving = student, names, leaving
+        made = graph.available_outputs(student)
+        self._exits = [made[name] for name in names]
+        self.numbers = [graph.stage_number(name) for name in names]
+        self._temperatures = [leaving.temperatures[name] for name in names]
+        self._thresholds = [leaving.thresholds[name] for name in names]
+
+    def functions(self):
+        """Returns a dict, endpoint name -> `tf.function` of fixed input signature."""
+        shape = self.student.input.shape[1:]
+        images = tf.TensorSpec((None, *shape), tf.uint8, "image")
+        image = tf.TensorSpec((1, *shape), tf.uint8, "image")
+        threshold = tf.TensorSpec((), tf.float32, "threshold")
+        bodies = {"ensemble": (self._ensemble, images)}
+        for k, name in enumerate(self.names):
+            bodies[name] = (self._exit(k), images)
+        bodies["early_exit"] = (self._early_exit, image, threshold)
+        bodies["early_exit_batched"] = (self._early_exit_batched, images, threshold)
+        return {
+            name: tf.function(body, input_signature=specs, autograph=False)
+            for name, (body, *specs) in bodies.items()
+        }
+
+    def _ensemble(self, image):
+        logits = graph.replay(self._exits, self._start(image))
+        return self._outputs(self._answer(logits, "vote"), self.numbers[-1])
+
+    def _exit(self, k):
+        def body(image):
+            logits = graph.replay([self._exits[k]], self._start(image))
+            with tf.name_scope(DECISION):
+                p = exit_rules.answers_so_far(logits, [self._temperatures[k]])
+            return self._outputs(p, self.numbers[k])
+
+        return body
+
+    def _early_exit(self, image, threshold):
+        def run(k, known, logits, answers):
+            known = dict(known)  # a branch must not see what another one computed
+            logits = [*logits, *graph.replay([self._exits[k]], known)]
+            answers = [*answers, self._answer(logits)]
+            here = (answers[-1], tf.constant([self.numbers[k]]))
+            if k == len(self.names) - 1:
+                return here
+            return tf.cond(
+                self._leaves(k, answers, threshold)[0],
+                lambda: here,
+                lambda: run(k + 1, known, logits, answers),
+            )
+
+        p, number = run(0, self._start(image), [], [])
+        return {**self._outputs(p, 0), "exit": number}
+
+    def _early_exit_batched(self, image, threshold):
+        def run(k, known, logits, answers, rows):
+            known = dict(known)
+            logits = [*logits, *graph.replay([self._exits[k]], known)]
+            answers = [*answers, self._answer(logits)]
+            if k == len(self.names) - 1:
+                return rows, answers[-1], tf.fill(tf.shape(rows), self.numbers[k])
+            leaves = self._leaves(k, answers, threshold)
+            gone, stay = (tf.where(mask)[:, 0] for mask in (leaves, ~leaves))
+            number = tf.fill(tf.shape(gone), self.numbers[k])
+            here = (tf.gather(rows, gone), tf.gather(answers[-1], gone), number)
+
+            def go_on():
+                kept = self._read_by(self._exits[k + 1 :], known)
+                parts = ({key: known[key] for key in kept}, logits, answers, rows)
+                parts = tf.nest.map_structure(lambda t: tf.gather(t, stay), parts)
+                behind = run(k + 1, *parts)
+                return [tf.concat(pair, 0) for pair in zip(here, behind, strict=True)]
+
+            # never no images: TensorFlow 2.21 gives a convolution of none a wrong shape
+            return tf.cond(tf.size(stay) > 0, go_on, lambda: list(here))
+
+        rows = tf.range(tf.shape(image)[0])
+        rows, p, number = run(0, self._start(image), [], [], rows)
+        order = tf.argsort(rows)
+        outputs = self._outputs(tf.gather(p, order), 0)
+        return {**outputs, "exit": tf.gather(number, order)}
+
+    def _start(self, image):
+        """The image as the student takes it: id of its symbolic input -> tensor."""
+        symbolic = self.student.inputs[0]
+        return {id(symbolic): tf.cast(image, symbolic.dtype)}
+
+    def _read_by(self, exits, known):
+        """Ids of the known tensors that deeper exits go on from."""
+        calls = graph.calls_to(exits, known)
+        read = {id(t) for node in calls for t in node.input_tensors}
+        return (read | {id(t) for t in exits}) & set(known)
+
+    def _answer(self, logits, kind=None):
+        temperatures = self._temperatures[: len(logits)]
+        with tf.name_scope(DECISION):
+            kind = kind or self.leaving.answer
+            return exit_rules.answers_so_far(logits, temperatures, kind)
+
+    def _leaves(self, k, answers, threshold):
+        """Bool [B]: whether the rows leave at exit k."""
+        with tf.name_scope(DECISION):
+            calibrated = tf.constant(self._thresholds[k], tf.float32)
+            limit = tf.where(threshold < 0, calibrated, threshold)
+            return exit_rules.confidence(self.leaving.rule, answers) >= limit
+
+    def _outputs(self, p, number):
+        with tf.name_scope(DECISION):
+            winner = tf.argmax(p, axis=-1, output_type=tf.int32)
+        exit = tf.fill(tf.shape(p)[:1], number)
+        return {"probabilities": p, "class": winner, "exit": exit}

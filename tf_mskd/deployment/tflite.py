@@ -1,0 +1,143 @@
+"""A SavedModel of `write_saved_model` as a TFLite file: one model, many signatures."""
+
+import io
+import json
+import re
+import warnings
+import zipfile
+
+import numpy as np
+import tensorflow as tf
+
+from tf_mskd.deployment.endpoints import DECISION
+from tf_mskd.errors import UserError
+
+NO_TFLITE = ("early_exit_batched",)  # its stages see an unknown number of images
+
+
+def convert(folder, endpoints, quantize, images=None):
+    """Converts a SavedModel.
+
+    Args:
+        folder: path of the SavedModel.
+        endpoints: `Endpoints` it was written from.
+        quantize: one of `folder.QUANTIZATIONS`: "none" float32, "float16" weights,
+            "dynamic" int8 weights, "int8" weights and activations. The decision to
+            leave and the probabilities are float32 in all of them.
+        images: uint8 [N, H, W, C], real images that the ranges of "int8" come from.
+
+    Returns:
+        bytes, the file.
+
+    Raises:
+        UserError: if TFLite cannot do what a layer does; it is named.
+    """
+    names = [name for name in endpoints.functions() if name not in NO_TFLITE]
+    converter = tf.lite.TFLiteConverter.from_saved_model(
+        str(folder), signature_keys=names
+    )
+    if quantize != "none":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if quantize == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if quantize == "int8":
+        converter.representative_dataset = lambda: _examples(names, images)
+        converter._experimental_calibrate_only = True
+    try:
+        with warnings.catch_warnings():
+            # TensorFlow 2.21 calibrates with its own retired interpreter
+            warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is deprecated")
+            content = converter.convert()
+    except Exception as error:  # the converter raises several unrelated kinds
+        raise _explained(error, endpoints.student) from error
+    return _quantized(content) if quantize == "int8" else content
+
+
+def _examples(names, images):
+    """Every image through every endpoint; no image leaves, so all stages are seen."""
+    for image in images:
+        for name in names:
+            inputs = {"image": image[None]}
+            if name == "early_exit":
+                inputs["threshold"] = np.float32(2.0)
+            yield name, inputs
+
+
+def _quantized(calibrated):
+    """int8 weights and activations, all but the operations of the decision."""
+    # The public converter has no such switch; its experimental QuantizationDebugger
+    # calls the same function (TensorFlow 2.21).
+    from tensorflow.lite.python import schema_py_generated as schema
+    from tensorflow.lite.python.convert import mlir_quantize
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(calibrated, 0))
+    kept = set()
+    for subgraph in model.subgraphs:
+        for operator in subgraph.operators or []:
+            for index in operator.outputs:
+                name = subgraph.tensors[index].name.decode()
+                # "a;b" is fused: a layer with an operation of the decision folded in.
+                # What a signature gives out is renamed, and is part of the decision.
+                is_decision = all(DECISION in part for part in name.split(";"))
+                if is_decision or index in subgraph.outputs:
+                    kept.add(name)
+    return mlir_quantize(calibrated, denylisted_nodes=sorted(kept))
+
+
+def _explained(error, student):
+    """The `UserError` of a failed conversion, with the layer at fault."""
+    text = str(error)
+    layers = {layer.name for layer in student._flatten_layers()}
+    scopes = re.findall(r'loc\((?:fused\[|callsite\()?"([^"]+)"', text)
+    scopes += re.findall(r'"([^"]*/[^"]*)"', text)
+    parts = [part for scope in scopes for part in re.split("[/:@;]", scope)]
+    parts = [re.sub(r"_\d+$", "", p) if p not in layers else p for p in parts]
+    at_fault = next((p for p in parts if p in layers - {student.name}), None)
+    operations = sorted(set(re.findall(r"'(tf\.\w+)' op", text)))
+    if at_fault and operations:
+        return UserError(
+            f"TFLite cannot take layer {at_fault!r}: it has no "
+            f"{', '.join(operations)}. Replace the layer, or export saved_model alone."
+        )
+    reason = " ".join(text.split())[:300]
+    return UserError(f"TFLite cannot take this student: {reason}")
+
+
+def with_metadata(content, metadata):
+    """Adds a dict as metadata.json, in a zip archive behind the model.
+
+    That is where TFLite's own metadata keeps a model's files: interpreters do not look
+    behind the model, and `zipfile` reads it.
+    """
+    file = io.BytesIO(content)
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("metadata.json", json.dumps(metadata, indent=2) + "\n")
+    return file.getvalue()
+
+
+def open_tflite(path, num_threads=None):
+    """Endpoint name -> function of `image` (and `threshold`); NumPy in and out.
+
+    Args:
+        path: path of a TFLite file.
+        num_threads: int, or None for the interpreter's choice.
+
+    Raises:
+        UserError: if ai-edge-litert is not installed.
+    """
+    interpreter = interpreter_class()(str(path), num_threads=num_threads)
+    names = interpreter.get_signature_list()
+    return {name: interpreter.get_signature_runner(name) for name in names}
+
+
+def interpreter_class():
+    """LiteRT's `Interpreter`, which this library needs to prove a TFLite file."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise UserError(
+            "TFLite files are run once before they are given out, and ai-edge-litert "
+            "is not installed: pip install ai-edge-litert==2.3.0, or export "
+            "saved_model alone."
+        ) from error
+    return Interpreter

@@ -1,0 +1,180 @@
+"""The same network with fewer passes over its maps; all variables are shared.
+
+Keras composes batch norm of elementary operations, each a pass over the whole map. In
+training one fused operation takes their place; in inference the norm disappears into
+the convolution in front of it.
+"""
+
+import keras
+from keras import ops
+
+from tf_mskd.models.graph import calls_to, node_of, output_tensors, replay
+
+
+class FusedBatchNorm(keras.layers.Layer):
+    """Another layer's batch norm in training mode, by TensorFlow's fused operation.
+
+    Args:
+        norm: `keras.layers.BatchNormalization` over the last axis, built, without
+            synchronisation. Frozen, it runs in inference mode, as in Keras.
+
+    Call with float [B, H, W, C]; returns what `norm(x, training=training)` does, to
+    rounding, and updates its moving statistics alike (with the biased variance).
+    """
+
+    def __init__(self, norm):
+        super().__init__(name=norm.name, dtype=norm.dtype_policy, autocast=False)
+        self.norm = norm
+        self.built = True
+
+    def call(self, x, training=None):
+        norm = self.norm
+        if not training or not norm.trainable:
+            return norm(x, training=False)
+        import tensorflow as tf
+
+        x = ops.cast(x, self.compute_dtype)
+        scale = norm.gamma if norm.scale else ops.ones_like(norm.moving_mean)
+        offset = norm.beta if norm.center else ops.zeros_like(norm.moving_mean)
+        y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=x,
+            scale=tf.convert_to_tensor(scale),
+            offset=tf.convert_to_tensor(offset),
+            mean=tf.zeros([0]),
+            variance=tf.zeros([0]),
+            epsilon=norm.epsilon,
+            is_training=True,
+        )
+        rows = tf.cast(tf.size(x) // x.shape[-1], variance.dtype)
+        variance *= (rows - 1.0) / rows  # the operation gives the unbiased one
+        keep = norm.momentum
+        for moving, new in ((norm.moving_mean, mean), (norm.moving_variance, variance)):
+            moving.assign(moving * keep + new * (1.0 - keep))
+        return y
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+class FoldedConv(keras.layers.Layer):
+    """A convolution and the batch norm behind it as one convolution, in inference mode.
+
+    w' = w * s, b' = beta + (b - mean) * s, s = gamma / sqrt(variance + epsilon)
+
+    The weights stay those of the two layers and are folded at each call: what changes
+    them changes this.
+
+    Args:
+        conv: `keras.layers.Conv2D`, built, without activation.
+        norm: `keras.layers.BatchNormalization`, built.
+
+    Call with float [B, H, W, C]; returns what `norm(conv(x), training=False)` does, to
+    rounding.
+    """
+
+    def __init__(self, conv, norm):
+        super().__init__(name=norm.name, dtype=conv.dtype_policy, autocast=False)
+        self.conv, self.norm = conv, norm
+        self.built = True
+
+    def call(self, x):
+        conv, norm = self.conv, self.norm
+        scale = ops.rsqrt(norm.moving_variance + norm.epsilon)
+        if norm.scale:
+            scale = scale * norm.gamma
+        shift = -norm.moving_mean * scale
+        if norm.center:
+            shift = shift + norm.beta
+        if conv.use_bias:
+            shift = shift + conv.bias * scale
+        x = ops.cast(x, self.compute_dtype)
+        kernel = ops.cast(conv.kernel * scale, self.compute_dtype)
+        y = ops.conv(x, kernel, conv.strides, conv.padding)
+        return y + ops.cast(shift, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        return self.conv.compute_output_shape(input_shape)
+
+
+def fuse_batch_norms(model):
+    """The network for training steps: every batch norm a fused operation.
+
+    Args:
+        model: functional model with a dict output.
+
+    Returns:
+        functional model with the same outputs, to rounding, and the same variables.
+        `model` itself on other backends than TensorFlow, or if nothing can be fused.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return model
+
+    def fuse(node, known):
+        norm = node.operation
+        if _is_plain_norm(norm) and not norm.synchronized:
+            (source,) = replay(node.input_tensors, known)
+            known[id(node.outputs[0])] = FusedBatchNorm(norm)(source)
+
+    return _replaced(model, fuse)
+
+
+def fold_batch_norms(model):
+    """The network for inference: batch norms folded into convolutions.
+
+    Args:
+        model: functional model with a dict output, run in inference mode only.
+
+    Returns:
+        functional model with the same outputs, to rounding, and the same variables. A
+        convolution whose map is read by anything but one batch norm stays as it is.
+    """
+    readers = {}
+    for node in calls_to(model.outputs):
+        for tensor in node.input_tensors:
+            readers.setdefault(id(tensor), []).append(node)
+    readers.update((id(tensor), ()) for tensor in model.outputs)
+
+    def fold(node, known):
+        norm = node.operation
+        if not _is_plain_norm(norm):
+            return
+        before = node_of(node.input_tensors[0])
+        if (
+            _is_plain_conv(before.operation)
+            and len(readers[id(before.outputs[0])]) == 1
+        ):
+            (source,) = replay(before.input_tensors, known)
+            known[id(node.outputs[0])] = FoldedConv(before.operation, norm)(source)
+
+    return _replaced(model, fold)
+
+
+def _replaced(model, replace):
+    known = {id(tensor): tensor for tensor in model.inputs}
+    for node in calls_to(model.outputs):  # each after those it needs
+        replace(node, known)
+    if len(known) == len(model.inputs):
+        return model
+    outputs = output_tensors(model)
+    made = replay(outputs.values(), known)
+    named = dict(zip(outputs, made, strict=True))
+    return keras.Model(model.input, named, name=model.name)
+
+
+def _is_plain_norm(layer):
+    return (
+        type(layer) is keras.layers.BatchNormalization
+        and layer.input_spec.ndim == 4
+        and layer.axis in (-1, 3)
+        and not layer.renorm
+    )
+
+
+def _is_plain_conv(layer):
+    return (
+        type(layer) is keras.layers.Conv2D
+        and layer.activation is keras.activations.linear
+        and layer.groups == 1
+        and tuple(layer.dilation_rate) == (1, 1)
+        and layer.data_format == "channels_last"
+    )

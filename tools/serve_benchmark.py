@@ -1,0 +1,249 @@
+"""Measures exported students: latency, size and accuracy of every file and endpoint.
+
+    python tools/serve_benchmark.py --exports=exports/oto --dataset=cifar100 \\
+        --data_dir=DIR --save=results/deployment
+
+Batch 1 over real test images, one thread and all; files and endpoints take turns of 25
+images, so that ratios are of one run. Nothing else should run on the machine.
+"""
+
+import os
+import pathlib
+import random
+import sys
+import time
+
+import numpy as np
+from absl import flags
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from tf_mskd import cli, files  # noqa: E402
+from tf_mskd.errors import UserError  # noqa: E402
+from tf_mskd.tables import as_text  # noqa: E402
+
+TURN = 25  # images
+MODES = {"at 0": 0.0, "calibrated": -1.0, "full": 2.0}  # thresholds of the early exit
+TARGETS = {  # ratio -> its largest value
+    "early_exit at 0 / exit_1": 1.1,
+    "early_exit full / ensemble": 1.1,
+    "early_exit calibrated / full": 0.65,
+    "int8 / float32 bytes": 0.3,
+    "int8 / float32 latency": 0.5,
+    "points lost by int8": 1.0,
+}
+
+
+def define():
+    """Defines the flags of the tool."""
+    flags.DEFINE_list("exports", [], "Folders of tf_mskd.export; required.")
+    flags.DEFINE_string("dataset", "cifar100", "Data set of the images.")
+    flags.DEFINE_string("data_dir", "", "Folder of the prepared data.")
+    flags.DEFINE_string("save", "", "Folder for latency.json and latency.png.")
+    flags.DEFINE_integer("images", 300, "Test images to time.", lower_bound=10)
+    flags.DEFINE_integer(
+        "accuracy_images", 2000, "Test images to count.", lower_bound=1
+    )
+    flags.DEFINE_boolean("saved_model", True, "Also the SavedModel (all threads).")
+
+
+def load_cases(folder, num_threads, with_saved_model):
+    """The calls to measure: dict, (file, case) -> function of a uint8 [1, H, W, C]."""
+    from tf_mskd.deployment.saved_model import open_saved_model
+    from tf_mskd.deployment.tflite import open_tflite
+
+    cases = {}
+    for entry in files.read_json(folder / "export.json")["files"]:
+        if entry["format"] == "tflite":
+            runners = open_tflite(folder / entry["file"], num_threads)
+        elif with_saved_model:
+            runners = open_saved_model(folder / entry["file"])
+        else:
+            continue
+        for name, run in runners.items():
+            if name in ("serving_default", "early_exit_batched"):
+                continue
+            if name != "early_exit":
+                cases[entry["file"], name] = lambda x, run=run: run(image=x)
+                continue
+            for mode, value in MODES.items():
+                t = np.float32(value)
+                case = entry["file"], f"early_exit {mode}"
+                cases[case] = lambda x, run=run, t=t: run(image=x, threshold=t)
+    return cases
+
+
+def measure(cases, images):
+    """Seconds of every call, (file, case) -> float array [N]; cases take turns.
+
+    A turn is `TURN` images, the first five once more before, uncounted: an endpoint
+    that serves has its weights in the processor's cache. The order of the cases is
+    drawn anew for every turn.
+    """
+    draw = random.Random(0)
+    times = {key: [] for key in cases}
+    for start in range(0, len(images), TURN):
+        turn = images[start : start + TURN]
+        for key in draw.sample(list(cases), len(cases)):
+            run = cases[key]
+            for image in turn[:5]:
+                run(image[None])
+            for image in turn:
+                begin = time.perf_counter()
+                run(image[None])
+                times[key].append(time.perf_counter() - begin)
+    return {key: np.array(values) for key, values in times.items()}
+
+
+def accuracy(run, images, labels):
+    """(percent right, mean exit number) over images [N, H, W, C], one at a time."""
+    answers = [run(image[None]) for image in images]
+    right = [int(a["class"][0]) == k for a, k in zip(answers, labels, strict=True)]
+    return 100 * np.mean(right), float(np.mean([a["exit"][0] for a in answers]))
+
+
+def measure_export(folder, split, values):
+    """Rows of numbers of one export: a dict for each file, case and thread count."""
+    bytes_of = {
+        e["file"]: e["bytes"] for e in files.read_json(folder / "export.json")["files"]
+    }
+    rows = []
+    for threads in sorted({1, os.cpu_count()}):
+        last = threads == os.cpu_count()
+        cases = load_cases(folder, threads, values.saved_model and last)
+        times = measure(cases, split.images[: values.images])
+        if last:
+            some = slice(values.accuracy_images)
+            images, labels = split.images[some], split.labels[some]
+            counted = {k: accuracy(run, images, labels) for k, run in cases.items()}
+        for (file, case), seconds in times.items():
+            ms = 1000 * seconds
+            row = {"export": folder.name, "file": file, "case": case}
+            row |= {"threads": threads, "bytes": bytes_of[file]}
+            row |= {"median_ms": float(np.median(ms)), "mean_ms": float(ms.mean())}
+            rows.append({**row, "p95_ms": float(np.percentile(ms, 95))})
+    for row in rows:
+        right, exit = counted[row["file"], row["case"]]
+        row |= {"accuracy": float(right), "mean_exit": exit}
+    return rows
+
+
+def ratios(rows):
+    """The ratios of `TARGETS`: a dict for each export, thread count, file and ratio."""
+    found = []
+    by = {(r["export"], r["threads"], r["file"], r["case"]): r for r in rows}
+    for export, threads, file in dict.fromkeys(key[:3] for key in by):
+
+        def of(case, what, file=file, export=export, threads=threads):
+            return by[export, threads, file, case][what]
+
+        pairs = {
+            "early_exit at 0 / exit_1": ("early_exit at 0", "exit_1", "median_ms"),
+            "early_exit full / ensemble": ("early_exit full", "ensemble", "median_ms"),
+            "early_exit calibrated / full": (
+                "early_exit calibrated",
+                "early_exit full",
+                "mean_ms",
+            ),
+        }
+        made = {
+            name: of(top, what) / of(bottom, what)
+            for name, (top, bottom, what) in pairs.items()
+        }
+        plain = "student_float32.tflite"
+        if file == "student_int8.tflite" and (export, threads, plain, "ensemble") in by:
+            one, two = (by[export, threads, f, "ensemble"] for f in (file, plain))
+            made["int8 / float32 bytes"] = one["bytes"] / two["bytes"]
+            made["int8 / float32 latency"] = one["median_ms"] / two["median_ms"]
+            made["points lost by int8"] = two["accuracy"] - one["accuracy"]
+        for name, value in made.items():
+            row = {"export": export, "threads": threads, "file": file, "ratio": name}
+            row |= {"value": value, "target": TARGETS[name]}
+            found.append({**row, "met": bool(value <= TARGETS[name])})
+    return found
+
+
+def tables(rows, found):
+    """The two tables as text."""
+    head = ["export, file, endpoint", "threads", "median ms", "95 % ms", "mean ms"]
+    lines = [[*head, "accuracy", "mean exit", "kB"]]
+    for r in rows:
+        name = f"{r['export']} {r['file'].removeprefix('student_')} {r['case']}"
+        ms = [f"{r[key]:.3f}" for key in ("median_ms", "p95_ms", "mean_ms")]
+        rest = [f"{r['accuracy']:.2f}", f"{r['mean_exit']:.2f}"]
+        lines.append(
+            [name, str(r["threads"]), *ms, *rest, str(round(r["bytes"] / 1000))]
+        )
+    checks = [["export, file, ratio", "threads", "measured", "target", ""]]
+    for r in found:
+        name = f"{r['export']} {r['file'].removeprefix('student_')} {r['ratio']}"
+        numbers = [str(r["threads"]), f"{r['value']:.3f}", f"{r['target']:g}"]
+        checks.append([name, *numbers, "met" if r["met"] else "missed"])
+    return as_text(lines) + "\n\n" + as_text(checks)
+
+
+def draw(rows, path):
+    """Accuracy over mean latency, one thread: a panel for each export."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    marks = {"exit": "o", "ensemble": "s", "early_exit at 0": "v"}
+    marks |= {"early_exit calibrated": "*", "early_exit full": "^"}
+    exports = list(dict.fromkeys(row["export"] for row in rows))
+    figure, panels = pyplot.subplots(
+        1, len(exports), figsize=(6.4 * len(exports), 4.8), squeeze=False
+    )
+    for panel, export in zip(panels[0], exports, strict=True):
+        mine = [r for r in rows if r["export"] == export and r["threads"] == 1]
+        kinds = list(dict.fromkeys(r["file"] for r in mine))
+        for row in mine:
+            case = "exit" if row["case"].startswith("exit_") else row["case"]
+            color = f"C{kinds.index(row['file'])}"
+            panel.plot(row["mean_ms"], row["accuracy"], marks[case], color=color, ms=8)
+        for k, file in enumerate(kinds):
+            label = file.removeprefix("student_").removesuffix(".tflite")
+            panel.plot([], [], "-", color=f"C{k}", lw=4, label=label)
+        for case, mark in marks.items():
+            label = "exit k alone" if case == "exit" else case
+            panel.plot([], [], mark, color="0.4", label=label)
+        panel.set(title=export, xscale="log")
+        panel.set(xlabel="mean ms an image, one thread", ylabel="test accuracy in %")
+        panel.legend(fontsize=8)
+        panel.grid(alpha=0.3, which="both")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def main():
+    """Measures, prints and saves."""
+    from tf_mskd.data.sources import load_source
+
+    values = flags.FLAGS
+    folders = [pathlib.Path(folder) for folder in values.exports]
+    if not folders:
+        raise UserError("--exports is empty: name folders of tf_mskd.export.")
+    for folder in folders:
+        if not (folder / "export.json").is_file():
+            raise UserError(f"{folder} is no export (it has no export.json).")
+    split = load_source(values.dataset, values.data_dir or None).test
+    rows = []
+    for folder in folders:
+        rows += measure_export(folder, split, values)
+    found = ratios(rows)
+    print(tables(rows, found))
+    if values.save:
+        save = pathlib.Path(values.save)
+        save.mkdir(parents=True, exist_ok=True)
+        numbers = {"cores": os.cpu_count(), "images": values.images}
+        numbers["accuracy_images"] = values.accuracy_images
+        content = {**numbers, "rows": rows, "ratios": found}
+        files.write_json(save / "latency.json", content)
+        draw(rows, save / "latency.png")
+
+
+if __name__ == "__main__":
+    define()
+    cli.run(main, __doc__)
