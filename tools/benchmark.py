@@ -88,6 +88,7 @@ COMPARED = {  # case -> what its time is divided by
 def pair_cases(teacher_name, student_name, folder, only=None):
     """The cases of one pair, by name; with `only`, that one alone."""
     from tools import keras_loop, torch_loop
+    from tools.our_cases import OurCases
 
     batch = timing.digits_batch(BATCH.value)
     pair = (teacher_name, student_name)
@@ -115,132 +116,6 @@ def _check_same_network(name, weights):
         raise AssertionError(
             f"{name}: {weights} weights in PyTorch, {expected} in ours"
         )
-
-
-class OurCases:
-    """The library's own steps for one pair, on a stream of augmented images.
-
-    Args:
-        teacher_name, student_name: networks of `create_model`.
-        batch: (uint8 [B, H, W, 3], int [B]).
-        folder: where a cache may be kept.
-    """
-
-    NAMES = (
-        "student, all exits",
-        "teacher forward",
-        "teacher forward, all exits",
-        "mskd, live",
-        "mskd, filling the cache",
-        "mskd, cached",
-        "oto, live",
-        "oto, cached",
-        "student, one exit",
-        "kd, live",
-        "kd, cached",
-    )
-
-    def __init__(self, teacher_name, student_name, batch, folder):
-        import numpy as np
-
-        from tf_mskd.data import make_augment, sources
-
-        self._student_name, self._batch, self._folder = student_name, batch, folder
-        self._teacher_name, self._made = teacher_name, None
-        self._augment = make_augment("crop,flip")
-        self._split = sources.Split(
-            np.tile(batch[0], (4, 1, 1, 1)), np.tile(batch[1], 4)
-        )
-        self._ids = np.arange(len(self._split.labels))
-
-    @property
-    def _teacher(self):
-        """The teacher, made when it is first asked for; its logits of order one."""
-        import numpy as np
-
-        import tf_mskd
-
-        if self._made is None:
-            self._made = tf_mskd.create_model(self._teacher_name, 100, exits="all")
-            outputs = self._made(self._batch[0][:2], training=False)
-            for name, logits in outputs.items():  # untrained deep networks explode
-                kernel = self._made.get_layer(name).kernel
-                kernel.assign(kernel / np.abs(logits).max())
-        return self._made
-
-    def case(self, name):
-        """A function of n that does n steps."""
-        import tf_mskd
-        from tf_mskd.models import sub_model
-
-        what, _, how = name.partition(", ")
-        if what == "teacher forward":
-            last = sub_model(self._teacher, [list(self._teacher.output)[-1]])
-            return timing.forward_case(self._teacher if how else last, self._batch)
-        method = "ce" if what == "student" else what
-        exits = "last" if what == "kd" or how == "one exit" else "all"
-        student = tf_mskd.create_model(self._student_name, 100, exits=exits)
-        teacher = None if method == "ce" else self._teacher
-        distiller = tf_mskd.Distiller(student, teacher, method)
-        if how == "filling the cache":
-            return self._filling(distiller.teacher_network)
-        rows = (
-            self._filled(distiller.teacher_network, what) if how == "cached" else None
-        )
-        return timing.training_case(distiller, self.stream(rows))
-
-    def stream(self, rows=None):
-        """Batches of augmented images, with the teacher's answers if there are rows."""
-        from tf_mskd.data import train_stream
-
-        return train_stream(
-            self._split,
-            self._ids,
-            batch_size=BATCH.value,
-            seed=0,
-            augment=self._augment,
-            start_step=0,
-            num_steps=10**9,
-            views=1,
-            teacher_rows=rows,
-        )
-
-    def _filling(self, network):
-        """Runs the teacher over augmented images and writes its answers."""
-        write = self._writer(network, "filling")
-        return lambda n: write(self._ids[: n * BATCH.value])
-
-    def _filled(self, network, name):
-        write = self._writer(network, name)
-        write(self._ids)
-        return write.cache
-
-    def _writer(self, network, name):
-        import tensorflow as tf
-
-        from tf_mskd.data import eval_stream
-        from tf_mskd.evaluation import Forward
-        from tf_mskd.teacher_cache import TeacherCache
-
-        sizes = {n: t.shape[1] for n, t in network.output.items()}
-        cache = TeacherCache(
-            pathlib.Path(self._folder) / name,
-            {},
-            sizes,
-            views=1,
-            examples=len(self._ids),
-        )
-        forward = Forward(tf.distribute.get_strategy())
-
-        def write(ids):
-            stream = eval_stream(
-                self._split, ids, batch_size=BATCH.value, augment=self._augment
-            )
-            for outputs, targets in forward.batches(network, stream):
-                cache.write(0, targets["index"], outputs)
-
-        write.cache = cache
-        return write
 
 
 def measure_cache():
