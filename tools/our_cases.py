@@ -39,34 +39,35 @@ class OurCases:
     def __init__(self, teacher_name, student_name, batch, folder):
         self._student_name, self._batch, self._folder = student_name, batch, folder
         self._size = len(batch[1])
-        self._teacher_name, self._made = teacher_name, None
+        self._teacher_name, self._teachers = teacher_name, {}
         self._augment = make_augment("crop,flip")
         self._split = sources.Split(
             np.tile(batch[0], (4, 1, 1, 1)), np.tile(batch[1], 4)
         )
         self._ids = np.arange(len(self._split.labels))
 
-    @property
-    def _teacher(self):
+    def _teacher(self, exits="all"):
         """The teacher, made when it is first asked for; its logits of order one."""
-        if self._made is None:
-            self._made = tf_mskd.create_model(self._teacher_name, 100, exits="all")
-            outputs = self._made(self._batch[0][:2], training=False)
+        if exits not in self._teachers:
+            teacher = tf_mskd.create_model(self._teacher_name, 100, exits=exits)
+            outputs = teacher(self._batch[0][:2], training=False)
             for name, logits in outputs.items():  # untrained deep networks explode
-                kernel = self._made.get_layer(name).kernel
+                kernel = teacher.get_layer(name).kernel
                 kernel.assign(kernel / np.abs(logits).max())
-        return self._made
+            self._teachers[exits] = teacher
+        return self._teachers[exits]
 
     def case(self, name):
         """A function of n that does n steps."""
         what, _, how = name.partition(", ")
         if what == "teacher forward":
-            last = sub_model(self._teacher, [list(self._teacher.output)[-1]])
-            return timing.forward_case(self._teacher if how else last, self._batch)
+            teacher = self._teacher()
+            last = sub_model(teacher, [list(teacher.output)[-1]])
+            return timing.forward_case(teacher if how else last, self._batch)
         method = "ce" if what == "student" else what
         exits = "last" if what == "kd" or how == "one exit" else "all"
         student = tf_mskd.create_model(self._student_name, 100, exits=exits)
-        teacher = None if method == "ce" else self._teacher
+        teacher = None if method == "ce" else self._teacher(exits)
         distiller = tf_mskd.Distiller(student, teacher, method)
         if how == "filling the cache":
             return self._filling(distiller.teacher_network)
