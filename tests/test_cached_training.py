@@ -209,7 +209,7 @@ def test_the_command_fills_ahead_and_is_done_at_once_again(base, tmp_path):
         assert "is full: exit_4, 2 views, 0.1 MB" in done.stdout
     config = dataclasses.replace(config, run_dir=str(tmp_path / "run"))
     result = experiment.run(config)
-    assert result["test"]["ensemble"] > 30
+    assert result["test"]["ensemble"] > 15  # chance is 10
 
 
 def test_the_command_wants_a_folder(base, tmp_path):
