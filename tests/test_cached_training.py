@@ -288,6 +288,7 @@ IDENTITY = {  # what changes -> the word of the message
     "seed of the views": ({"view_seed": 5}, "view_seed"),
     "augmentation": ({"augment": "none"}, "augmentation"),
     "crop": ({"crop_padding": 2}, "augmentation"),
+    "size of the images": ({"image_size": 16}, "teacher .*data"),
     "number of views": ({"cache_views": 3}, "views"),
 }
 
@@ -296,14 +297,21 @@ IDENTITY = {  # what changes -> the word of the message
 def test_a_cache_of_something_else_is_refused(filled, tmp_path, what):
     changes, word = IDENTITY[what]
     config = dataclasses.replace(filled, run_dir=str(tmp_path / "run"), **changes)
+    if "image_size" in changes:  # a teacher must fit the images
+        teacher = dataclasses.replace(TINY, width=0.125, epochs=1, **changes)
+        experiment.run(dataclasses.replace(teacher, run_dir=str(tmp_path / "t")))
+        config = dataclasses.replace(config, teacher=str(tmp_path / "t"))
     with pytest.raises(UserError, match=f"was made for another {word} .*there"):
         experiment.run(config)
 
 
 def test_another_seed_shares_the_cache(filled, tmp_path, capsys):
     changes = {"seed": 1, "run_dir": str(tmp_path / "run"), "epochs": 1}
-    experiment.run(dataclasses.replace(filled, **changes))
-    assert "rows in" not in capsys.readouterr().out
+    config = dataclasses.replace(filled, **changes)
+    new = set(Data(config).train_ids) - set(Data(filled).train_ids)  # drawn by seed
+    assert 0 < len(new) < ROWS
+    experiment.run(config)
+    assert capsys.readouterr().out.count(f"1/2, {len(new)} rows in") == 1
 
 
 def test_several_workers_want_a_full_cache(filled, monkeypatch, tmp_path):

@@ -1,7 +1,7 @@
 """The parts of student and teacher that each phase of training computes."""
 
 from tf_mskd.errors import unknown_name
-from tf_mskd.models.fused import fold_batch_norms, fuse_batch_norms
+from tf_mskd.fused import fold_batch_norms, fuse_batch_norms
 from tf_mskd.models.graph import (
     available_outputs,
     calls_to,

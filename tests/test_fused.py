@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import tf_mskd
-from tf_mskd.models.fused import (
+from tf_mskd.fused import (
     FoldedConv,
     FusedBatchNorm,
     fold_batch_norms,
