@@ -151,3 +151,23 @@ def test_mixed_precision(policy):
         np.testing.assert_allclose(got, expected, atol=0.05 * np.abs(expected).max())
     finally:
         keras.config.set_dtype_policy("float32")
+
+
+def inputs(op):
+    return [tensor.op for tensor in op.inputs]
+
+
+def test_the_student_waits_for_the_teacher(tiny, digits):
+    """So that the maps of one network at a time are held."""
+    images, labels = digits
+    distiller = tf_mskd.Distiller(tiny(), tiny(), "mskd")
+    distiller.compile(tf_mskd.SGD(0.1), jit_compile=False)
+    step = tf.autograph.experimental.do_not_convert(distiller.train_step)
+    graph = tf.function(step).get_concrete_function((images[:8], labels[:8])).graph
+    norms = [op for op in graph.get_operations() if op.type == "FusedBatchNormV3"]
+    before, new = set(), norms[:1]
+    while new:
+        before.update(new)
+        new = {o for op in new for o in (*inputs(op), *op.control_inputs)} - before
+    convs = [op for op in before if op.type == "Conv2D"]
+    assert len(convs) == len(kinds(distiller.teacher, keras.layers.Conv2D)) + 1

@@ -7,7 +7,6 @@ old file or the new. The zip's CRC-32 of every member finds damage; no pickle is
 
 import contextlib
 import json
-import pathlib
 import re
 import warnings
 import zipfile
@@ -77,13 +76,7 @@ class States:
     """
 
     def __init__(self, folder, read_only=False):
-        self.folder, self.read_only = pathlib.Path(folder), read_only
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"Cannot make folder {self.folder}: {error.strerror}."
-            ) from None
+        self.folder, self.read_only = files.make_folder(folder), read_only
 
     def write(self, step, variables, cursor):
         """Writes the state after `step` steps; drops all but it and the one before.

@@ -387,6 +387,9 @@ class Distiller(keras.Model):
             teacher = None
             if not self.method.trains_teacher:  # before the tape: nothing is recorded
                 teacher = self._guidance(images, targets)
+                # one network after the other, or the maps of both are held at once
+                with tf.control_dependencies(keras.tree.flatten(teacher)):
+                    images = tf.identity(images)
             variables = self._trained_variables()
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch([v.value for v in variables])

@@ -102,11 +102,7 @@ def evaluate_early_exit(run_dir, data_dir="", exits_file="", output=""):
     measured = early_exit.measure(
         *run.logits(student), early_exit.macs_so_far(student), own_macs, calibrated
     )
-    output = pathlib.Path(output or run.folder)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"Cannot make folder {output}: {error.strerror}.") from None
+    output = files.make_folder(output or run.folder)
     files.write_json(output / "early_exit.json", measured)
     early_exit.draw(measured, output / "early_exit.png")
     return measured

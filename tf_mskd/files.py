@@ -39,6 +39,25 @@ def replacing(path):
             temporary.unlink()
 
 
+def make_folder(path, what="folder"):
+    """Makes a folder and those above it unless they are there; returns its path.
+
+    Args:
+        path: str or path.
+        what: str, how the message of an error calls it.
+
+    Raises:
+        UserError: if it cannot be made.
+    """
+    path = pathlib.Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"Cannot make {what} {path}: {reason}.") from None
+    return path
+
+
 def write_text(path, text):
     """Replaces the file at `path` by `text`, atomically."""
     with replacing(path) as temporary:

@@ -135,8 +135,7 @@ def draw(runs, path):
 
 def write(runs, output):
     """Writes table.md, runs.json (results and histories) and curves.png to a folder."""
-    output = pathlib.Path(output)
-    output.mkdir(parents=True, exist_ok=True)
+    output = files.make_folder(output)
     files.write_text(output / "table.md", as_text(rows_of(runs)) + "\n")
     files.write_json(output / "runs.json", runs)
     draw(runs, output / "curves.png")

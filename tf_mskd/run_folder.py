@@ -95,11 +95,7 @@ class RunFolder:
             files.write_json(record, _provenance())
 
     def _make(self):
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except (OSError, ValueError) as error:  # ValueError: a null character
-            reason = getattr(error, "strerror", None) or error
-            raise UserError(f"Cannot make run folder {self.path}: {reason}.") from None
+        files.make_folder(self.path, "run folder")
         probe = self.path / f".writable.{os.getpid()}.txt"
         try:
             probe.touch()

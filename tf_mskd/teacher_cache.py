@@ -10,7 +10,6 @@ moved does not pass for another.
 import contextlib
 import fcntl
 import os
-import pathlib
 import time
 import zlib
 
@@ -51,17 +50,12 @@ class TeacherCache:
     """
 
     def __init__(self, folder, identity, sizes, *, views, examples, top_k=0):
-        self.folder, self.sizes, self.views = pathlib.Path(folder), sizes, views
+        self.folder = files.make_folder(folder, "teacher cache")
+        self.sizes, self.views = sizes, views
         layout = {"views": views, "examples": examples, "top_k": top_k}
         self._shape = (views, examples)
         make = (lambda size: TopRows(size, top_k)) if top_k else WholeRows
         self._codecs = {name: make(size) for name, size in sizes.items()}
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"Cannot make teacher cache {self.folder}: {error.strerror}."
-            ) from None
         with self.locked():
             self._check_identity({"format": 1, **identity, **layout})
             self._rows = {n: self._open(n, "rows") for n in sizes}

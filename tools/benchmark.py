@@ -52,16 +52,12 @@ def measure_pair(pair):
     teacher, student = pair.split(":")
     with tempfile.TemporaryDirectory() as folder:
         cases = pair_cases(teacher, student, folder)
-        seconds = timing.interleave(cases, REPEATS.value, STEPS.value)
-    ratios = {
-        name: seconds[name] / sum(seconds[part] for part in parts)
-        for name, parts in COMPARED.items()
-        if {name, *parts} <= set(seconds)
-    }
-    for name in RIVALS:
-        if name in seconds:
-            for ours in ("kd, live", "kd, cached"):
-                ratios[f"{name} / {ours}"] = seconds[name] / seconds[ours]
+        times = timing.interleave(cases, REPEATS.value, STEPS.value)
+    seconds = timing.medians(times)
+    ratios = {n: timing.ratio(times, n, *parts) for n, parts in COMPARED.items()}
+    for name in set(RIVALS) & set(times):
+        for ours in ("kd, live", "kd, cached"):
+            ratios[f"{name} / {ours}"] = timing.ratio(times, name, ours)
     rows = [[pair, "ms a step", "images/s", "ratio", "to"]]
     for name, value in seconds.items():
         row = [name, f"{1000 * value:.0f}", f"{BATCH.value / value:.0f}", "", ""]
@@ -163,9 +159,9 @@ def measure_methods():
     made = {name: method_case(name) for name in dict.fromkeys(["kd", *names])}
     made[KD_ALL] = method_case("mskd", ["all"])
     cases = {name: case for name, (case, _) in made.items()}
-    seconds = timing.interleave(cases, REPEATS.value, 1)
-    kd = {"last": seconds["kd"], "all": seconds[KD_ALL]}
-    ratios = {n: round(v / kd[made[n][1]], 3) for n, v in seconds.items()}
+    times = timing.interleave(cases, REPEATS.value, STEPS.value)
+    seconds, kd = timing.medians(times), {"last": "kd", "all": KD_ALL}
+    ratios = {n: round(timing.ratio(times, n, kd[made[n][1]]), 3) for n in times}
     rows = [["resnet18 to resnet10", "exits", "ms a step", "of kd, same exits"]]
     for name, value in sorted(seconds.items(), key=lambda item: item[1]):
         row = [name, made[name][1], f"{1000 * value:.0f}", f"{ratios[name]:.2f}"]
@@ -224,10 +220,10 @@ def measure_phases(name="resnet18"):
         distiller = tf_mskd.Distiller(student, method="ce", phases=phases)
         cases[phases] = timing.training_case(distiller, batch)
         distillers[phases] = distiller
-    seconds = timing.interleave(cases, REPEATS.value, STEPS.value)
-    rows = [[f"{name}, ce", "ms a step", "of joint"]]
+    times = timing.interleave(cases, REPEATS.value, STEPS.value)
+    rows, seconds = [[f"{name}, ce", "ms a step", "of joint"]], timing.medians(times)
     for phases, value in seconds.items():
-        share = f"{value / seconds['joint']:.3f}"
+        share = f"{timing.ratio(times, phases, 'joint'):.3f}"
         rows.append([phases, f"{1000 * value:.1f}", share])
     seconds["state"] = state_seconds(distillers["joint"])
     share = seconds["state"] / (timing.CIFAR_IMAGES / BATCH.value * seconds["joint"])
@@ -274,7 +270,7 @@ def measure_input():
         cases[names] = lambda n, batches=batches: [next(batches) for _ in range(n)]
     for case in cases.values():  # fill the prefetch buffers
         case(50)
-    seconds = timing.interleave(cases, REPEATS.value, 100)
+    seconds = timing.medians(timing.interleave(cases, REPEATS.value, 100))
     rows = [["augmentation", "images/s"]]
     rows += [[name, f"{batch_size / value:,.0f}"] for name, value in seconds.items()]
     return rows, seconds
@@ -291,6 +287,10 @@ def measure_memory():
             command += ["--epochs=1", "--train_fraction=0.03", "--notensorboard"]
             command += ["--lr_schedule=constant"]
             numbers["train resnet10, CIFAR-100"] = peak_of(command)
+    for library in ("tensorflow", "torch"):
+        value = peak_of([sys.executable, "-c", f"import {library}"])
+        if value:
+            numbers[f"import {library}"] = value
     pair, size = PAIRS.value[-1], str(BATCH.value)
     for case in ("kd, live", "kd, cached", *RIVALS):
         command = [sys.executable, __file__, f"--peak={case}", f"--pairs={pair}"]
@@ -308,7 +308,8 @@ def measure_memory():
 
 def peak_of(command):
     """Peak resident bytes of a command; 0 if it could not run."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, **quiet)
     _, status, usage = os.wait4(process.pid, 0)
     return usage.ru_maxrss * 1024 if status == 0 else 0
 
@@ -364,8 +365,7 @@ def main():
             rows, numbers[pair or part] = job()
             print(as_text(rows), end="\n\n", flush=True)
     if SAVE.value:
-        folder = pathlib.Path(SAVE.value)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = files.make_folder(SAVE.value)
         for part, value in numbers.items():
             name = part.replace(":", "_to_")
             files.write_json(folder / f"{name}.json", {**about, **value})

@@ -7,7 +7,7 @@ CIFAR_IMAGES = 50_000
 
 
 def interleave(cases, repeats, steps):
-    """Times every case once a round; returns a dict, name -> median seconds a step.
+    """Times every case once a round; returns a dict, name -> seconds a step by round.
 
     Args:
         cases: dict, name -> function of the number of steps that runs them and waits.
@@ -22,7 +22,21 @@ def interleave(cases, repeats, steps):
             start = time.perf_counter()
             case(steps)
             times[name].append((time.perf_counter() - start) / steps)
+    return times
+
+
+def medians(times):
+    """Median seconds of every case."""
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def ratio(times, name, *parts):
+    """Median over the rounds of a case's seconds by the sum of the parts' seconds.
+
+    A shared host is about as fast for all of a round, and another in the next one.
+    """
+    rounds = zip(times[name], *(times[part] for part in parts), strict=True)
+    return statistics.median(value / sum(others) for value, *others in rounds)
 
 
 def digits_batch(batch_size, side=32):
