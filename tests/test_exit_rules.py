@@ -6,7 +6,14 @@ import tensorflow as tf
 
 from tests import reference
 from tf_mskd import UserError, ensemble
-from tf_mskd.exit_rules import ANSWERS, RULES, answers_so_far, confidence
+from tf_mskd.exit_rules import (
+    ANSWERS,
+    RULES,
+    add_exit,
+    answer_of,
+    answers_so_far,
+    confidence,
+)
 
 EXITS = list(reference.STUDENT_EXITS.values())
 PROBS = [reference.softmax(z) for z in EXITS]
@@ -116,6 +123,24 @@ def test_tflite_gives_the_same_with_its_own_ops_alone():
         np.testing.assert_allclose(got[rule], expected, 1e-5, 1e-6, err_msg=rule)
 
 
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_a_sum_carried_from_exit_to_exit_gives_every_answer(answer):
+    scales, total = [0.5, 1.0, 2.0, 3.0], None
+    scaled = [np.asarray(z, np.float64) / t for z, t in zip(EXITS, scales, strict=True)]
+    for k in range(1, 5):
+        total = add_exit(total, EXITS[k - 1], scales[k - 1], answer)
+        used = np.mean(scaled[:k], axis=0) if answer == "vote" else scaled[k - 1]
+        got = answer_of(total, k, answer)
+        np.testing.assert_allclose(got, reference.softmax(used), atol=1e-6)
+        whole = answers_so_far(EXITS[:k], scales[:k], answer)
+        np.testing.assert_array_equal(got, whole)
+
+
+def test_two_classes_alike_have_no_margin():
+    tied = [[[0.5, 0.5, 0.0], [0.4, 0.2, 0.4], [0.25, 0.25, 0.5]]]
+    np.testing.assert_array_equal(confidence("margin", tied), [0.0, 0.0, 0.25])
+
+
 def test_mistakes_are_refused():
     with pytest.raises(UserError, match="Unknown rule 'entropie'; .* 'entropy'"):
         confidence("entropie", PROBS)
@@ -123,5 +148,5 @@ def test_mistakes_are_refused():
         confidence("margin", [])
     with pytest.raises(UserError, match="Unknown answer 'votes'; .* 'vote'"):
         answers_so_far(EXITS, [1.0] * 4, "votes")
-    with pytest.raises(UserError, match="one temperature for each exit, got 1 for 4"):
+    with pytest.raises(UserError, match="one temperature for each, got 1 for 4"):
         answers_so_far(EXITS, [1.0])

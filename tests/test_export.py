@@ -199,6 +199,15 @@ def test_early_exits_equal_numpy(world, runners, file, threshold):
         np.testing.assert_array_equal(got["class"][clear], p[clear].argmax(-1))
 
 
+@pytest.mark.parametrize("threshold", [0.0, THRESHOLD, 2.0, -1.0])
+def test_no_images_get_no_answers(world, runners, threshold):
+    run = runners["saved_model"]["early_exit_batched"]
+    got = run(image=world.images[:0], threshold=np.float32(threshold))
+    assert got["probabilities"].shape == (0, 10)
+    assert got["class"].shape == got["exit"].shape == (0,)
+    assert got["class"].dtype == got["exit"].dtype == np.int32
+
+
 @pytest.mark.parametrize("file", QUANTIZED)
 def test_quantized_files_answer_and_leave_as_keras_does(world, runners, file):
     for threshold in (0.0, THRESHOLD, 2.0, -1.0):

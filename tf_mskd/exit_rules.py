@@ -8,7 +8,6 @@ import math
 
 from keras import ops
 
-from tf_mskd import ensemble as ensembles
 from tf_mskd.errors import UserError, unknown_name
 
 RULES = ("max_probability", "margin", "entropy", "patience")
@@ -44,15 +43,55 @@ def answers_so_far(logits, temperatures, answer="vote"):
     """
     if answer not in ANSWERS:
         raise unknown_name("answer", answer, ANSWERS)
-    if len(logits) != len(temperatures):
+    if len(logits) != len(temperatures) or not logits:
         raise UserError(
-            "An answer needs one temperature for each exit, got "
+            "An answer needs an exit or more and one temperature for each, got "
             f"{len(temperatures)} for {len(logits)} exits."
         )
-    first = 0 if answer == "vote" else len(logits) - 1
-    used = dict(enumerate(logits[first:], start=first))
-    weights = {k: 1.0 / (len(used) * temperatures[k]) for k in used}
-    return ops.softmax(ensembles.vote(used, "logits", weights), axis=-1)
+    total = None
+    for z, temperature in zip(logits, temperatures, strict=True):
+        total = add_exit(total, z, temperature, answer)
+    return answer_of(total, len(logits), answer)
+
+
+def add_exit(total, logits, temperature, answer="vote"):
+    """What is carried from exit to exit: one more exit costs one sum.
+
+    answer "vote":  t_k = t_(k-1) + z_k / T_k, t_0 = 0
+    answer "exit":  t_k = z_k / T_k
+
+    Args:
+        total: float32 [B, classes], t_(k-1); None at the first exit.
+        logits: float [B, classes], z_k.
+        temperature: float > 0, T_k.
+        answer: "vote" or "exit".
+
+    Returns:
+        float32 [B, classes], t_k.
+
+    Example:
+        >>> [float(t) for t in add_exit([[1.0, 0.5]], [[2.0, 0.0]], 2.0)[0]]
+        [2.0, 0.5]
+    """
+    scaled = ops.cast(ops.convert_to_tensor(logits), "float32") * (1.0 / temperature)
+    return scaled if total is None or answer == "exit" else total + scaled
+
+
+def answer_of(total, count, answer="vote"):
+    """Probabilities at exit k from what was carried there.
+
+    answer "vote":  softmax(t_k / k)
+    answer "exit":  softmax(t_k)
+
+    Args:
+        total: float32 [B, classes], t_k of `add_exit`.
+        count: int, k, the number of exits so far.
+        answer: "vote" or "exit".
+
+    Returns:
+        float32 [B, classes].
+    """
+    return ops.softmax(total * (1.0 / (count if answer == "vote" else 1)), axis=-1)
 
 
 def confidence(rule, probs):
@@ -102,9 +141,8 @@ def _max_probability(probs):
 
 
 def _margin(probs):
-    p = probs[-1]  # the largest value is hidden rather than sorted out: no top_k
-    winner = ops.one_hot(_winner(p), p.shape[-1], dtype="float32")
-    return ops.max(p, axis=-1) - ops.max(p - 2.0 * winner, axis=-1)
+    two = ops.top_k(probs[-1], 2)[0]
+    return ops.sum(two * [1.0, -1.0], axis=-1)  # in TFLite faster than two slices
 
 
 def _entropy(probs):

@@ -56,7 +56,9 @@ class Endpoints:
 
     def _ensemble(self, image):
         logits = graph.replay(self._exits, self._start(image))
-        return self._outputs(self._answer(logits, "vote"), self.numbers[-1])
+        with tf.name_scope(DECISION):
+            p = exit_rules.answers_so_far(logits, self._temperatures)
+        return self._outputs(p, self.numbers[-1])
 
     def _exit(self, k):
         def body(image):
@@ -68,46 +70,56 @@ class Endpoints:
         return body
 
     def _early_exit(self, image, threshold):
-        def run(k, known, logits, answers):
+        limits = self._limits(threshold)
+
+        def run(k, known, total, answers):
             known = dict(known)  # a branch must not see what another one computed
-            logits = [*logits, *graph.replay([self._exits[k]], known)]
-            answers = [*answers, self._answer(logits)]
-            here = (answers[-1], tf.constant([self.numbers[k]]))
+            (logits,) = graph.replay([self._exits[k]], known)
+            total, answer = self._answer(k, logits, total)
+            answers = [*answers, answer]
+            here = (answer, tf.constant([self.numbers[k]]))
             if k == len(self.names) - 1:
                 return here
+            with tf.name_scope(DECISION):
+                # a scalar before it is compared: reshaping is free while it is a float
+                leaves = tf.reshape(self._sure(answers), ()) >= limits[k]
             return tf.cond(
-                self._leaves(k, answers, threshold)[0],
-                lambda: here,
-                lambda: run(k + 1, known, logits, answers),
+                leaves, lambda: here, lambda: run(k + 1, known, total, answers)
             )
 
-        p, number = run(0, self._start(image), [], [])
+        p, number = run(0, self._start(image), None, [])
         return {**self._outputs(p, 0), "exit": number}
 
     def _early_exit_batched(self, image, threshold):
-        def run(k, known, logits, answers, rows):
-            known = dict(known)
-            logits = [*logits, *graph.replay([self._exits[k]], known)]
-            answers = [*answers, self._answer(logits)]
-            if k == len(self.names) - 1:
-                return rows, answers[-1], tf.fill(tf.shape(rows), self.numbers[k])
-            leaves = self._leaves(k, answers, threshold)
-            gone, stay = (tf.where(mask)[:, 0] for mask in (leaves, ~leaves))
-            number = tf.fill(tf.shape(gone), self.numbers[k])
-            here = (tf.gather(rows, gone), tf.gather(answers[-1], gone), number)
+        limits = self._limits(threshold)
+        classes = self._exits[0].shape[-1]
 
-            def go_on():
-                kept = self._read_by(self._exits[k + 1 :], known)
-                parts = ({key: known[key] for key in kept}, logits, answers, rows)
-                parts = tf.nest.map_structure(lambda t: tf.gather(t, stay), parts)
-                behind = run(k + 1, *parts)
-                return [tf.concat(pair, 0) for pair in zip(here, behind, strict=True)]
-
+        def run(k, known, total, answers, rows):
             # never no images: TensorFlow 2.21 gives a convolution of none a wrong shape
-            return tf.cond(tf.size(stay) > 0, go_on, lambda: list(here))
+            return tf.cond(
+                tf.size(rows) > 0,
+                lambda: stage(k, dict(known), total, answers, rows),
+                lambda: (rows, tf.zeros([0, classes]), rows),
+            )
+
+        def stage(k, known, total, answers, rows):
+            (logits,) = graph.replay([self._exits[k]], known)
+            total, answer = self._answer(k, logits, total)
+            answers = [*answers, answer]
+            number = tf.fill(tf.shape(rows), self.numbers[k])
+            if k == len(self.names) - 1:
+                return rows, answer, number
+            leaves = self._sure(answers) >= limits[k]
+            gone, stay = (tf.where(mask)[:, 0] for mask in (leaves, ~leaves))
+            kept = self._read_by(self._exits[k + 1 :], known)
+            parts = ({key: known[key] for key in kept}, total, answers, rows)
+            parts = tf.nest.map_structure(lambda t: tf.gather(t, stay), parts)
+            here = [tf.gather(t, gone) for t in (rows, answer, number)]
+            behind = run(k + 1, *parts)
+            return tuple(tf.concat(pair, 0) for pair in zip(here, behind, strict=True))
 
         rows = tf.range(tf.shape(image)[0])
-        rows, p, number = run(0, self._start(image), [], [], rows)
+        rows, p, number = run(0, self._start(image), None, [], rows)
         order = tf.argsort(rows)
         outputs = self._outputs(tf.gather(p, order), 0)
         return {**outputs, "exit": tf.gather(number, order)}
@@ -123,18 +135,22 @@ class Endpoints:
         read = {id(t) for node in calls for t in node.input_tensors}
         return (read | {id(t) for t in exits}) & set(known)
 
-    def _answer(self, logits, kind=None):
-        temperatures = self._temperatures[: len(logits)]
+    def _answer(self, k, logits, total):
+        """(What exit k carries on, its answer); `total` is what it was given."""
+        kind = self.leaving.answer
         with tf.name_scope(DECISION):
-            kind = kind or self.leaving.answer
-            return exit_rules.answers_so_far(logits, temperatures, kind)
+            total = exit_rules.add_exit(total, logits, self._temperatures[k], kind)
+            return total, exit_rules.answer_of(total, k + 1, kind)
 
-    def _leaves(self, k, answers, threshold):
-        """Bool [B]: whether the rows leave at exit k."""
+    def _limits(self, threshold):
+        """Float32 scalars, one an exit, all made in front of the first branch."""
         with tf.name_scope(DECISION):
-            calibrated = tf.constant(self._thresholds[k], tf.float32)
-            limit = tf.where(threshold < 0, calibrated, threshold)
-            return exit_rules.confidence(self.leaving.rule, answers) >= limit
+            is_calibrated = threshold < 0
+            return [tf.where(is_calibrated, t, threshold) for t in self._thresholds]
+
+    def _sure(self, answers):
+        with tf.name_scope(DECISION):
+            return exit_rules.confidence(self.leaving.rule, answers)
 
     def _outputs(self, p, number):
         with tf.name_scope(DECISION):
