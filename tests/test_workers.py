@@ -35,8 +35,11 @@ def free_ports(count):
     return ports
 
 
-def start_workers(config, folder, *extra):
-    """Starts two workers on one run folder; returns their processes."""
+def start_workers(config, folder, second=()):
+    """Starts two workers on one run folder; returns their processes.
+
+    `second` are more flags for the second worker alone.
+    """
     flagfile = folder.with_suffix(".flags")
     flagfile.write_text(to_flagfile(dataclasses.replace(config, run_dir=str(folder))))
     hosts = [f"127.0.0.1:{port}" for port in free_ports(2)]
@@ -45,7 +48,8 @@ def start_workers(config, folder, *extra):
         task = {"type": "worker", "index": index}
         config = json.dumps({"cluster": {"worker": hosts}, "task": task})
         command = [sys.executable, "-m", "tf_mskd.train", f"--flagfile={flagfile}"]
-        command += ["--strategy=multi_worker", "--checkpoint_steps=5", *extra]
+        command += ["--strategy=multi_worker", "--checkpoint_steps=5"]
+        command += second if index else ()
         log = open(folder.with_suffix(f".{index}.log"), "w")
         processes.append(
             subprocess.Popen(
@@ -92,6 +96,17 @@ def test_a_dead_worker_stops_the_other_and_both_resume(tmp_path, dead):
     assert "error: Another worker has gone" in log and "Traceback" not in log
     finish(parts, start_workers(TINY, parts))
     assert_same_run(whole, parts)
+
+
+def test_workers_that_do_not_share_a_folder_are_refused(tmp_path):
+    experiment.run(dataclasses.replace(SHORT, run_dir=str(tmp_path / "run")))
+    (tmp_path / "run" / "result.json").unlink()  # it was killed in its second epoch
+    max((tmp_path / "run" / "checkpoints").glob("state_*.npz")).unlink()
+    own = (f"--run_dir={tmp_path / 'own'}",)
+    processes = start_workers(SHORT, tmp_path / "run", own)
+    assert [process.wait(timeout=120) for process in processes] == [2, 2]
+    log = (tmp_path / "run.1.log").read_text()
+    assert "error: This worker stands at step 0, another does not" in log
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"task": {"index": 0}}'])

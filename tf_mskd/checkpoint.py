@@ -17,7 +17,7 @@ from tf_mskd import files
 from tf_mskd.errors import UserError
 
 KEPT = 2
-NAME = re.compile(r"state_\d{10}\.npz")  # other files in the folder are left alone
+NAME = re.compile(r"state_(\d{10})\.npz")  # other files in the folder are left alone
 
 
 def write_state(path, values, cursor):
@@ -113,6 +113,10 @@ class States:
                 f"again, remove {self.folder}."
             )
         return None
+
+    def newest_step(self):
+        """Returns the step of the newest state, 0 without any."""
+        return max((int(NAME.fullmatch(p.name)[1]) for p in self._paths()), default=0)
 
     def _paths(self):
         paths = self.folder.glob("state_*.npz")

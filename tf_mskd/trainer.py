@@ -238,6 +238,7 @@ class Trainer:
 
     def _restore(self):
         self._seconds = 0.0
+        self._check_workers()
         cursor = self.states.restore(self.distiller.state_variables)
         if cursor is not None:
             self._check_cursor(cursor)
@@ -245,7 +246,6 @@ class Trainer:
             self._seconds = cursor["seconds"]
             if self.on_epoch and self.history:
                 self.on_epoch(self.history)
-        self._check_workers()
         spread_seeds(self.distiller.state_variables, self.strategy)
 
     def _check_cursor(self, cursor):
@@ -268,14 +268,15 @@ class Trainer:
             )
 
     def _check_workers(self):
-        """Refuses to start workers that do not see the same states."""
+        """Refuses workers that see different states, before each restores its own."""
         if not is_multi_worker(self.strategy):
             return
-        steps = tf.constant(self.step, tf.int64)
+        newest = self.states.newest_step()
+        steps = tf.constant(newest, tf.int64)
         steps = self.strategy.run(lambda: tf.identity(steps))
         total = self.strategy.reduce(tf.distribute.ReduceOp.SUM, steps, axis=None)
-        if int(total) != self.step * self.strategy.num_replicas_in_sync:
+        if int(total) != newest * self.strategy.num_replicas_in_sync:
             raise UserError(
-                f"This worker stands at step {self.step}, another does not: --run_dir "
+                f"This worker stands at step {newest}, another does not: --run_dir "
                 "must be one folder that all machines share."
             )
