@@ -7,6 +7,8 @@ per exit. Prints how the rules compare and writes RUN/exits.json, which
 `tf_mskd.evaluate --early_exit` reads. The test split plays no part.
 """
 
+import inspect
+
 from absl import flags
 
 from tf_mskd import cli
@@ -28,8 +30,8 @@ def define():
     flags.DEFINE_float(
         "max_accuracy_drop",
         None,
-        "Points of validation accuracy that may be lost against the full pass, for the "
-        "least MACs; 0 if no target is given.",
+        "Points of validation accuracy that may be lost against the full pass, their "
+        "standard error included, for the least MACs; 0 if no target is given.",
     )
     flags.DEFINE_float(
         "target_macs",
@@ -111,7 +113,8 @@ def as_lines(fitted):
     lines = [as_text(errors), as_text(rules), as_text(exits)]
     lines.append(
         f"rule {fitted['rule']}, answer by {fitted['answer']}: validation accuracy "
-        f"{held_out['accuracy']:.2f} % (full pass {held_out['full_accuracy']:.2f} %) "
+        f"{held_out['accuracy']:.2f} % (full pass {held_out['full_accuracy']:.2f} %, "
+        f"standard error of the difference {held_out['standard_error']:.2f}) "
         f"for {100 * held_out['macs_share']:.1f} % of its MACs "
         f"({count_text(round(held_out['mean_macs']))})"
     )
@@ -132,15 +135,8 @@ def threshold_text(value):
 def main():
     """Calibrates and prints what came out."""
     values = flags.FLAGS
-    fitted = calibrate_run(
-        values.run_dir,
-        rule=values.rule,
-        answer=values.answer,
-        max_accuracy_drop=values.max_accuracy_drop,
-        target_macs=values.target_macs,
-        data_dir=values.data_dir,
-        output=values.output,
-    )
+    arguments = inspect.signature(calibrate_run).parameters  # each has its flag
+    fitted = calibrate_run(**{name: getattr(values, name) for name in arguments})
     print("\n\n".join(as_lines(fitted)))
     print(f"wrote {values.output or values.run_dir.rstrip('/') + '/exits.json'}")
 

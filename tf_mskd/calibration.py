@@ -35,7 +35,7 @@ def calibrate(
         rule: one of `exit_rules.RULES`, or "best" for the one that does best here.
         answer: "vote" (of the exits so far) or "exit" (the exit's own).
         max_accuracy_drop: float >= 0, points of accuracy that may be lost against the
-            full pass; the least MACs win.
+            full pass, the standard error of that loss included; the least MACs win.
         target_macs: float in (0, 1], mean MACs as a share of the full pass; the highest
             accuracy wins. With neither nothing may be lost (a drop of 0).
 
@@ -66,50 +66,47 @@ def calibrate(
     temperatures = {name: fit_temperature(logits[name], labels) for name in names}
     probs = answers(logits, temperatures, answer)
     right = np.array([p.argmax(-1) == labels for p in probs])
-    full_accuracy = 100 * float(right[-1].mean())
     shares = np.linspace(costs[0] / costs[-1], 1.0, NUM_BUDGETS)
     goals = [search.Goal("target_macs", float(share)) for share in shares]
     fits = {
         name: search.fit(confidences(name, probs), right, costs, [*goals, goal])
         for name in RULES
     }
+    full_accuracy = 100 * float(right[-1].mean())
     rank = search.ranking(goal, full_accuracy)
     if rule == "best":
-        rule = min(RULES, key=lambda name: rank(*fits[name][-1][:2]))
+        rule = min(RULES, key=lambda name: rank(*fits[name][-1][:3]))
     *curve, chosen = fits[rule]
-
-    def measured(fitted):
-        return {"accuracy": fitted.accuracy, "macs_share": fitted.share}
-
-    def by_name(fitted):
-        return dict(zip(names, [*fitted.thresholds, 0.0], strict=True))
-
     taken = search.exits_taken(confidences(rule, probs), chosen.thresholds)
+    met = {name: bool(rank(*fitted[-1][:3])[0] == 0) for name, fitted in fits.items()}
     return {
         "rule": rule,
         "answer": answer,
         "temperatures": temperatures,
-        "thresholds": by_name(chosen),
-        "target": {
-            goal.kind: goal.value,
-            "met": bool(rank(*chosen[:2])[0] == 0),
-        },
+        "thresholds": _by_name(chosen, names),
+        "target": {goal.kind: goal.value, "met": met[rule]},
         "validation": {
             "full_accuracy": full_accuracy,
-            **measured(chosen),
+            **_measured(chosen),
+            "standard_error": chosen.error,
             "mean_macs": float(costs[taken].mean()),
             "exit_rates": rates(taken, names),
         },
-        "rules": {
-            name: {**measured(fitted[-1]), "met": bool(rank(*fitted[-1][:2])[0] == 0)}
-            for name, fitted in fits.items()
-        },
+        "rules": {n: {**_measured(fits[n][-1]), "met": met[n]} for n in RULES},
         "calibration_error": _calibration_errors(logits, labels, temperatures),
         "curve": [
-            {"budget": float(share), **measured(fitted), "thresholds": by_name(fitted)}
-            for share, fitted in zip(shares, curve, strict=True)
+            {"budget": float(b), **_measured(s), "thresholds": _by_name(s, names)}
+            for b, s in zip(shares, curve, strict=True)
         ],
     }
+
+
+def _measured(setting):
+    return {"accuracy": setting.accuracy, "macs_share": setting.share}
+
+
+def _by_name(setting, names):
+    return dict(zip(names, [*setting.thresholds, 0.0], strict=True))
 
 
 def answers(logits, temperatures, answer="vote"):

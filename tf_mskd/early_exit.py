@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tf_mskd import files, models
+from tf_mskd import figures, models
 from tf_mskd.calibration import answers, confidences, rates
 from tf_mskd.tables import as_text, count_text
 from tf_mskd.thresholds import exits_taken
@@ -131,12 +131,11 @@ def draw(measured, path):
         measured: dict of `measure`.
         path: path of the file, replaced atomically.
     """
-    import matplotlib
+    with figures.panels(path, 1, (8, 5)) as (axes,):
+        _draw(measured, axes)
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(8, 5))
+def _draw(measured, axes):
     mega = 1e-6
 
     def plot(rows, macs, accuracy, style, **options):
@@ -159,9 +158,3 @@ def draw(measured, path):
         axes.annotate(text, place, (6, -3), textcoords="offset points", fontsize=8)
     axes.set(xlabel="mean multiply-accumulates of an image (million)")
     axes.set(ylabel="test accuracy (%)", title="test split, thresholds from validation")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    figure.tight_layout()
-    with files.replacing(path) as temporary:
-        figure.savefig(temporary, dpi=110)
-    pyplot.close(figure)

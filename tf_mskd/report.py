@@ -9,7 +9,7 @@ import pathlib
 
 from absl import flags
 
-from tf_mskd import cli, files
+from tf_mskd import cli, figures, files
 from tf_mskd.errors import UserError
 from tf_mskd.run_folder import read_result
 from tf_mskd.tables import as_text, count_text
@@ -98,15 +98,16 @@ def draw(runs, path):
         runs: see `read_runs`.
         path: path of the file, replaced atomically.
     """
-    import matplotlib
+    with figures.panels(path, 2, (13, 5)) as (left, right):
+        _draw(runs, left, right)
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(13, 5))
+def _draw(runs, left, right):
+    from matplotlib import colormaps
+
     if len(runs) > 10:  # the default colours would repeat
         for axes in (left, right):
-            axes.set_prop_cycle(color=pyplot.colormaps["tab20"].colors)
+            axes.set_prop_cycle(color=colormaps["tab20"].colors)
     for name, run in runs.items():
         history, test = run["history"], run["result"]["test"]
         key = _accuracy(history)
@@ -124,13 +125,6 @@ def draw(runs, path):
     right.set(xlabel="exit (square: plain ensemble, triangle: fitted weights)")
     right.set(ylabel="test accuracy (%)", title="test split, last epoch")
     right.xaxis.get_major_locator().set_params(integer=True)
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
-    figure.tight_layout()
-    with files.replacing(path) as temporary:
-        figure.savefig(temporary, dpi=110)
-    pyplot.close(figure)
 
 
 def write(runs, output):

@@ -18,7 +18,7 @@ from absl import flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from tf_mskd import cli, files  # noqa: E402
+from tf_mskd import cli, figures, files  # noqa: E402
 from tf_mskd.errors import UserError  # noqa: E402
 from tf_mskd.tables import as_text  # noqa: E402
 
@@ -184,37 +184,31 @@ def tables(rows, found):
 
 def draw(rows, path):
     """Accuracy over mean latency, one thread: a panel for each export."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     marks = {"exit": "o", "ensemble": "s", "early_exit at 0": "v"}
     marks |= {"early_exit calibrated": "*", "early_exit full": "^"}
     exports = list(dict.fromkeys(row["export"] for row in rows))
-    figure, panels = pyplot.subplots(
-        1, len(exports), figsize=(6.4 * len(exports), 4.8), squeeze=False
-    )
-    for panel, export in zip(panels[0], exports, strict=True):
-        mine = [r for r in rows if r["export"] == export and r["threads"] == 1]
-        kinds = list(dict.fromkeys(r["file"] for r in mine))
-        for row in mine:
-            case = "exit" if row["case"].startswith("exit_") else row["case"]
-            color = f"C{kinds.index(row['file'])}"
-            panel.plot(row["mean_ms"], row["accuracy"], marks[case], color=color, ms=8)
-        for k, file in enumerate(kinds):
-            label = file.removeprefix("student_").removesuffix(".tflite")
-            panel.plot([], [], "-", color=f"C{k}", lw=4, label=label)
-        for case, mark in marks.items():
-            label = "exit k alone" if case == "exit" else case
-            panel.plot([], [], mark, color="0.4", label=label)
-        panel.set(title=export, xscale="log")
-        panel.set(xlabel="mean ms an image, one thread", ylabel="test accuracy in %")
-        panel.legend(fontsize=8)
-        panel.grid(alpha=0.3, which="both")
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    size = (6.4 * len(exports), 4.8)
+    with figures.panels(path, len(exports), size) as panels:
+        for panel, export in zip(panels, exports, strict=True):
+            mine = [r for r in rows if r["export"] == export and r["threads"] == 1]
+            _draw_export(mine, marks, panel)
+            panel.set(title=export)
+
+
+def _draw_export(rows, marks, panel):
+    kinds = list(dict.fromkeys(r["file"] for r in rows))
+    for row in rows:
+        case = "exit" if row["case"].startswith("exit_") else row["case"]
+        color = f"C{kinds.index(row['file'])}"
+        panel.plot(row["mean_ms"], row["accuracy"], marks[case], color=color, ms=8)
+    for k, file in enumerate(kinds):
+        label = file.removeprefix("student_").removesuffix(".tflite")
+        panel.plot([], [], "-", color=f"C{k}", lw=4, label=label)
+    for case, mark in marks.items():
+        label = "exit k alone" if case == "exit" else case
+        panel.plot([], [], mark, color="0.4", label=label)
+    panel.set(xscale="log")
+    panel.set(xlabel="mean ms an image, one thread", ylabel="test accuracy in %")
 
 
 def main():
