@@ -233,6 +233,32 @@ def test_int8_is_int8_but_the_probabilities_are_not(world, runners):
     assert np.abs(steps - steps.round()).max() > 0.1
 
 
+def test_the_margin_of_an_int8_file_is_no_int8(world, tmp_path):
+    """The largest two of int8 probabilities would lie in steps of 1/256."""
+    exits = json.loads(world.exits_file.read_text())
+    (tmp_path / "exits.json").write_text(json.dumps({**exits, "rule": "margin"}))
+    export_student(
+        world.student,
+        tmp_path / "out",
+        world.images,
+        formats=["tflite"],
+        quantize=["int8"],
+        exits_file=tmp_path / "exits.json",
+        calibration_images=np.resize(world.images, (200, 8, 8, 1)),
+    )
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    content = (tmp_path / "out" / "student_int8.tflite").read_bytes()
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    kinds = []
+    for graph in model.subgraphs:
+        for operator in graph.operators or []:
+            code = model.operatorCodes[operator.opcodeIndex].builtinCode
+            if code == schema.BuiltinOperator.TOPK_V2:
+                kinds.append(graph.tensors[operator.inputs[0]].type)
+    assert kinds == [schema.TensorType.FLOAT32] * 3
+
+
 def test_the_metadata_is_in_every_file(world):
     texts = [(world.output / "saved_model/assets.extra/metadata.json").read_text()]
     for entry in world.record["files"][1:]:
