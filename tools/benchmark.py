@@ -10,6 +10,7 @@ resident memory. Nothing else should run on the machine meanwhile.
 
 import os
 import pathlib
+import re
 import statistics
 import subprocess
 import sys
@@ -288,7 +289,7 @@ def measure_memory():
             command += ["--lr_schedule=constant"]
             numbers["train resnet10, CIFAR-100"] = peak_of(command)
     for library in ("tensorflow", "torch"):
-        value = peak_of([sys.executable, "-c", f"import {library}"])
+        value = peak_of_import(library)
         if value:
             numbers[f"import {library}"] = value
     pair, size = PAIRS.value[-1], str(BATCH.value)
@@ -306,8 +307,17 @@ def measure_memory():
     return rows, numbers
 
 
+def peak_of_import(library):
+    """Peak resident bytes of a process that imports a library; 0 if it is missing."""
+    code = f"import {library}; print(open('/proc/self/status').read())"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True)
+    found = re.search(r"VmHWM:\s*(\d+)", done.stdout)
+    return 1024 * int(found[1]) if found else 0
+
+
 def peak_of(command):
-    """Peak resident bytes of a command; 0 if it could not run."""
+    """Peak resident bytes of a command, above this process's own; 0 if it failed."""
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, **quiet)
     _, status, usage = os.wait4(process.pid, 0)
