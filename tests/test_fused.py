@@ -62,6 +62,18 @@ def test_a_folded_network_follows_its_weights():
     np.testing.assert_allclose(after, expected, atol=2e-5 * np.abs(expected).max())
 
 
+def test_kernels_are_folded_when_their_turn_comes():
+    """Inlined, all would be folded at the start of a step and held until used."""
+    model, images = network("resnet10")
+    folded = fold_batch_norms(model)
+    forward = tf.function(lambda images: folded(images, training=False))
+    graph = forward.get_concrete_function(images).graph
+    inner = {f.signature.name: f for f in graph.as_graph_def().library.function}
+    calls = [op for op in graph.get_operations() if op.type == "PartitionedCall"]
+    assert len(calls) == len(kinds(folded, FoldedConv))
+    assert all(inner[op.get_attr("f").name].attr["_noinline"].b for op in calls)
+
+
 def test_a_convolution_with_other_readers_stays():
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(4, 3, name="conv")(inputs)
@@ -169,5 +181,5 @@ def test_the_student_waits_for_the_teacher(tiny, digits):
     while new:
         before.update(new)
         new = {o for op in new for o in (*inputs(op), *op.control_inputs)} - before
-    convs = [op for op in before if op.type == "Conv2D"]
+    convs = [op for op in before if op.type in ("Conv2D", "PartitionedCall")]
     assert len(convs) == len(kinds(distiller.teacher, keras.layers.Conv2D)) + 1

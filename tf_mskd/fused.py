@@ -61,8 +61,9 @@ class FoldedConv(keras.layers.Layer):
 
     w' = w * s, b' = beta + (b - mean) * s, s = gamma / sqrt(variance + epsilon)
 
-    The weights stay those of the two layers and are folded at each call: what changes
-    them changes this.
+    The weights stay those of the two layers and are folded at each call, just before
+    the convolution runs: what changes them changes this, and no more than a few folded
+    kernels are in memory at once.
 
     Args:
         conv: `keras.layers.Conv2D`, built, without activation.
@@ -79,21 +80,47 @@ class FoldedConv(keras.layers.Layer):
 
     def call(self, x):
         conv, norm = self.conv, self.norm
-        scale = ops.rsqrt(norm.moving_variance + norm.epsilon)
+        weights = {"kernel": conv.kernel}
+        weights |= {"mean": norm.moving_mean, "variance": norm.moving_variance}
         if norm.scale:
-            scale = scale * norm.gamma
-        shift = -norm.moving_mean * scale
+            weights["gamma"] = norm.gamma
         if norm.center:
-            shift = shift + norm.beta
+            weights["beta"] = norm.beta
         if conv.use_bias:
-            shift = shift + conv.bias * scale
+            weights["bias"] = conv.bias
         x = ops.cast(x, self.compute_dtype)
-        kernel = ops.cast(conv.kernel * scale, self.compute_dtype)
-        y = ops.conv(x, kernel, conv.strides, conv.padding)
-        return y + ops.cast(shift, self.compute_dtype)
+        return _folded_conv(x, weights, norm.epsilon, conv.strides, conv.padding)
 
     def compute_output_shape(self, input_shape):
         return self.conv.compute_output_shape(input_shape)
+
+
+def _when_ready(function):
+    """The function as one operation of a graph: nothing in it runs before its inputs.
+
+    TensorFlow runs each operation as soon as it can, which for those on weights alone
+    is at once, however much later their results are needed.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return function
+    import tensorflow as tf
+
+    attributes = {"_noinline": True}
+    call = tf.function(function, autograph=False, experimental_attributes=attributes)
+
+    def run(x, weights, *arguments):
+        return call(x, tf.nest.map_structure(tf.convert_to_tensor, weights), *arguments)
+
+    return run
+
+
+@_when_ready
+def _folded_conv(x, weights, epsilon, strides, padding):
+    scale = ops.rsqrt(weights["variance"] + epsilon) * weights.get("gamma", 1.0)
+    shift = (weights.get("bias", 0.0) - weights["mean"]) * scale
+    shift = shift + weights.get("beta", 0.0)
+    kernel = ops.cast(weights["kernel"] * scale, x.dtype)
+    return ops.conv(x, kernel, strides, padding) + ops.cast(shift, x.dtype)
 
 
 def fuse_batch_norms(model):

@@ -45,6 +45,7 @@ TORCH_FORMATS = {
     "pytorch, channels first": "contiguous_format",
     "pytorch, channels last": "channels_last",
 }
+KINDS_OF_MEMORY = {"VmHWM": "resident", "RssAnon": "of it its own"}
 RIVALS = ("keras.distillation", *TORCH_FORMATS)
 
 
@@ -278,8 +279,8 @@ def measure_input():
 
 
 def measure_memory():
-    """Peak resident memory: a CIFAR-100 run, and KD by each means, a process each."""
-    rows, numbers = [["peak resident memory", "GB"]], {}
+    """Peak memory: a CIFAR-100 run, and KD by each means, a process each."""
+    peaks = {}
     if DATA_DIR.value:
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "-m", "tf_mskd.train"]
@@ -287,11 +288,10 @@ def measure_memory():
             command += [f"--data_dir={DATA_DIR.value}", f"--run_dir={folder}/run"]
             command += ["--epochs=1", "--train_fraction=0.03", "--notensorboard"]
             command += ["--lr_schedule=constant"]
-            numbers["train resnet10, CIFAR-100"] = peak_of(command)
+            peaks["train resnet10, CIFAR-100"] = peak_of(command)
     for library in ("tensorflow", "torch"):
-        value = peak_of_import(library)
-        if value:
-            numbers[f"import {library}"] = value
+        code = f"import {library}, time; time.sleep(0.5)"
+        peaks[f"import {library}"] = peak_of([sys.executable, "-c", code])
     pair, size = PAIRS.value[-1], str(BATCH.value)
     for case in ("kd, live", "kd, cached", *RIVALS):
         command = [sys.executable, __file__, f"--peak={case}", f"--pairs={pair}"]
@@ -300,28 +300,33 @@ def measure_memory():
             loop = str(pathlib.Path(__file__).with_name("torch_loop.py"))
             command = [sys.executable, loop, *pair.split(":")]
             command += [TORCH_FORMATS[case], size]
-        value = peak_of(command)
-        if value:
-            numbers[f"{case}, {pair}"] = value
-    rows += [[name, f"{value / 1e9:.2f}"] for name, value in numbers.items()]
+        peaks[f"{case}, {pair}"] = peak_of(command)
+    numbers = {name: peak for name, peak in peaks.items() if peak}
+    rows = [["peak memory, GB", *KINDS_OF_MEMORY.values()]]
+    for name, peak in numbers.items():
+        rows.append([name, *(f"{value / 1e9:.2f}" for value in peak.values())])
     return rows, numbers
 
 
-def peak_of_import(library):
-    """Peak resident bytes of a process that imports a library; 0 if it is missing."""
-    code = f"import {library}; print(open('/proc/self/status').read())"
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True)
-    found = re.search(r"VmHWM:\s*(\d+)", done.stdout)
-    return 1024 * int(found[1]) if found else 0
-
-
 def peak_of(command):
-    """Peak resident bytes of a command, above this process's own; 0 if it failed."""
+    """Runs a command and looks at its memory every 20 ms.
+
+    Returns:
+        dict: "resident", peak bytes; "of it its own", peak bytes of those that no file
+        backs (a library's code is backed by its file, shared by all processes that use
+        it, and the system may drop it). {} if the command failed.
+    """
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, **quiet)
-    _, status, usage = os.wait4(process.pid, 0)
-    return usage.ru_maxrss * 1024 if status == 0 else 0
+    status, peak = pathlib.Path(f"/proc/{process.pid}/status"), {}
+    while process.poll() is None:
+        text = status.read_text()
+        for key, name in KINDS_OF_MEMORY.items():
+            found = re.search(rf"{key}:\s*(\d+)", text)
+            if found:
+                peak[name] = max(1024 * int(found[1]), peak.get(name, 0))
+        time.sleep(0.02)
+    return {} if process.returncode else peak
 
 
 def run_peak_case(name):
