@@ -112,7 +112,7 @@ def confidence(rule, probs):
             1..k so far; only "patience" looks at others than the last.
 
     Returns:
-        float32 [B] in [0, 1].
+        float32 [B] in [0, 1], to rounding of a probability of 1.
 
     Raises:
         UserError: if the rule is unknown or there is no exit.
@@ -132,8 +132,7 @@ def confidence(rule, probs):
     if not probs:
         raise UserError("A rule needs the answer of at least one exit, got none.")
     probs = [ops.cast(ops.convert_to_tensor(p), "float32") for p in probs]
-    # rounding must not carry a value across a threshold of 0 or of 1
-    return ops.clip(_SCORES[rule](probs), 0.0, 1.0)
+    return _SCORES[rule](probs)
 
 
 def _max_probability(probs):
@@ -148,7 +147,8 @@ def _margin(probs):
 def _entropy(probs):
     p = probs[-1]
     logs = ops.log(ops.maximum(p, 1e-30))  # 0 log 0 = 0
-    return 1.0 + ops.sum(p * logs, axis=-1) / math.log(p.shape[-1])
+    sure = 1.0 + ops.sum(p * logs, axis=-1) / math.log(p.shape[-1])
+    return ops.clip(sure, 0.0, 1.0)  # rounding must not carry it across 0 or 1
 
 
 def _patience(probs):

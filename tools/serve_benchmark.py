@@ -45,9 +45,12 @@ def define():
         "accuracy_images", 2000, "Test images to count.", lower_bound=1
     )
     flags.DEFINE_boolean("saved_model", True, "Also the SavedModel (all threads).")
+    flags.DEFINE_boolean(
+        "keep_memory", True, "TFLite: keep the memory of branches between calls."
+    )
 
 
-def load_cases(folder, num_threads, with_saved_model):
+def load_cases(folder, num_threads, with_saved_model, keep_memory):
     """The calls to measure: dict, (file, case) -> function of a uint8 [1, H, W, C]."""
     from tf_mskd.deployment.saved_model import open_saved_model
     from tf_mskd.deployment.tflite import open_tflite
@@ -55,7 +58,7 @@ def load_cases(folder, num_threads, with_saved_model):
     cases = {}
     for entry in files.read_json(folder / "export.json")["files"]:
         if entry["format"] == "tflite":
-            runners = open_tflite(folder / entry["file"], num_threads)
+            runners = open_tflite(folder / entry["file"], num_threads, keep_memory)
         elif with_saved_model:
             runners = open_saved_model(folder / entry["file"])
         else:
@@ -110,7 +113,8 @@ def measure_export(folder, split, values):
     rows = []
     for threads in sorted({1, os.cpu_count()}):
         last = threads == os.cpu_count()
-        cases = load_cases(folder, threads, values.saved_model and last)
+        with_saved_model = values.saved_model and last
+        cases = load_cases(folder, threads, with_saved_model, values.keep_memory)
         times = measure(cases, split.images[: values.images])
         if last:
             some = slice(values.accuracy_images)
@@ -233,6 +237,7 @@ def main():
         save.mkdir(parents=True, exist_ok=True)
         numbers = {"cores": os.cpu_count(), "images": values.images}
         numbers["accuracy_images"] = values.accuracy_images
+        numbers["keep_memory"] = values.keep_memory
         content = {**numbers, "rows": rows, "ratios": found}
         files.write_json(save / "latency.json", content)
         draw(rows, save / "latency.png")

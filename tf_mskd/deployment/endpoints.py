@@ -12,6 +12,7 @@ the number in the name of the exit that answered.
 """
 
 import tensorflow as tf
+from tensorflow.core.framework import attr_value_pb2
 
 from tf_mskd import exit_rules
 from tf_mskd.models import graph
@@ -83,7 +84,7 @@ class Endpoints:
             with tf.name_scope(DECISION):
                 # a scalar before it is compared: reshaping is free while it is a float
                 leaves = tf.reshape(self._sure(answers), ()) >= limits[k]
-            return tf.cond(
+            return _either(
                 leaves, lambda: here, lambda: run(k + 1, known, total, answers)
             )
 
@@ -96,7 +97,7 @@ class Endpoints:
 
         def run(k, known, total, answers, rows):
             # never no images: TensorFlow 2.21 gives a convolution of none a wrong shape
-            return tf.cond(
+            return _either(
                 tf.size(rows) > 0,
                 lambda: stage(k, dict(known), total, answers, rows),
                 lambda: (rows, tf.zeros([0, classes]), rows),
@@ -157,3 +158,18 @@ class Endpoints:
             winner = tf.argmax(p, axis=-1, output_type=tf.int32)
         exit = tf.fill(tf.shape(p)[:1], number)
         return {"probabilities": p, "class": winner, "exit": exit}
+
+
+def _either(condition, yes, no):
+    """`tf.cond` whose branches stay functions, so that one not taken costs nothing.
+
+    Usually TensorFlow inlines both branches when a graph is loaded, and switches off
+    each of the operations of the other one at every call.
+    """
+    results = tf.cond(condition, yes, no)
+    operation = results[0].op
+    while operation.type == "Identity":
+        operation = operation.inputs[0].op
+    inlined = attr_value_pb2.AttrValue(b=False)
+    operation._set_attr("_lower_using_switch_merge", inlined)  # has no public switch
+    return results

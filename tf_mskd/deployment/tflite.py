@@ -118,17 +118,23 @@ def with_metadata(content, metadata):
     return file.getvalue()
 
 
-def open_tflite(path, num_threads=None):
+def open_tflite(path, num_threads=None, keep_memory=False):
     """Endpoint name -> function of `image` (and `threshold`); NumPy in and out.
 
     Args:
         path: path of a TFLite file.
         num_threads: int, or None for the interpreter's choice.
+        keep_memory: bool; every tensor has memory of its own for good. Otherwise what
+            `early_exit` needs behind an exit is planned and allocated at every call.
 
     Raises:
         UserError: if ai-edge-litert is not installed.
     """
-    interpreter = interpreter_class()(str(path), num_threads=num_threads)
+    interpreter = interpreter_class()(
+        str(path),
+        num_threads=num_threads,
+        experimental_preserve_all_tensors=keep_memory,
+    )
     names = interpreter.get_signature_list()
     return {name: interpreter.get_signature_runner(name) for name in names}
 
