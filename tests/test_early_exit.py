@@ -15,6 +15,7 @@ from tests.test_resume import ROOT
 from tests.test_train import SMALL
 from tf_mskd import UserError, calibrate, early_exit, evaluate, experiment
 from tf_mskd.calibration import answers, confidences
+from tf_mskd.data.run_data import Data
 from tf_mskd.evaluate import evaluate_early_exit
 from tf_mskd.finished_run import FinishedRun
 from tf_mskd.models import count_macs, create_model, sub_model
@@ -46,6 +47,30 @@ def copied(trained, tmp_path):
     return tmp_path / "run"
 
 
+def test_held_out_are_images_that_no_step_sees():
+    data = Data(dataclasses.replace(RUN, validation_fraction=0.2, train_fraction=0.5))
+    labels = data.source.train.labels
+
+    def drawn(limit):
+        batches = [targets for _, targets, _ in data.held_out_stream(limit)]
+        ids = np.concatenate([targets["index"] for targets in batches])
+        label = np.concatenate([targets["label"] for targets in batches])
+        label, ids = label[ids >= 0], ids[ids >= 0]  # without the padding
+        np.testing.assert_array_equal(label, labels[ids])
+        return ids
+
+    everything = drawn(len(labels))
+    assert not set(everything) & set(data.train_ids)
+    assert len(everything) + len(data.train_ids) == len(labels)
+    size = len(data.validation_ids)
+    np.testing.assert_array_equal(drawn(size), data.validation_ids)
+    some = drawn(size + 50)
+    assert len(some) == size + 50 and set(data.validation_ids) < set(some)
+    few = drawn(50)
+    assert len(few) == 50 and set(few) < set(data.validation_ids)
+    assert few.max() > len(labels) / 2  # not the first ones
+
+
 def test_macs_count_the_heads_asked_on_the_way_by_hand():
     model = create_model("resnet10", 10, exits=[1, 2, 3], exit_head="linear")
     stem_and_1 = 32 * 32 * 9 * (3 * 64 + 2 * 64 * 64)
@@ -63,8 +88,10 @@ def test_calibration_uses_the_validation_split_alone(trained):
     folder, result, fitted = trained
     assert json.loads((folder / "exits.json").read_text())["rule"] == fitted["rule"]
     run = FinishedRun(folder)
-    logits, labels = run.logits(run.student(), "validation")
-    assert len(labels) == 434  # 0.3 of the training digits, class by class
+    logits, labels = run.logits(run.student(), held_out=20_000)
+    assert (
+        len(labels) == fitted["validation"]["examples"] == 434
+    )  # 0.3 of the training digits, class by class
     ones = dict.fromkeys(logits, 1.0)
     vote = 100 * np.mean(answers(logits, ones)[-1].argmax(-1) == labels)
     assert abs(vote - result["validation"]["mean_logits"]) < 1e-9

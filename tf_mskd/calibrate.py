@@ -2,9 +2,10 @@
 
     python -m tf_mskd.calibrate --run_dir=runs/digits/mskd --max_accuracy_drop=0.5
 
-On the run's validation split: one temperature per exit, and for each rule one threshold
-per exit. Prints how the rules compare and writes RUN/exits.json, which
-`tf_mskd.evaluate --early_exit` reads. The test split plays no part.
+On the run's validation split, and on training images that its --train_fraction left
+out: one temperature per exit, and for each rule one threshold per exit. Prints how the
+rules compare and writes RUN/exits.json, which `tf_mskd.evaluate --early_exit` reads.
+The test split plays no part.
 """
 
 import inspect
@@ -38,6 +39,13 @@ def define():
         None,
         "Mean MACs as a share of the full pass, for the highest accuracy.",
     )
+    flags.DEFINE_integer(
+        "images",
+        20_000,
+        "Held-out images to use at most: the validation split, then what "
+        "--train_fraction left out of the training.",
+        lower_bound=1,
+    )
     flags.DEFINE_string("output", "", "File to write; RUN/exits.json if empty.")
 
 
@@ -47,6 +55,7 @@ def calibrate_run(
     answer="vote",
     max_accuracy_drop=None,
     target_macs=None,
+    images=20_000,
     data_dir="",
     output="",
 ):
@@ -55,6 +64,7 @@ def calibrate_run(
     Args:
         run_dir: str or path of the run folder.
         rule, answer, max_accuracy_drop, target_macs: see `calibration.calibrate`.
+        images: int > 0, held-out images to use at most, see `Data.held_out_stream`.
         data_dir: str, folder of the prepared data instead of the run's own.
         output: str or path of the file; "" for exits.json in the run folder.
 
@@ -62,8 +72,8 @@ def calibrate_run(
         dict, the result of `calibration.calibrate`.
 
     Raises:
-        UserError: if the folder holds no finished run, or one without validation split
-            or with one exit; for a bad target; if data are missing.
+        UserError: if the folder holds no finished run, or one that held nothing out or
+            has one exit; for a bad target; if data are missing.
     """
     from tf_mskd import calibration
     from tf_mskd.early_exit import macs_so_far
@@ -72,7 +82,7 @@ def calibrate_run(
     from tf_mskd.saving import fingerprint
 
     run = FinishedRun(run_dir, data_dir)
-    if not run.config.validation_fraction:
+    if not run.config.validation_fraction and run.config.train_fraction == 1:
         raise UserError(
             f"{run.folder} was trained with --validation_fraction=0, so no examples "
             "are left to calibrate on: train with --validation_fraction=0.1."
@@ -80,7 +90,7 @@ def calibrate_run(
     calibration.check_target(max_accuracy_drop, target_macs)  # before the forward pass
     student = run.student()
     fitted = calibration.calibrate(
-        *run.logits(student, "validation"),
+        *run.logits(student, held_out=images),
         macs_so_far(student),
         rule=rule,
         answer=answer,
@@ -112,9 +122,10 @@ def as_lines(fitted):
         exits.append([name.replace("_", " "), threshold_text(threshold), rate])
     lines = [as_text(errors), as_text(rules), as_text(exits)]
     lines.append(
-        f"rule {fitted['rule']}, answer by {fitted['answer']}: validation accuracy "
-        f"{held_out['accuracy']:.2f} % (full pass {held_out['full_accuracy']:.2f} %, "
-        f"standard error of the difference {held_out['standard_error']:.2f}) "
+        f"rule {fitted['rule']}, answer by {fitted['answer']}: accuracy "
+        f"{held_out['accuracy']:.2f} % of {held_out['examples']:,} held-out images "
+        f"(full pass {held_out['full_accuracy']:.2f} %, standard error of the "
+        f"difference {held_out['standard_error']:.2f}) "
         f"for {100 * held_out['macs_share']:.1f} % of its MACs "
         f"({count_text(round(held_out['mean_macs']))})"
     )

@@ -89,6 +89,7 @@ def calibrate(
             "full_accuracy": full_accuracy,
             **_measured(chosen),
             "standard_error": chosen.error,
+            "examples": len(labels),
             "mean_macs": float(costs[taken].mean()),
             "exit_rates": rates(taken, names),
         },

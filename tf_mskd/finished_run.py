@@ -40,12 +40,13 @@ class FinishedRun:
         with self._strategy.scope():
             return load_model(self.folder / name)
 
-    def logits(self, student, split="test"):
-        """Returns the logits of all exits, and the labels.
+    def logits(self, student, held_out=0):
+        """Returns the logits of all exits, and the labels, on the test split.
 
         Args:
             student: model of `student`.
-            split: "test" or "validation"; the run must have held the latter out.
+            held_out: int; above 0 instead at most so many training images that the run
+                did not learn from, see `Data.held_out_stream`.
 
         Returns:
             (dict, exit name -> float32 array [N, classes]; int array [N]).
@@ -54,5 +55,5 @@ class FinishedRun:
             UserError: if the data are missing.
         """
         data = Data(self.config)
-        stream = getattr(data, f"{split}_stream")()
+        stream = data.held_out_stream(held_out) if held_out else data.test_stream()
         return Evaluator(self._strategy, stream).logits(student)

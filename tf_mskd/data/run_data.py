@@ -1,5 +1,7 @@
 """The data of one run: a source, its split and the streams over it."""
 
+import numpy as np
+
 from tf_mskd.data import augment, pipeline, sources, splits
 
 
@@ -79,10 +81,24 @@ class Data:
         """The held-out training images, or None without a validation split."""
         if not len(self.validation_ids):
             return None
+        return self._as_they_are(self.validation_ids)
+
+    def held_out_stream(self, limit):
+        """At most `limit` of the training images that no step of the run sees.
+
+        First come those of the validation split, then those that `train_fraction` left
+        out, drawn at random where there are more.
+        """
+        count = len(self.source.train.labels)
+        used = np.union1d(self.train_ids, self.validation_ids)
+        parts = self.validation_ids, np.setdiff1d(np.arange(count), used)
+        generator = np.random.default_rng(self.config.seed)
+        ids = np.concatenate([generator.permutation(part) for part in parts])
+        return self._as_they_are(np.sort(ids[:limit]))
+
+    def _as_they_are(self, ids):
         return pipeline.eval_stream(
-            self.source.train,
-            self.validation_ids,
-            batch_size=self.config.eval_batch_size,
+            self.source.train, ids, batch_size=self.config.eval_batch_size
         )
 
     def test_stream(self):
