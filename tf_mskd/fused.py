@@ -99,7 +99,8 @@ def _when_ready(function):
     """The function as one operation of a graph: nothing in it runs before its inputs.
 
     TensorFlow runs each operation as soon as it can, which for those on weights alone
-    is at once, however much later their results are needed.
+    is at once, however much later their results are needed. Outside of a graph the
+    operations run one after the other anyhow.
     """
     if keras.backend.backend() != "tensorflow":
         return function
@@ -109,7 +110,9 @@ def _when_ready(function):
     call = tf.function(function, autograph=False, experimental_attributes=attributes)
 
     def run(x, weights, *arguments):
-        return call(x, tf.nest.map_structure(tf.convert_to_tensor, weights), *arguments)
+        weights = tf.nest.map_structure(tf.convert_to_tensor, weights)
+        chosen = function if tf.executing_eagerly() else call
+        return chosen(x, weights, *arguments)
 
     return run
 
