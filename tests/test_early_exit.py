@@ -69,6 +69,10 @@ def test_held_out_are_images_that_no_step_sees():
     few = drawn(50)
     assert len(few) == 50 and set(few) < set(data.validation_ids)
     assert few.max() > len(labels) / 2  # not the first ones
+    none = dataclasses.replace(RUN, validation_fraction=0.0, train_fraction=0.5)
+    data = Data(none)  # all that are held out are those the fraction left
+    some = drawn(50)
+    assert len(some) == 50 and not set(some) & set(data.train_ids)
 
 
 def test_macs_count_the_heads_asked_on_the_way_by_hand():
@@ -89,9 +93,8 @@ def test_calibration_uses_the_validation_split_alone(trained):
     assert json.loads((folder / "exits.json").read_text())["rule"] == fitted["rule"]
     run = FinishedRun(folder)
     logits, labels = run.logits(run.student(), held_out=20_000)
-    assert (
-        len(labels) == fitted["validation"]["examples"] == 434
-    )  # 0.3 of the training digits, class by class
+    # 0.3 of the training digits, class by class
+    assert len(labels) == fitted["validation"]["examples"] == 434
     ones = dict.fromkeys(logits, 1.0)
     vote = 100 * np.mean(answers(logits, ones)[-1].argmax(-1) == labels)
     assert abs(vote - result["validation"]["mean_logits"]) < 1e-9

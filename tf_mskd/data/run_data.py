@@ -87,7 +87,16 @@ class Data:
         """At most `limit` of the training images that no step of the run sees.
 
         First come those of the validation split, then those that `train_fraction` left
-        out, drawn at random where there are more.
+        out, drawn at random (by the run's seed) where there are more.
+
+        Args:
+            limit: int > 0.
+
+        Returns:
+            `tf.data.Dataset` of `pipeline.eval_stream`, in the order of the positions.
+
+        Raises:
+            UserError: if the run saw every image.
         """
         count = len(self.source.train.labels)
         used = np.union1d(self.train_ids, self.validation_ids)

@@ -161,10 +161,10 @@ class Endpoints:
 
 
 def _either(condition, yes, no):
-    """`tf.cond` whose branches stay functions, so that one not taken costs nothing.
+    """`tf.cond` whose branches stay functions; takes and returns what that does.
 
-    Usually TensorFlow inlines both branches when a graph is loaded, and switches off
-    each of the operations of the other one at every call.
+    Usually TensorFlow inlines both when a graph is loaded, and switches off each of the
+    operations of the branch not taken at every call.
     """
     results = tf.cond(condition, yes, no)
     operation = results[0].op
