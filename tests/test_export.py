@@ -283,7 +283,7 @@ def test_stages_behind_the_exit_are_not_run(tmp_path, digits, tiny):
     deep = [layer for layer in student.layers if layer.name.startswith("stage_2")]
     deep = [layer for layer in deep if layer.weights][0]
     deep.set_weights([np.full_like(w, np.nan) for w in deep.get_weights()])
-    with pytest.raises(UserError, match="'ensemble' of saved_model gives numbers"):
+    with pytest.raises(UserError, match="'early_exit' of saved_model gives numbers"):
         export_student(student, tmp_path / "poisoned", images)
     assert os.listdir(tmp_path) == ["whole"]
     with pytest.MonkeyPatch.context() as patch:
@@ -646,6 +646,12 @@ def test_the_benchmarks_ratios():
         ("int8 / float32 latency", 0.5, True),
         ("points lost by int8", 1.0, True),
     ]
+    rows = [{**row, "p95_ms": 0, "mean_exit": 1} for row in rows]
+    last = serve_benchmark.tables(rows, found).splitlines()[-3:]
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in last]
+    assert cells[0] == ["a float32", "1", "1.05", "1.25 *", "0.40", "", "", ""]
+    assert cells[1][5:] == ["0.25", "0.50", "1.00"]
+    assert cells[2][2:] == [str(t) for t in serve_benchmark.TARGETS.values()]
 
 
 def test_a_run_that_is_not_finished_is_refused(tmp_path):

@@ -51,6 +51,24 @@ def test_folded_outputs_are_those_of_the_network(name):
     assert {w.path for w in folded.weights} == {w.path for w in model.weights}
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_folded_for_good_has_weights_of_its_own(name):
+    model, images = network(name)
+    folded = fold_batch_norms(model, for_good=True)
+    shared = fold_batch_norms(model)
+    assert not kinds(folded, FoldedConv)
+    norms = [kinds(m, keras.layers.BatchNormalization) for m in (folded, shared)]
+    assert norms[0] == norms[1]  # those behind no convolution
+    expected = model(images, training=False)
+    for layer in kinds(shared, FoldedConv):  # must reach the copy no more
+        layer.norm.moving_mean.assign(layer.norm.moving_mean + 1.0)
+    got = folded(images, training=False)
+    assert list(got) == list(expected)
+    for key, value in expected.items():
+        scale = np.abs(value).max()
+        np.testing.assert_allclose(got[key], value, atol=2e-5 * scale)
+
+
 def test_a_folded_network_follows_its_weights():
     model, images = network("resnet10")
     folded = fold_batch_norms(model)

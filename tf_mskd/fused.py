@@ -1,4 +1,4 @@
-"""The same network with fewer passes over its maps; all variables are shared.
+"""The same network with fewer passes over its maps.
 
 Keras composes batch norm of elementary operations, each a pass over the whole map. In
 training one fused operation takes their place; in inference the norm disappears into
@@ -80,19 +80,40 @@ class FoldedConv(keras.layers.Layer):
 
     def call(self, x):
         conv, norm = self.conv, self.norm
-        weights = {"kernel": conv.kernel}
-        weights |= {"mean": norm.moving_mean, "variance": norm.moving_variance}
-        if norm.scale:
-            weights["gamma"] = norm.gamma
-        if norm.center:
-            weights["beta"] = norm.beta
-        if conv.use_bias:
-            weights["bias"] = conv.bias
         x = ops.cast(x, self.compute_dtype)
+        weights = _weights(conv, norm)
         return _folded_conv(x, weights, norm.epsilon, conv.strides, conv.padding)
 
     def compute_output_shape(self, input_shape):
         return self.conv.compute_output_shape(input_shape)
+
+
+def _folded_for_good(conv, norm):
+    """What `FoldedConv` computes now, as a `Conv2D` with weights of its own."""
+    kernel, bias = _fold(_weights(conv, norm), norm.epsilon)
+    config = {**conv.get_config(), "name": norm.name, "use_bias": True}
+    made = keras.layers.Conv2D.from_config(config)
+    made.build((None, None, None, kernel.shape[2]))
+    made.set_weights([ops.convert_to_numpy(weight) for weight in (kernel, bias)])
+    return made
+
+
+def _weights(conv, norm):
+    weights = {"kernel": conv.kernel}
+    weights |= {"mean": norm.moving_mean, "variance": norm.moving_variance}
+    if norm.scale:
+        weights["gamma"] = norm.gamma
+    if norm.center:
+        weights["beta"] = norm.beta
+    if conv.use_bias:
+        weights["bias"] = conv.bias
+    return weights
+
+
+def _fold(weights, epsilon):
+    scale = ops.rsqrt(weights["variance"] + epsilon) * weights.get("gamma", 1.0)
+    shift = (weights.get("bias", 0.0) - weights["mean"]) * scale
+    return weights["kernel"] * scale, shift + weights.get("beta", 0.0)
 
 
 def _when_ready(function):
@@ -119,11 +140,8 @@ def _when_ready(function):
 
 @_when_ready
 def _folded_conv(x, weights, epsilon, strides, padding):
-    scale = ops.rsqrt(weights["variance"] + epsilon) * weights.get("gamma", 1.0)
-    shift = (weights.get("bias", 0.0) - weights["mean"]) * scale
-    shift = shift + weights.get("beta", 0.0)
-    kernel = ops.cast(weights["kernel"] * scale, x.dtype)
-    return ops.conv(x, kernel, strides, padding) + ops.cast(shift, x.dtype)
+    kernel, shift = (ops.cast(w, x.dtype) for w in _fold(weights, epsilon))
+    return ops.conv(x, kernel, strides, padding) + shift
 
 
 def fuse_batch_norms(model):
@@ -148,16 +166,20 @@ def fuse_batch_norms(model):
     return _replaced(model, fuse)
 
 
-def fold_batch_norms(model):
+def fold_batch_norms(model, for_good=False):
     """The network for inference: batch norms folded into convolutions.
 
     Args:
         model: functional model with a dict output, run in inference mode only.
+        for_good: bool; the folded weights are computed once, here, and are variables of
+            the new network. Otherwise its variables are those of `model`, and what
+            changes them changes both.
 
     Returns:
-        functional model with the same outputs, to rounding, and the same variables. A
-        convolution whose map is read by anything but one batch norm stays as it is.
+        functional model with the same outputs, to rounding. A convolution whose map is
+        read by anything but one batch norm stays as it is, shared with `model`.
     """
+    folded = _folded_for_good if for_good else FoldedConv
     readers = {}
     for node in calls_to(model.outputs):
         for tensor in node.input_tensors:
@@ -174,7 +196,7 @@ def fold_batch_norms(model):
             and len(readers[id(before.outputs[0])]) == 1
         ):
             (source,) = replay(before.input_tensors, known)
-            known[id(node.outputs[0])] = FoldedConv(before.operation, norm)(source)
+            known[id(node.outputs[0])] = folded(before.operation, norm)(source)
 
     return _replaced(model, fold)
 

@@ -95,14 +95,15 @@ def export_student(
     from tf_mskd.deployment.leaving import read_leaving
     from tf_mskd.deployment.precision import in_float32
     from tf_mskd.deployment.proof import Reference
+    from tf_mskd.fused import fold_batch_norms
 
     if "tflite" in formats:
         tflite.interpreter_class()
     leaving = read_leaving(student, names, exits_file)
     kept = in_float32(sub_model(student, names))
-    endpoints = Endpoints(kept, names, leaving)
+    reference = Reference(Endpoints(kept, names, leaving), images)
+    endpoints = Endpoints(fold_batch_norms(kept, for_good=True), names, leaving)
     record = _record(student, kept, endpoints, class_names)
-    reference = Reference(endpoints, images)
     with _folder(output, overwrite) as folder:
         record["files"] = _write(
             folder, endpoints, record, reference, formats, quantize, calibration_images

@@ -91,7 +91,7 @@ def prove(runners, reference, quantize, file):
         UserError: if a number is not finite or an endpoint departs.
     """
     proof = {}
-    for endpoint, runner in runners.items():
+    for endpoint, runner in sorted(runners.items()):  # the first at fault is named
         try:
             got = _run(runner, endpoint, reference)
         except RuntimeError as error:  # some conversions succeed and do not run
