@@ -8,8 +8,8 @@ NEVER = 2.0  # a threshold that no confidence reaches
 # Thresholds tried per exit, evenly spread over the examples. More fit the noise: on
 # halves of CIFAR-100's test images, 50 and 100 lost more on the other half than 20.
 CANDIDATES = 20
-PRICES = np.geomspace(0.1, 1000.0, 25)  # points of accuracy one full pass may cost
-ROUNDS = 10  # over all exits, at most
+BLOCK = 4  # exits whose thresholds are searched together: 22^4 settings
+ROUNDS = 10  # over all blocks, at most
 
 
 class Goal(NamedTuple):
@@ -70,13 +70,14 @@ def _leaves(confidences, thresholds):
 def fit(confidences, right, macs, goals):
     """Searches one setting of thresholds for each goal.
 
-    A scan of thresholds shared by all exits gives the first settings. From the best of
-    them a search along one exit's threshold after the other, in turn, climbs accuracy
-    minus price times MACs, for each of several prices. From the best setting found so
-    far another one climbs towards each goal. Nothing is random.
+    All settings of the candidates of four exits are tried at once; up to five exits
+    that is every setting. With more exits the search starts from the best setting so
+    far (at first, of those with one threshold for all), and one block of four after
+    the other, which overlap by two, moves to its best, until none moves. Nothing is
+    random.
 
     Args:
-        confidences: float32 [K-1, N], of all exits but the last.
+        confidences: float32 [K-1, N] >= 0, of all exits but the last.
         right: bool [K, N], whether exit k's answer is right.
         macs: [K], multiply-accumulates of an example that leaves at exit k.
         goals: list of `Goal`. A later one may use what was found for those before, so
@@ -88,12 +89,6 @@ def fit(confidences, right, macs, goals):
     held_out = _HeldOut(confidences, right, macs)
     shared = np.unique(np.concatenate(held_out.candidates))
     found = [held_out.setting([t] * len(held_out.candidates)) for t in shared]
-    for price in PRICES:
-
-        def rank(accuracy, share, error, price=price):
-            return (price * share - accuracy,)
-
-        found.append(_climb(held_out, _best(found, rank), rank))
     settings = []
     for goal in goals:
         rank = ranking(goal, 100 * held_out.right[-1].mean())
@@ -124,33 +119,45 @@ def _missed(value, limit):
 
 
 def _best(settings, rank):
-    measured = np.array([s[:3] for s in settings]).T
-    return settings[np.lexsort(rank(*measured)[::-1])[0]]
+    return settings[_first(rank(*np.array([s[:3] for s in settings]).T))]
+
+
+def _first(keys):
+    """The place of the least keys: the first key decides, then the second, ..."""
+    places = np.arange(len(keys[0]))
+    for key in keys:
+        places = places[key[places] == key[places].min()]
+    return places[0]
 
 
 def _climb(held_out, start, rank):
-    """Moves one threshold after the other to its best place, until none moves."""
-    thresholds = list(start.thresholds)
-    for _ in range(ROUNDS):
+    """Moves one block of thresholds after the other to its best place."""
+    thresholds, exits = list(start.thresholds), range(len(held_out.candidates))
+    last = max(len(exits) - BLOCK, 0)
+    blocks = [exits[k : k + BLOCK] for k in [*range(0, last, BLOCK // 2), last]]
+    for _ in range(ROUNDS if len(blocks) > 1 else 1):
         before = list(thresholds)
-        for k, candidates in enumerate(held_out.candidates):
-            keys = rank(*held_out.along(thresholds, k))
-            thresholds[k] = candidates[np.lexsort(keys[::-1])[0]]
+        for block in blocks:
+            candidates = [held_out.candidates[k] for k in block]
+            place = _first(rank(*held_out.grid(thresholds, block)))
+            places = np.unravel_index(place, [len(c) for c in candidates])
+            for k, values, index in zip(block, candidates, places, strict=True):
+                thresholds[k] = values[index]
         if thresholds == before:
             break
     return held_out.setting(thresholds)
 
 
 class _HeldOut:
-    """The held-out examples: what any setting, or a line of settings, does on them."""
+    """The held-out examples: what any setting, or a grid of settings, does on them."""
 
     def __init__(self, confidences, right, macs):
         self.confidences, self.right = np.asarray(confidences), np.asarray(right)
         self.macs = np.asarray(macs, np.float64) / macs[-1]
         self.candidates = [_candidates(c) for c in self.confidences]
-        # how many candidates let each example leave
+        # the last candidate that lets each example leave
         self._passed = [
-            np.searchsorted(t, c, side="right")
+            np.searchsorted(t, c, side="right") - 1
             for t, c in zip(self.candidates, self.confidences, strict=True)
         ]
         self._rows = np.arange(self.right.shape[1])
@@ -169,22 +176,49 @@ class _HeldOut:
         variance = np.maximum(changed - mean**2, 0.0) / len(self._rows)
         return accuracy, share, 100 * np.sqrt(variance)
 
-    def along(self, thresholds, k):
-        """Accuracies, shares and errors for all candidates at exit k, others fixed."""
+    def grid(self, thresholds, block):
+        """Accuracies, shares and errors of all candidates at some exits, others fixed.
+
+        Args:
+            thresholds: list of float, of all exits but the last.
+            block: range of exits, the axes of the grid.
+
+        Returns:
+            three float64 arrays, the grid raveled.
+        """
         leaves = _leaves(self.confidences, thresholds)
-        gone = leaves[:k].any(0)
-        later = k + 1 + leaves[k + 1 :].argmax(0)
-        without = np.where(gone, leaves.argmax(0), later)  # where k lets none leave
-        changed = np.where(gone, without, k)
+        gone = leaves[: block.start].any(0)
+        behind = block.stop + leaves[block.stop :].argmax(0)
+        elsewhere = np.where(gone, leaves.argmax(0), behind)  # where block lets none go
+        shape = [len(self.candidates[k]) for k in block]
+        cells = np.ravel_multi_index([self._passed[k] for k in block], shape)[~gone]
         means = []
         for value in self._values:
-            change = value[changed, self._rows] - value[without, self._rows]
-            by_passed = np.bincount(
-                self._passed[k], change, minlength=len(self.candidates[k]) + 1
-            )
-            tails = by_passed[::-1].cumsum()[::-1][1:]  # all that pass candidate j
-            means.append((value[without, self._rows].sum() + tails) / len(gone))
+            rest = value[elsewhere, self._rows]
+            total = rest[gone].sum()
+            for depth, part in enumerate([*value[block], rest]):
+                sums = np.bincount(cells, part[~gone], np.prod(shape)).reshape(shape)
+                total = total + _leaving(sums, depth)
+            means.append(total.ravel() / len(gone))
         return self._measured(*means)
+
+
+def _leaving(sums, depth):
+    """Sums over the examples that leave at one axis of a grid of thresholds.
+
+    Args:
+        sums: float [n_1, .., n_m], over the examples whose last passed candidates are
+            these.
+        depth: int, the axis; m stands for leaving at none.
+
+    Returns:
+        float, by candidate on the axes up to `depth`, of size 1 on those behind it.
+    """
+    sums = sums.sum(tuple(range(depth + 1, sums.ndim)), keepdims=True)
+    for axis in range(min(depth + 1, sums.ndim)):
+        stay = sums.cumsum(axis) - sums  # those whose last one is less
+        sums = stay if axis < depth else sums.sum(axis, keepdims=True) - stay
+    return sums
 
 
 def _candidates(confidences):
