@@ -623,6 +623,13 @@ def test_the_command_exports_a_finished_run(tmp_path):
     assert metadata["class_names"] == [str(k) for k in range(10)]
 
 
+def test_the_benchmarks_mean_counts_each_exit_by_its_share():
+    ms, timed = np.array([1.0, 3.0, 8.0]), np.array([1, 1, 4])
+    counted = np.array([1, 4, 4, 4, 2])  # none that left at exit 2 was timed
+    mean = serve_benchmark.mean_by_exit(ms, timed, counted)
+    assert abs(mean - (0.25 * 2.0 + 0.75 * 8.0)) < 1e-12
+
+
 def test_the_benchmarks_ratios():
     """Known numbers: each ratio, and whether it meets its target."""
     cases = {"exit_1": 2.0, "ensemble": 8.0, "early_exit at 0": 2.1}
