@@ -639,7 +639,7 @@ def test_the_benchmarks_ratios():
         for case, ms in cases.items():
             row = {"export": "a", "threads": 1, "file": f"student_{file}.tflite"}
             row |= {"case": case, "bytes": size, "accuracy": 90 + 2 * scale}
-            rows.append({**row, "median_ms": ms * scale, "mean_ms": ms * scale})
+            rows.append({**row, "best_ms": ms * scale})
     found = serve_benchmark.ratios(rows)
     values = [(r["ratio"], round(r["value"], 6), r["met"]) for r in found]
     three = [
@@ -653,7 +653,7 @@ def test_the_benchmarks_ratios():
         ("int8 / float32 latency", 0.5, True),
         ("points lost by int8", 1.0, True),
     ]
-    rows = [{**row, "p95_ms": 0, "mean_exit": 1} for row in rows]
+    rows = [{**row, "median_ms": 0, "p95_ms": 0, "mean_exit": 1} for row in rows]
     last = serve_benchmark.tables(rows, found).splitlines()[-3:]
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in last]
     assert cells[0] == ["a float32", "1", "1.05", "1.25 *", "0.40", "", "", ""]
