@@ -206,11 +206,11 @@ def tables(rows, found):
     for r in found:
         text = f"{r['value']:.2f}" + ("" if r["met"] else " *")
         checks.setdefault((_file_name(r), str(r["threads"])), {})[r["ratio"]] = text
-    ratios = [["export, file", "threads", *TARGETS]]
+    summary = [["export, file", "threads", *TARGETS]]
     for key, values in checks.items():
-        ratios.append([*key, *(values.get(name, "") for name in TARGETS)])
-    ratios.append(["target, at most (* missed)", "", *map(str, TARGETS.values())])
-    return as_text(lines) + "\n\n" + as_text(ratios)
+        summary.append([*key, *(values.get(name, "") for name in TARGETS)])
+    summary.append(["target, at most (* missed)", "", *map(str, TARGETS.values())])
+    return as_text(lines) + "\n\n" + as_text(summary)
 
 
 def _file_name(row):
