@@ -12,13 +12,14 @@ import tensorflow as tf
 
 import tf_mskd
 from tests.test_resume import ROOT, TINY, assert_same_run, start, wait_for
-from tf_mskd import experiment, registry
-from tf_mskd.build import build_distiller
-from tf_mskd.cached_teacher import CachedTeacher
-from tf_mskd.config import Config
-from tf_mskd.data.run_data import Data
-from tf_mskd.errors import UserError
-from tf_mskd.flags import to_flagfile
+from tf_mskd.methods.common.create import create_method
+from tf_mskd.runs import experiment
+from tf_mskd.runs.build import build_distiller
+from tf_mskd.runs.config import Config
+from tf_mskd.runs.data import Data
+from tf_mskd.runs.flags import to_flagfile
+from tf_mskd.teacher_cache.cached_teacher import CachedTeacher
+from tf_mskd.utils.errors import UserError
 
 ROWS = 649  # training images of TINY
 
@@ -238,7 +239,7 @@ def test_methods_that_cannot_be_cached_say_so(base, tmp_path, method):
     heads = ("projection",) if method == "sskd" else ()
     arguments = {"exits": "last", "input_shape": (8, 8, 1), "width": 0.125}
     teacher = tf_mskd.create_model("resnet10", 10, side_heads=heads, **arguments)
-    needs_one = registry.create_method(method).needs_teacher
+    needs_one = create_method(method).needs_teacher
     distiller = build_distiller(config, data.source, teacher if needs_one else None)
     with pytest.raises(UserError, match=REFUSED[method]):
         CachedTeacher(distiller, tf.distribute.get_strategy(), data, config)
@@ -319,7 +320,9 @@ def test_several_workers_want_a_full_cache(filled, monkeypatch, tmp_path):
     data = Data(config)
     distiller = build_distiller(config, data.source, tf_mskd.load_model(config.teacher))
     cached = CachedTeacher(distiller, tf.distribute.get_strategy(), data, config)
-    monkeypatch.setattr("tf_mskd.cached_teacher.is_multi_worker", lambda strategy: True)
+    monkeypatch.setattr(
+        "tf_mskd.teacher_cache.cached_teacher.is_multi_worker", lambda strategy: True
+    )
     with pytest.raises(UserError, match=f"lacks {ROWS} rows; several workers"):
         cached.prepare(0)
 

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from tests import reference
-from tf_mskd import UserError, thresholds
-from tf_mskd.calibration import answers, calibrate, confidences
-from tf_mskd.exit_rules import RULES
-from tf_mskd.exits_file import read_exits, write_exits
-from tf_mskd.temperature import calibration_error, fit_temperature
-from tf_mskd.thresholds import NEVER, Goal, exits_taken, fit
+from tf_mskd import UserError
+from tf_mskd.early_exit import thresholds
+from tf_mskd.early_exit.calibration import answers, calibrate, confidences
+from tf_mskd.early_exit.exits_file import read_exits, write_exits
+from tf_mskd.early_exit.rules import RULES
+from tf_mskd.early_exit.temperature import calibration_error, fit_temperature
+from tf_mskd.early_exit.thresholds import NEVER, Goal, exits_taken, fit
 
 
 def held_out(seed=0, size=600, classes=6, exits=3):

@@ -3,10 +3,10 @@
 import dataclasses
 import json
 
-from tf_mskd import experiment
-from tf_mskd.config import Config
-from tf_mskd.flags import to_flagfile
-from tf_mskd.saving import fingerprint, load_model
+from tf_mskd.models.saving import fingerprint, load_model
+from tf_mskd.runs import experiment
+from tf_mskd.runs.config import Config
+from tf_mskd.runs.flags import to_flagfile
 
 TEACHER = Config(
     dataset="digits",

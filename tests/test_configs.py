@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from tf_mskd import build
-from tf_mskd.config import Config
-from tf_mskd.errors import UserError
-from tf_mskd.flags import read_flagfile, to_flagfile
 from tf_mskd.models import resnet
+from tf_mskd.runs import build
+from tf_mskd.runs.config import Config
+from tf_mskd.runs.flags import read_flagfile, to_flagfile
+from tf_mskd.utils.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tests import reference
 from tf_mskd import SGD, Distiller, UserError
-from tf_mskd.methods.base import Method
+from tf_mskd.methods.common.method import Method
 
 
 class Probe(Method):

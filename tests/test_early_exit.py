@@ -13,13 +13,15 @@ import pytest
 from tests.test_calibrate import held_out, leave
 from tests.test_resume import ROOT
 from tests.test_train import SMALL
-from tf_mskd import UserError, calibrate, early_exit, evaluate, experiment
-from tf_mskd.calibration import answers, confidences
-from tf_mskd.data.run_data import Data
+from tf_mskd import UserError, calibrate, evaluate
+from tf_mskd.early_exit import measure as early_exit
+from tf_mskd.early_exit.calibration import answers, confidences
 from tf_mskd.evaluate import evaluate_early_exit
-from tf_mskd.finished_run import FinishedRun
 from tf_mskd.models import count_macs, create_model, sub_model
-from tf_mskd.saving import load_model, save_model
+from tf_mskd.models.saving import load_model, save_model
+from tf_mskd.runs import experiment
+from tf_mskd.runs.data import Data
+from tf_mskd.runs.finished_run import FinishedRun
 
 RUN = dataclasses.replace(
     SMALL,

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from tests import reference
-from tf_mskd import UserError, ensemble
+from tf_mskd import UserError
+from tf_mskd.models import ensemble
 
 
 @pytest.mark.parametrize("kind", ["logits", "probabilities"])

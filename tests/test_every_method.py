@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_mskd import SGD, Distiller, UserError, create_model, registry
+from tf_mskd import SGD, Distiller, UserError, create_model
+from tf_mskd.methods.common import registry
+from tf_mskd.methods.common.create import create_method, method_defaults
 
 METHODS = registry.available_methods()
 CLASSES = 10
@@ -91,7 +93,7 @@ class Case:
 
     def __init__(self, name, same=False):
         self.name = name
-        self.method = registry.create_method(name, **ARGUMENTS.get(name, {}))
+        self.method = create_method(name, **ARGUMENTS.get(name, {}))
         rows = IMAGES * self.method.num_views
         student = outputs(1, (4, 6, 8), rows)
         teacher = student if same else outputs(2, (5, 8, 12), rows)
@@ -296,7 +298,7 @@ def test_config_round_trip(name):
     ],
 )
 def test_config_keeps_what_was_given(name, arguments):
-    method = registry.create_method(name, **arguments)
+    method = create_method(name, **arguments)
     config = type(method).from_config(method.get_config()).get_config()
     got = {key: config[key] for key in arguments}
     assert got == arguments, f"{name}: {got}, expected {arguments}"
@@ -321,7 +323,7 @@ def test_file_registry_and_class_have_one_name(name):
 @every_method
 def test_a_distiller_trains_with_it_by_name(name, tiny, digits):
     """One step on real digits, single-exit and multi-exit, float32 and mixed."""
-    method = registry.create_method(name, **ARGUMENTS.get(name, {}))
+    method = create_method(name, **ARGUMENTS.get(name, {}))
     images, label = digits[0][:IMAGES], digits[1][:IMAGES]
     targets = {"label": label, "index": np.arange(IMAGES, dtype=np.int32)}
     if "negatives" in method.target_keys:
@@ -331,7 +333,7 @@ def test_a_distiller_trains_with_it_by_name(name, tiny, digits):
         if key in method.target_keys:
             targets[key] = images[::-1].copy()
     for exits, policy in (((4,), "float32"), ((2, 4), "mixed_float16")):
-        method = registry.create_method(name, **ARGUMENTS.get(name, {}))
+        method = create_method(name, **ARGUMENTS.get(name, {}))
         keras.config.set_dtype_policy(policy)
         student = tiny(exits, side_heads=method.side_heads)
         keras.config.set_dtype_policy("float32")
@@ -370,7 +372,7 @@ def network(family, exits, side_heads):
 @every_method
 def test_it_is_built_for_networks_of_every_family(name, student, teacher):
     """Adapters come from shapes; VGG and ResNet have four stages, a WRN has three."""
-    method = registry.create_method(name, **ARGUMENTS.get(name, {}))
+    method = create_method(name, **ARGUMENTS.get(name, {}))
     guide = None
     if method.needs_teacher:
         guide = network(teacher, "all", ("projection", "aux", "paraphraser"))
@@ -383,20 +385,20 @@ def test_it_is_built_for_networks_of_every_family(name, student, teacher):
             assert re.search(wants, str(error)), f"{name} {exits}: {error}"
         else:
             assert distiller.term_names, name
-        method = registry.create_method(name, **ARGUMENTS.get(name, {}))
+        method = create_method(name, **ARGUMENTS.get(name, {}))
 
 
 def test_unknown_names_are_answered_with_the_nearest():
     with pytest.raises(UserError, match="Unknown method 'mskt'; .* 'mskd'"):
-        registry.create_method("mskt")
+        create_method("mskt")
     with pytest.raises(UserError, match="method 'kd' 'temprature'; .* 'temperature'"):
-        registry.create_method("kd", temprature=3.0)
+        create_method("kd", temprature=3.0)
     with pytest.raises(UserError, match="Unknown argument of method 'ce' 'preset'"):
-        registry.create_method("ce", preset="hsakd")
+        create_method("ce", preset="hsakd")
 
 
 def test_defaults_of_a_constructor():
-    assert registry.method_defaults("oto") == {
+    assert method_defaults("oto") == {
         "preset": "repdistiller",
         "temperature": None,
         "exit_map": "",

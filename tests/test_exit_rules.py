@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 
 from tests import reference
-from tf_mskd import UserError, ensemble
-from tf_mskd.exit_rules import (
+from tf_mskd import UserError
+from tf_mskd.early_exit.rules import (
     ANSWERS,
     RULES,
     add_exit,
@@ -14,6 +14,7 @@ from tf_mskd.exit_rules import (
     answers_so_far,
     confidence,
 )
+from tf_mskd.models import ensemble
 
 EXITS = list(reference.STUDENT_EXITS.values())
 PROBS = [reference.softmax(z) for z in EXITS]

@@ -16,15 +16,18 @@ import tensorflow as tf
 from scipy.special import softmax
 
 from tests.test_train import SMALL
-from tf_mskd import SGD, Distiller, add_exits, create_model, experiment, export
-from tf_mskd.calibration import calibrate
-from tf_mskd.deployment import export_student, folder, proof
+from tf_mskd import SGD, Distiller, add_exits, create_model, export
+from tf_mskd.deployment import export as folder
+from tf_mskd.deployment import export_student
+from tf_mskd.deployment import verification as proof
 from tf_mskd.deployment.saved_model import open_saved_model
 from tf_mskd.deployment.tflite import open_tflite
-from tf_mskd.early_exit import macs_so_far
-from tf_mskd.errors import UserError
-from tf_mskd.exits_file import write_exits
-from tf_mskd.saving import fingerprint
+from tf_mskd.early_exit.calibration import calibrate
+from tf_mskd.early_exit.exits_file import write_exits
+from tf_mskd.early_exit.measure import macs_so_far
+from tf_mskd.models.saving import fingerprint
+from tf_mskd.runs import experiment
+from tf_mskd.utils.errors import UserError
 from tools import serve_benchmark
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -287,7 +290,7 @@ def test_stages_behind_the_exit_are_not_run(tmp_path, digits, tiny):
         export_student(student, tmp_path / "poisoned", images)
     assert os.listdir(tmp_path) == ["whole"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tf_mskd.deployment.proof.prove", lambda *args: {})
+        patch.setattr("tf_mskd.deployment.verification.prove", lambda *args: {})
         export_student(student, tmp_path / "poisoned", images)
     files = [open_saved_model(tmp_path / "poisoned" / "saved_model")]
     files.append(open_tflite(tmp_path / "poisoned" / "student_float32.tflite"))

@@ -21,13 +21,16 @@ from PIL import Image
 
 from tests.data.test_tfds_sets import store
 from tests.test_resume import ROOT, TINY, temporary_files, wait_for
-from tf_mskd import checkpoint, experiment, files, ops, stopping
 from tf_mskd.data.sources import load_source
-from tf_mskd.errors import UserError
-from tf_mskd.flags import read_flagfile, to_flagfile
+from tf_mskd.methods.common import losses
+from tf_mskd.models.saving import load_model, save_model
 from tf_mskd.report import read_runs
-from tf_mskd.run_folder import RunFolder, read_result
-from tf_mskd.saving import load_model, save_model
+from tf_mskd.runs import experiment
+from tf_mskd.runs.flags import read_flagfile, to_flagfile
+from tf_mskd.runs.run_folder import RunFolder, read_result
+from tf_mskd.training import checkpoint, stopping
+from tf_mskd.utils import files
+from tf_mskd.utils.errors import UserError
 
 KEPT, NONE = "kept", "none"  # state of the run: as it was, or not begun
 
@@ -206,8 +209,8 @@ def image_that_is_a_pipe(world, patch):
 
 
 def nan_in_the_loss(world, patch):
-    kl = ops.softened_kl
-    patch.setattr(ops, "softened_kl", lambda *args: kl(*args) * np.nan)
+    kl = losses.softened_kl
+    patch.setattr(losses, "softened_kl", lambda *args: kl(*args) * np.nan)
 
 
 def nan_in_the_gradient(world, patch):
@@ -215,8 +218,8 @@ def nan_in_the_gradient(world, patch):
         value = kl(*args)
         return value + keras.ops.sqrt(0.0 * value)  # 0, its derivative 0 / 0
 
-    kl = ops.softened_kl
-    patch.setattr(ops, "softened_kl", kl_of_no_gradient)
+    kl = losses.softened_kl
+    patch.setattr(losses, "softened_kl", kl_of_no_gradient)
 
 
 def nan_in_the_gradient_before_a_state(world, patch):

@@ -1,30 +1,21 @@
-"""Who may import whom, read from the sources."""
+"""Imports point down: one rule for every module, read from the sources."""
 
 import ast
 import pathlib
 
-import pytest
-
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted((ROOT / "tf_mskd").rglob("*.py"))
-ENTRIES = ("train", "cache", "evaluate", "calibrate", "report", "export", "tune")
-ENTRIES += ("cli", "flags")
-TOP = (*ENTRIES, "config", "experiment", "trainer", "run_folder", "evaluation")
-FOUNDATION = (
-    "ops",
-    "schedules",
-    "registry",
-    "ensemble",
-    "exit_rules",
-    "temperature",
-    "thresholds",
-    "errors",
-    "files",
-    "distribution",
-    "gradients",
-    "checkpoint",
-    "optimizers",
+# every module may import from the floors below its own, and from its own package
+FLOORS = (
+    {"utils"},
+    {"data", "models", "methods"},
+    {"training", "early_exit"},
+    {"teacher_cache", "deployment", "callbacks"},
+    {"runs"},
+    {"train", "cache", "evaluate", "calibrate", "export", "tune", "report"},
 )
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+COMMANDS = FLOORS[-1]
 
 
 def module_of(path):
@@ -32,8 +23,13 @@ def module_of(path):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+def room_of(module):
+    """The package or command that a module of tf_mskd belongs to; "" for the root."""
+    return (module.split(".") + [""])[1]
+
+
 def imports(path, top_level_only=False):
-    """Names of the modules a file imports, `from a import b` as "a" and "a.b"."""
+    """Names of the modules a file imports, `from a import b` as "a.b"."""
     tree = ast.parse(path.read_text())
     found = set()
     for node in _outside_functions(tree) if top_level_only else ast.walk(tree):
@@ -41,7 +37,6 @@ def imports(path, top_level_only=False):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path}: relative import"
-            found.add(node.module)
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
 
@@ -55,96 +50,92 @@ def _outside_functions(tree):
             stack.extend(ast.iter_child_nodes(node))
 
 
-def under(name, prefixes):
-    return any(name == p or name.startswith(p + ".") for p in prefixes)
+def own(path):
+    return {name for name in imports(path) if name.split(".")[0] == "tf_mskd"}
 
 
-def package(*names):
-    return tuple(f"tf_mskd.{name}" for name in names)
+def test_every_module_stands_on_a_floor():
+    """And every floor's rooms exist, so that neither side can rot."""
+    rooms = {room_of(module_of(path)) for path in FILES} - {""}
+    assert rooms == set(FLOOR)
 
 
-def files_of(*names):
-    return [path for path in FILES if under(module_of(path), package(*names))]
+def test_imports_point_down():
+    upward = [
+        f"{module_of(path)} imports {name}"
+        for path in FILES
+        if path != ROOT / "tf_mskd" / "__init__.py"  # the front door names them all
+        for name in own(path)
+        if room_of(name) != room_of(module_of(path))
+        and FLOOR.get(room_of(name), len(FLOORS)) >= FLOOR[room_of(module_of(path))]
+    ]
+    assert not upward, "\n".join(upward)
 
 
-RULES = {  # these modules -> import none of those
-    ("models",): (*TOP, "methods", "data", "distiller", "callbacks", "saving"),
-    ("methods",): (*TOP, "models", "data", "distiller", "callbacks", "saving"),
-    ("data",): (*TOP, "models", "methods", "distiller", "callbacks", "saving"),
-    FOUNDATION: (
-        *TOP,
-        "models",
-        "methods",
-        "data",
-        "distiller",
-        "callbacks",
-        "saving",
-    ),
-    ("distiller",): (*TOP, "callbacks", "saving", "data"),
-    ("saving",): (*TOP, "methods", "data", "distiller", "callbacks"),
-    ("callbacks",): (*TOP, "models", "methods", "data", "distiller"),
-    ("trainer", "evaluation"): (*ENTRIES, "config", "experiment", "methods", "data"),
-}
-EXCEPTIONS = {"tf_mskd.data.prepare": package("cli")}  # an entry point of its own
+def test_no_module_imports_itself_over_others():
+    modules = {module_of(path): path for path in FILES}
+    edges = {
+        module: {target for name in own(path) if (target := _module(name, modules))}
+        for module, path in modules.items()
+        if module != "tf_mskd"
+    }
+    done = set()
+    while ready := {m for m in edges.keys() - done if edges[m] <= done | {m}}:
+        done |= ready
+    circles = sorted(edges.keys() - done)
+    assert not circles, f"circles among {circles}"
 
 
-@pytest.mark.parametrize("group", RULES, ids=lambda group: group[0])
-def test_imports_point_down(group):
-    files = files_of(*group)
-    assert files, group
-    for path in files:
+def _module(name, modules):
+    """The module that `from a import b` reads: a.b if that is one, or else a."""
+    for candidate in (name, name.rpartition(".")[0]):
+        if candidate in modules:
+            return candidate
+    return ""
+
+
+def test_only_flags_and_commands_know_absl():
+    allowed = {"tf_mskd.runs.flags", "tf_mskd.runs.cli", "tf_mskd.data.prepare"}
+    for path in FILES:
         module = module_of(path)
-        allowed = EXCEPTIONS.get(module, ())
-        upward = [
-            name
-            for name in imports(path)
-            if under(name, package(*RULES[group])) and not under(name, allowed)
-        ]
-        assert not upward, f"{module} imports {upward}"
+        if module in allowed or room_of(module) in COMMANDS:
+            continue
+        names = [name for name in imports(path) if name.split(".")[0] == "absl"]
+        assert not names, f"{module} imports {names}"
 
 
-def test_every_core_module_is_there():
-    present = {module_of(path) for path in FILES}
-    assert present >= set(package(*FOUNDATION, "distiller", "saving", "trainer"))
+def test_the_portable_core_never_imports_tensorflow():
+    """Methods and networks run on every Keras backend; AMKD's gradients need TensorFlow."""
+    heavy = {
+        module_of(path)
+        for path in FILES
+        if room_of(module_of(path)) in ("methods", "models")
+        and any(name.split(".")[0] == "tensorflow" for name in imports(path))
+    }
+    assert heavy == {"tf_mskd.methods.common.gradients"}
 
 
 def test_the_core_starts_without_tensorflow():
-    core = (*FOUNDATION, "models", "methods", "distiller", "saving", "callbacks")
-    for path in [*files_of(*core), ROOT / "tf_mskd" / "__init__.py"]:
-        names = imports(path, top_level_only=True)
-        heavy = [n for n in names if under(n, ("tensorflow", "tensorflow_datasets"))]
-        assert not heavy, f"{module_of(path)} imports {heavy} at module level"
-
-
-def test_pure_functions_never_import_tensorflow():
-    pure = ("ops", "schedules", "registry", "ensemble", "errors", "files", "optimizers")
-    backend_specific = ROOT / "tf_mskd" / "models" / "fused.py"
-    for path in files_of(*pure, "models", "methods"):
-        if path == backend_specific:
-            continue
-        heavy = [n for n in imports(path) if under(n, ("tensorflow",))]
-        assert not heavy, f"{module_of(path)} imports {heavy}"
-
-
-def test_only_entry_points_know_flags():
-    entries = package(*ENTRIES)
-    entries += package("data.prepare")
+    """Another backend needs no TensorFlow: what does imports it where it is used."""
+    core = ("methods", "models", "callbacks", "utils", "early_exit")
     for path in FILES:
-        if module_of(path) not in entries:
-            names = [n for n in imports(path) if under(n, ("absl",))]
-            assert not names, f"{module_of(path)} imports {names}"
+        module = module_of(path)
+        if room_of(module) in core or module.startswith("tf_mskd.training.distiller"):
+            names = imports(path, top_level_only=True)
+            heavy = [n for n in names if n.split(".")[0].startswith("tensorflow")]
+            assert not heavy, f"{module} imports {heavy} at module level"
 
 
 def test_the_distiller_names_no_method():
-    (path,) = files_of("distiller")
-    methods = [n for n in imports(path) if n.startswith("tf_mskd.methods")]
-    assert sorted(methods) == ["tf_mskd.methods.base", "tf_mskd.methods.base.Method"]
+    path = ROOT / "tf_mskd" / "training" / "distiller.py"
+    methods = [name for name in own(path) if room_of(name) == "methods"]
+    assert all(name.startswith("tf_mskd.methods.common.") for name in methods)
     classes = {
         node.name
-        for file in files_of("methods")
+        for file in (ROOT / "tf_mskd" / "methods").glob("*.py")
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.ClassDef)
-    } - {"Method"}
+    }
     assert {"CE", "KD", "MSKD", "OtO"} <= classes
     tree = ast.parse(path.read_text())
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}

@@ -12,12 +12,15 @@ import pytest
 import tensorflow as tf
 
 from tests import reference
-from tf_mskd import SGD, Distiller, UserError, checkpoint, experiment, registry
-from tf_mskd.config import Config
+from tf_mskd import SGD, Distiller, UserError
 from tf_mskd.data import sources
-from tf_mskd.flags import to_flagfile
+from tf_mskd.methods.common.create import create_method
 from tf_mskd.models import create_model
-from tf_mskd.saving import load_model, save_model
+from tf_mskd.models.saving import load_model, save_model
+from tf_mskd.runs import experiment
+from tf_mskd.runs.config import Config
+from tf_mskd.runs.flags import to_flagfile
+from tf_mskd.training import checkpoint
 
 ROOT = pathlib.Path(__file__).parents[1]
 METHODS = {"dml": {}, "bilateral": {"teacher_rate": 0.25}}
@@ -30,7 +33,7 @@ def values(variables):
 
 def trained(name, tiny, digits, steps=2, **arguments):
     """A distiller after some steps, and what both networks were before."""
-    method = registry.create_method(name, **(arguments or METHODS[name]))
+    method = create_method(name, **(arguments or METHODS[name]))
     distiller = Distiller(tiny((2, 4)), tiny((2, 4), 1 / 8), method)
     distiller.compile(SGD(RATE, MOMENTUM, l2=L2), jit_compile=False)
     distiller.optimizer.build(distiller.trainable_variables)

@@ -7,8 +7,8 @@ import pathlib
 import pytest
 
 from tests.test_every_method import METHODS
-from tf_mskd import experiment
-from tf_mskd.flags import read_flagfile, to_flagfile
+from tf_mskd.runs import experiment
+from tf_mskd.runs.flags import read_flagfile, to_flagfile
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = {"tensorboard": False, "epochs": 4, "train_fraction": 0.5, "width": 0.125}

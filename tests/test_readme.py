@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tf_mskd import registry
+from tf_mskd.methods.common import registry
 
 ROOT = pathlib.Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from tests.test_train import SMALL, history_of, weights_of
-from tf_mskd import experiment
-from tf_mskd.flags import to_flagfile
+from tf_mskd.runs import experiment
+from tf_mskd.runs.flags import to_flagfile
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = dataclasses.replace(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tf_mskd import UserError
-from tf_mskd.schedules import learning_rate, phase_ends, phase_of
+from tf_mskd.training.schedules import learning_rate, phase_ends, phase_of
 
 
 def rates(steps, kind, initial=0.1, epochs=10, steps_per_epoch=7, **arguments):

@@ -72,7 +72,7 @@ def dropout_masks(strategy):
     import keras
     import tensorflow as tf
 
-    from tf_mskd.distribution import spread_seeds
+    from tf_mskd.training.strategies import spread_seeds
 
     with strategy.scope():
         layer = keras.layers.Dropout(0.5, seed=1)
@@ -89,7 +89,7 @@ def dropout_masks(strategy):
 
 def main(digits_path, result_path):
     """Trains every run on one device and on two logical CPUs."""
-    from tf_mskd.distribution import create_strategy
+    from tf_mskd.training.strategies import create_strategy
 
     two = create_strategy("mirrored", 2)
     assert two.num_replicas_in_sync == 2
@@ -169,20 +169,20 @@ def test_dropout_is_independent_per_replica_once_seeds_are_spread(results):
 
 
 def test_the_replicas_mean_is_the_weighted_mean():
-    from tf_mskd import distribution
+    from tf_mskd.training import strategies
 
     rng = np.random.default_rng(0)
     values, weights = rng.normal(size=7), rng.integers(0, 3, 7)
-    got = float(distribution.replica_mean(values, weights))
+    got = float(strategies.replica_mean(values, weights))
     np.testing.assert_allclose(got, np.average(values, weights=weights), 1e-5)
-    got = float(distribution.replica_mean(values))
+    got = float(strategies.replica_mean(values))
     np.testing.assert_allclose(got, values.mean(), 1e-5)
-    assert distribution.num_replicas() == 1
+    assert strategies.num_replicas() == 1
 
 
 def test_create_strategy_refuses():
     from tf_mskd import UserError
-    from tf_mskd.distribution import create_strategy
+    from tf_mskd.training.strategies import create_strategy
 
     with pytest.raises(UserError, match="Unknown strategy 'miror'; .* 'mirrored'"):
         create_strategy("miror")

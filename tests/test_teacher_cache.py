@@ -7,9 +7,9 @@ import os
 import numpy as np
 import pytest
 
-from tf_mskd.cache_rows import TopRows, WholeRows
-from tf_mskd.errors import UserError
-from tf_mskd.teacher_cache import TeacherCache
+from tf_mskd.teacher_cache.encoding import TopRows, WholeRows
+from tf_mskd.teacher_cache.store import TeacherCache
+from tf_mskd.utils.errors import UserError
 
 SIZES = {"exit_1": 6, "embedding_1": 4}
 LAYOUT = {"views": 3, "examples": 10}

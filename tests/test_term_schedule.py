@@ -6,7 +6,7 @@ import pytest
 
 from tf_mskd import SGD, Distiller
 from tf_mskd.methods.mskd import MSKD
-from tf_mskd.term_schedule import TermSchedule
+from tf_mskd.training.term_schedule import TermSchedule
 
 
 class Ramp(MSKD):

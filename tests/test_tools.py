@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tf_mskd import registry
+from tf_mskd.methods.common import registry
 from tools import make_configs, make_docs, new_method
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -9,13 +9,14 @@ import sys
 import numpy as np
 import pytest
 
-from tf_mskd import checkpoint, experiment
-from tf_mskd.config import Config
-from tf_mskd.errors import UserError
 from tf_mskd.evaluate import evaluate_run
-from tf_mskd.flags import read_flagfile, to_flagfile
+from tf_mskd.models.saving import load_model
 from tf_mskd.report import as_text, read_runs, rows_of, write
-from tf_mskd.saving import load_model
+from tf_mskd.runs import experiment
+from tf_mskd.runs.config import Config
+from tf_mskd.runs.flags import read_flagfile, to_flagfile
+from tf_mskd.training import checkpoint
+from tf_mskd.utils.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = Config(

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from tests.test_train import SMALL
-from tf_mskd.errors import UserError
 from tf_mskd.tune import read_space, search
+from tf_mskd.utils.errors import UserError
 
 
 def test_a_search_finds_the_rate_that_learns(tmp_path):

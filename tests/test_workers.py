@@ -13,10 +13,10 @@ import pytest
 
 from tests.test_resume import ROOT, TINY, assert_same_run, wait_for_states
 from tests.test_train import history_of, weights_of
-from tf_mskd import experiment
-from tf_mskd.distribution import create_strategy
-from tf_mskd.errors import UserError
-from tf_mskd.flags import to_flagfile
+from tf_mskd.runs import experiment
+from tf_mskd.runs.flags import to_flagfile
+from tf_mskd.training.strategies import create_strategy
+from tf_mskd.utils.errors import UserError
 
 # few steps: training amplifies the last digit, in which sums over devices differ
 SHORT = dataclasses.replace(

@@ -1,37 +1,67 @@
-"""Multiple-stage knowledge distillation for Keras."""
+"""Multiple-stage knowledge distillation for Keras.
 
-__version__ = "0.1.0"
+The public names are imported when they are first used, so that a command can look at
+its flags before TensorFlow starts.
+"""
 
-from tf_mskd import callbacks
-from tf_mskd.deployment import export_student
-from tf_mskd.distiller import Distiller
-from tf_mskd.ensemble import accuracies, fit_weights, vote
-from tf_mskd.errors import UserError
-from tf_mskd.methods.ce import CE
-from tf_mskd.methods.kd import KD
-from tf_mskd.methods.mskd import MSKD
-from tf_mskd.methods.oto import OtO
-from tf_mskd.models import add_exits, available_models, count_macs, create_model
-from tf_mskd.optimizers import SGD
-from tf_mskd.saving import load_model, save_model
+import importlib
+import typing
 
-__all__ = [
-    "CE",
-    "KD",
-    "MSKD",
-    "SGD",
-    "Distiller",
-    "OtO",
-    "UserError",
-    "accuracies",
-    "add_exits",
-    "available_models",
-    "callbacks",
-    "count_macs",
-    "create_model",
-    "export_student",
-    "fit_weights",
-    "load_model",
-    "save_model",
-    "vote",
-]
+from tf_mskd.utils.version import VERSION as __version__
+
+if typing.TYPE_CHECKING:
+    from tf_mskd import callbacks as callbacks
+    from tf_mskd.deployment.export import export_student as export_student
+    from tf_mskd.methods.ce import CE as CE
+    from tf_mskd.methods.kd import KD as KD
+    from tf_mskd.methods.mskd import MSKD as MSKD
+    from tf_mskd.methods.oto import OtO as OtO
+    from tf_mskd.models.create import available_models as available_models
+    from tf_mskd.models.create import create_model as create_model
+    from tf_mskd.models.ensemble import accuracies as accuracies
+    from tf_mskd.models.ensemble import fit_weights as fit_weights
+    from tf_mskd.models.ensemble import vote as vote
+    from tf_mskd.models.exits import add_exits as add_exits
+    from tf_mskd.models.macs import count_macs as count_macs
+    from tf_mskd.models.saving import load_model as load_model
+    from tf_mskd.models.saving import save_model as save_model
+    from tf_mskd.training.distiller import Distiller as Distiller
+    from tf_mskd.training.optimizers import SGD as SGD
+    from tf_mskd.utils.errors import UserError as UserError
+
+_HOME = {  # public name -> module that defines it
+    "CE": "methods.ce",
+    "KD": "methods.kd",
+    "MSKD": "methods.mskd",
+    "SGD": "training.optimizers",
+    "Distiller": "training.distiller",
+    "OtO": "methods.oto",
+    "UserError": "utils.errors",
+    "accuracies": "models.ensemble",
+    "add_exits": "models.exits",
+    "available_models": "models.create",
+    "callbacks": "",
+    "count_macs": "models.macs",
+    "create_model": "models.create",
+    "export_student": "deployment.export",
+    "fit_weights": "models.ensemble",
+    "load_model": "models.saving",
+    "save_model": "models.saving",
+    "vote": "models.ensemble",
+}
+__all__ = [*_HOME, "__version__"]
+
+
+def __getattr__(name):
+    if name not in _HOME:
+        raise AttributeError(f"module 'tf_mskd' has no attribute {name!r}")
+    home = _HOME[name]
+    if not home:  # a package of public names
+        return importlib.import_module(f"tf_mskd.{name}")
+    value = getattr(importlib.import_module(f"tf_mskd.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

@@ -9,14 +9,16 @@ leaves the run itself alone. The same command again goes on where it was stopped
 
 from absl import flags
 
-from tf_mskd import cli
-from tf_mskd.flags import config_from, define
+from tf_mskd.runs import cli
+from tf_mskd.runs.flags import config_from, define
 
 
 def main():
     """Fills the cache and says what it holds."""
     config = config_from(flags.FLAGS)
-    from tf_mskd import experiment  # TensorFlow starts after the flags are known good
+    from tf_mskd.runs import (
+        experiment,  # TensorFlow starts after the flags are known good
+    )
 
     cache = experiment.fill_cache(config)
     space = cache.views * cache.bytes_per_view() / 1e6

@@ -12,10 +12,10 @@ import inspect
 
 from absl import flags
 
-from tf_mskd import cli
-from tf_mskd.errors import UserError
-from tf_mskd.exit_rules import ANSWERS, RULES
-from tf_mskd.tables import as_text, count_text
+from tf_mskd.early_exit.rules import ANSWERS, RULES
+from tf_mskd.runs import cli
+from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.tables import as_text, count_text
 
 
 def define():
@@ -75,11 +75,11 @@ def calibrate_run(
         UserError: if the folder holds no finished run, or one that held nothing out or
             has one exit; for a bad target; if data are missing.
     """
-    from tf_mskd import calibration
-    from tf_mskd.early_exit import macs_so_far
-    from tf_mskd.exits_file import write_exits
-    from tf_mskd.finished_run import FinishedRun
-    from tf_mskd.saving import fingerprint
+    from tf_mskd.early_exit import calibration
+    from tf_mskd.early_exit.exits_file import write_exits
+    from tf_mskd.early_exit.measure import macs_so_far
+    from tf_mskd.models.saving import fingerprint
+    from tf_mskd.runs.finished_run import FinishedRun
 
     run = FinishedRun(run_dir, data_dir)
     if not run.config.validation_fraction and run.config.train_fraction == 1:

@@ -11,9 +11,10 @@ import pathlib
 
 from absl import flags
 
-from tf_mskd import cli, files
-from tf_mskd import ensemble as ensembles
-from tf_mskd.errors import UserError
+from tf_mskd.models import ensemble as ensembles
+from tf_mskd.runs import cli
+from tf_mskd.utils import files
+from tf_mskd.utils.errors import UserError
 
 
 def define():
@@ -45,9 +46,9 @@ def evaluate_run(run_dir, data_dir="", which="last", subsets=False):
     Raises:
         UserError: if the folder holds no finished run or its data are missing.
     """
-    from tf_mskd import experiment
-    from tf_mskd.finished_run import FinishedRun
-    from tf_mskd.run_folder import read_result
+    from tf_mskd.runs import experiment
+    from tf_mskd.runs.finished_run import FinishedRun
+    from tf_mskd.runs.run_folder import read_result
 
     run = FinishedRun(run_dir, data_dir)
     folder, config = run.folder, run.config
@@ -84,10 +85,11 @@ def evaluate_early_exit(run_dir, data_dir="", exits_file="", output=""):
         UserError: if the folder holds no finished run, its student is not calibrated
             or was calibrated with other weights, or its data are missing.
     """
-    from tf_mskd import early_exit, models
-    from tf_mskd.exits_file import read_exits
-    from tf_mskd.finished_run import FinishedRun
-    from tf_mskd.saving import fingerprint
+    from tf_mskd import models
+    from tf_mskd.early_exit import measure as early_exit
+    from tf_mskd.early_exit.exits_file import read_exits
+    from tf_mskd.models.saving import fingerprint
+    from tf_mskd.runs.finished_run import FinishedRun
 
     run = FinishedRun(run_dir, data_dir)
     path = pathlib.Path(exits_file or run.folder / "exits.json")
@@ -129,7 +131,7 @@ def print_early_exit(values):
     Raises:
         UserError: as `evaluate_early_exit`; if other measurements are asked as well.
     """
-    from tf_mskd.early_exit import as_lines
+    from tf_mskd.early_exit.measure import as_lines
 
     if values.subsets or values.which != "last":
         raise UserError(

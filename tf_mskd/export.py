@@ -11,8 +11,8 @@ has written it. What is in the files and how to run them: docs/deployment.md.
 import numpy as np
 from absl import flags
 
-from tf_mskd import cli
 from tf_mskd.deployment import FORMATS, QUANTIZATIONS, export_student
+from tf_mskd.runs import cli
 
 NUM_CALIBRATION = 400  # training images that the ranges of int8 come from
 
@@ -58,9 +58,9 @@ def export_run(run_dir, output, data_dir="", which="last", exits_file="", **opti
             `export_student` does.
     """
     from tf_mskd.data.sources import load_source
-    from tf_mskd.deployment.folder import check_output
-    from tf_mskd.deployment.proof import NUM_IMAGES
-    from tf_mskd.finished_run import FinishedRun
+    from tf_mskd.deployment.export import check_output
+    from tf_mskd.deployment.verification import NUM_IMAGES
+    from tf_mskd.runs.finished_run import FinishedRun
 
     run = FinishedRun(run_dir, data_dir)
     check_output(output, options.get("overwrite", False))  # before the data are read
@@ -102,7 +102,7 @@ def rows_of(record):
 
 def main():
     """Exports and prints what was written."""
-    from tf_mskd.tables import as_text
+    from tf_mskd.utils.tables import as_text
 
     values = flags.FLAGS
     record = export_run(

@@ -9,10 +9,11 @@ import pathlib
 
 from absl import flags
 
-from tf_mskd import cli, figures, files
-from tf_mskd.errors import UserError
-from tf_mskd.run_folder import read_result
-from tf_mskd.tables import as_text, count_text
+from tf_mskd.runs import cli
+from tf_mskd.runs.run_folder import read_result
+from tf_mskd.utils import figures, files
+from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.tables import as_text, count_text
 
 RUN_DIRS = flags.DEFINE_list("run_dirs", [], "Folders of finished runs; required.")
 OUTPUT = flags.DEFINE_string("output", "", "Folder for table, numbers and curves.")

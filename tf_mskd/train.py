@@ -8,14 +8,16 @@ run was stopped, or says that it is finished.
 
 from absl import flags
 
-from tf_mskd import cli
-from tf_mskd.flags import config_from, define
+from tf_mskd.runs import cli
+from tf_mskd.runs.flags import config_from, define
 
 
 def main():
     """Reads the flags and does the run."""
     config = config_from(flags.FLAGS)
-    from tf_mskd import experiment  # TensorFlow starts after the flags are known good
+    from tf_mskd.runs import (
+        experiment,  # TensorFlow starts after the flags are known good
+    )
 
     experiment.run(config)
 

@@ -12,10 +12,10 @@ import pathlib
 
 from absl import flags
 
-from tf_mskd import cli
-from tf_mskd.config import Config
-from tf_mskd.errors import UserError, unknown_name
-from tf_mskd.flags import config_from, define
+from tf_mskd.runs import cli
+from tf_mskd.runs.config import Config
+from tf_mskd.runs.flags import config_from, define
+from tf_mskd.utils.errors import UserError, unknown_name
 
 SPACE = flags.DEFINE_string(
     "space", "", "Settings to search: name=low..high[:log] or name=a|b|c, ';' between."
@@ -82,7 +82,7 @@ def search(config, space, tune_dir, trials, tuner="random"):
     """
     import keras_tuner
 
-    from tf_mskd import experiment
+    from tf_mskd.runs import experiment
 
     if not config.validation_fraction:
         raise UserError("A search needs --validation_fraction > 0, got 0.0.")

@@ -21,7 +21,9 @@ from absl import flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from tf_mskd import cli, files  # noqa: E402
+from tf_mskd.methods.common.create import create_method, method_defaults
+from tf_mskd.runs import cli
+from tf_mskd.utils import files  # noqa: E402
 from tools import timing  # noqa: E402
 
 PARTS = flags.DEFINE_list(
@@ -121,7 +123,7 @@ def measure_cache():
     import numpy as np
     import psutil
 
-    from tf_mskd.teacher_cache import TeacherCache
+    from tf_mskd.teacher_cache.store import TeacherCache
 
     views, examples = 8, timing.CIFAR_IMAGES
     generator = np.random.default_rng(0)
@@ -155,7 +157,7 @@ def measure_cache():
 
 def measure_methods():
     """Every method's step against KD's, ResNet-18 to ResNet-10."""
-    from tf_mskd import registry
+    from tf_mskd.methods.common import registry
 
     names = METHODS.value or registry.available_methods()
     made = {name: method_case(name) for name in dict.fromkeys(["kd", *names])}
@@ -180,14 +182,13 @@ def method_case(name, choices=("last", "all")):
     import numpy as np
 
     import tf_mskd
-    from tf_mskd import registry
 
     images, label = timing.digits_batch(BATCH.value)
     targets = {"label": label, "index": np.arange(BATCH.value, dtype="int32")}
-    defaults, arguments = registry.method_defaults(name), {}
+    defaults, arguments = method_defaults(name), {}
     if "num_examples" in defaults:
         arguments["num_examples"] = timing.CIFAR_IMAGES
-    method = registry.create_method(name, **arguments)
+    method = create_method(name, **arguments)
     for key in set(method.target_keys) & {"other_image", "second_view"}:
         targets[key] = images[::-1].copy()
     if "negatives" in method.target_keys:
@@ -208,7 +209,7 @@ def method_case(name, choices=("last", "all")):
         except tf_mskd.UserError:  # it trains several exits
             if exits == "all":
                 raise
-            method = registry.create_method(name, **arguments)
+            method = create_method(name, **arguments)
 
 
 def measure_phases(name="resnet18"):
@@ -236,7 +237,7 @@ def measure_phases(name="resnet18"):
 
 def state_seconds(distiller):
     """Median seconds to write the state of a run, flushed to the disk."""
-    from tf_mskd.checkpoint import States
+    from tf_mskd.training.checkpoint import States
 
     times = []
     with tempfile.TemporaryDirectory(dir=".") as folder:

@@ -56,7 +56,8 @@ def weights(method):
 
 def document():
     """Returns the text of docs/methods.md."""
-    from tf_mskd import registry
+    from tf_mskd.methods.common import registry
+    from tf_mskd.methods.common.create import create_method, method_defaults
 
     costs = json.loads(COSTS.read_text()) if COSTS.exists() else {}
     steps = costs.get("of_kd", {})
@@ -66,7 +67,7 @@ def document():
     sections = []
     for name in registry.available_methods():
         cls = registry.method_class(name)
-        method, text = registry.create_method(name), inspect.getdoc(cls)
+        method, text = create_method(name), inspect.getdoc(cls)
         origin = "reconstruction" if "Reconstruction:" in text else "published"
         local = "yes" if "local" in text else ""
         step = f"{steps[name]:.2f}" if name in steps else ""
@@ -74,7 +75,7 @@ def document():
         lines.append(f"| {' | '.join([*row, needs(method), origin, local, step])} |")
         flagfile = f"configs/methods/{name}.flags"
         arguments = ", ".join(
-            f"{key}={value!r}" for key, value in registry.method_defaults(name).items()
+            f"{key}={value!r}" for key, value in method_defaults(name).items()
         )
         body = text.split("\n\nExample:")[0]
         facts = f"Flagfile `{flagfile}`; arguments: {arguments or 'none'}."

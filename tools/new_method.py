@@ -16,11 +16,11 @@ METHOD = '''"""{title}: {what}."""
 
 from keras import ops
 
-from tf_mskd.errors import UserError
-from tf_mskd.methods import naming
-from tf_mskd.methods.base import Method
-from tf_mskd.ops import standardize
-from tf_mskd.registry import register
+from tf_mskd.methods.common import naming
+from tf_mskd.methods.common.losses import standardize
+from tf_mskd.methods.common.method import Method
+from tf_mskd.methods.common.registry import register
+from tf_mskd.utils.errors import UserError
 
 
 @register("{name}")
@@ -77,7 +77,8 @@ import numpy as np
 import pytest
 
 from tests import reference
-from tf_mskd import UserError, registry
+from tf_mskd import UserError
+from tf_mskd.methods.common.create import create_method
 
 
 def formula(z, t, power):
@@ -87,7 +88,7 @@ def formula(z, t, power):
 
 
 def terms_of(z, t, **arguments):
-    method = registry.create_method("{name}", **arguments)
+    method = create_method("{name}", **arguments)
     return method({{"exit_2": z}}, {{"exit_2": t}}, {{"label": reference.LABELS % 2}})
 
 
@@ -105,7 +106,7 @@ def test_agrees_with_the_formula(power):
 
 def test_a_power_that_is_not_positive_is_refused():
     with pytest.raises(UserError, match="power must be > 0, got 0"):
-        registry.create_method("{name}", power=0)
+        create_method("{name}", power=0)
 '''
 
 FLAGS = """# {title}: {what}.

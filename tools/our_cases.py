@@ -8,9 +8,9 @@ from keras import ops
 
 import tf_mskd
 from tf_mskd.data import eval_stream, make_augment, sources, train_stream
-from tf_mskd.evaluation import Forward
 from tf_mskd.models import sub_model
-from tf_mskd.teacher_cache import TeacherCache
+from tf_mskd.teacher_cache.store import TeacherCache
+from tf_mskd.training.evaluation import Forward
 from tools import timing
 
 

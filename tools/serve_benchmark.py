@@ -24,9 +24,10 @@ from absl import flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from tf_mskd import cli, figures, files  # noqa: E402
-from tf_mskd.errors import UserError  # noqa: E402
-from tf_mskd.tables import as_text  # noqa: E402
+from tf_mskd.runs import cli
+from tf_mskd.utils import figures, files  # noqa: E402
+from tf_mskd.utils.errors import UserError  # noqa: E402
+from tf_mskd.utils.tables import as_text  # noqa: E402
 
 TURN, REPEATS = 15, 5  # images, and how often each is timed
 MODES = {"at 0": 0.0, "calibrated": -1.0, "full": 2.0}  # thresholds of the early exit

@@ -7,7 +7,7 @@ import tensorflow as tf
 from tf_mskd.data import augment as aug
 from tf_mskd.data import counter_random as random
 from tf_mskd.data.sources import load_source
-from tf_mskd.errors import UserError
+from tf_mskd.utils.errors import UserError
 
 IDS = np.arange(64, dtype=np.int64)
 ALL = "crop,flip,rotate,autoaugment,cutout"

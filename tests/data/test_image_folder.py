@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from tf_mskd.data.sources import load_source
-from tf_mskd.errors import UserError
+from tf_mskd.utils.errors import UserError
 
 
 def write(root, split, name, image):

@@ -11,7 +11,7 @@ from tf_mskd.data import counter_random as random
 from tf_mskd.data import jda
 from tf_mskd.data.image_ops import FILL
 from tf_mskd.data.sources import load_source
-from tf_mskd.errors import UserError
+from tf_mskd.utils.errors import UserError
 
 GREY = (FILL,) * 3
 IDS = np.arange(64, dtype=np.int64)

@@ -8,7 +8,7 @@ from tf_mskd.data import pipeline
 from tf_mskd.data.augment import make_augment
 from tf_mskd.data.partners import Partners
 from tf_mskd.data.sources import load_source, split_ids
-from tf_mskd.errors import UserError
+from tf_mskd.utils.errors import UserError
 
 LABELS = np.array([2, 0, 1, 1, 0, 2, 2, 2, 0, 1])
 IDS = np.array([9, 1, 2, 4, 5, 6, 7])  # labels 1, 0, 1, 0, 2, 2, 2; 0, 3 and 8 are out

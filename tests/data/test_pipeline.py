@@ -10,7 +10,7 @@ import tensorflow as tf
 from tf_mskd.data import pipeline
 from tf_mskd.data.augment import make_augment
 from tf_mskd.data.sources import load_source, split_ids
-from tf_mskd.errors import UserError
+from tf_mskd.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from sklearn import datasets
 from tests.data import real_data
 from tf_mskd.data.arrays import check_labels, check_memory
 from tf_mskd.data.sources import load_source, split_ids
-from tf_mskd.errors import UserError
+from tf_mskd.utils.errors import UserError
 
 LABELS = np.repeat(np.arange(4, dtype=np.int32), [10, 20, 30, 40])
 

@@ -8,7 +8,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from tf_mskd.data.sources import load_source
-from tf_mskd.errors import UserError
+from tf_mskd.utils.errors import UserError
 
 
 def store(data_dir, set_name, rows, image, label=None, **more):

@@ -11,7 +11,7 @@ from tests.data import real_data
 from tf_mskd.data import prepare, tiny_imagenet
 from tf_mskd.data.archive import open_archive
 from tf_mskd.data.sources import load_source
-from tf_mskd.errors import UserError
+from tf_mskd.utils.errors import UserError
 
 ROOT = tiny_imagenet.ROOT
 WNIDS = ("n03", "n01", "n02")

@@ -5,7 +5,9 @@ import pytest
 import tensorflow as tf
 
 from tests import reference
-from tf_mskd import SGD, Distiller, UserError, build, registry
+from tf_mskd import SGD, Distiller, UserError
+from tf_mskd.methods.common.create import create_method
+from tf_mskd.runs import build
 
 FS = reference.fill(0.3, [4, 4, 4, 3])
 FT = reference.fill(0.9, [4, 4, 4, 3])
@@ -20,7 +22,7 @@ def formula(s, t, margin=1.0):
 
 def terms_of(student, teacher, **arguments):
     """The terms of maps in lists, shallow to deep."""
-    method = registry.create_method("ab", **arguments)
+    method = create_method("ab", **arguments)
     named = [
         {f"preact_{k}": z for k, z in enumerate(part, start=1)}
         for part in (student, teacher)
@@ -68,7 +70,7 @@ def test_zero_only_beyond_the_margin():
 
 def test_gradients_are_those_of_the_formula():
     s, t = 2 * np.random.default_rng(1).normal(size=(2, 2, 2, 2, 3))
-    method = registry.create_method("ab")
+    method = create_method("ab")
     x = tf.constant(s, "float32")
     with tf.GradientTape() as tape:
         tape.watch(x)
@@ -78,7 +80,7 @@ def test_gradients_are_those_of_the_formula():
 
 
 def test_maps_of_one_shape_meet_without_a_connector():
-    method = registry.create_method("ab")
+    method = create_method("ab")
     shapes = {"preact_1": (None, 8, 8, 4), "preact_2": (None, 4, 4, 6)}
     method.build(shapes, {**shapes, "preact_1": (None, 8, 8, 5)})
     assert set(method.connect) == {"preact_1"}
@@ -86,7 +88,7 @@ def test_maps_of_one_shape_meet_without_a_connector():
 
 
 def test_a_connector_is_a_convolution_and_batch_norm_without_relu():
-    method = registry.create_method("ab")
+    method = create_method("ab")
     t = reference.fill(0.9, [4, 4, 4, 2])
     method({"preact_1": FS}, {"preact_1": t}, {})
     kernel, bias = reference.fill(0.1, [1, 1, 3, 2]), np.array([0.3, -0.2])
@@ -118,8 +120,8 @@ def test_the_first_stage_leaves_the_exit_as_it_was(tiny, digits):
 
 def test_refuses_what_does_not_fit():
     with pytest.raises(UserError, match="margin must be > 0, got 0"):
-        registry.create_method("ab", margin=0)
+        create_method("ab", margin=0)
     with pytest.raises(
         UserError, match="reads preact_k of the teacher, .* only exit_1"
     ):
-        registry.create_method("ab").guides(["preact_1"], ["exit_1"])
+        create_method("ab").guides(["preact_1"], ["exit_1"])

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from tests import reference
-from tf_mskd import SGD, Distiller, UserError, registry
+from tf_mskd import SGD, Distiller, UserError
 from tf_mskd.methods import afd
+from tf_mskd.methods.common.create import create_method
 
 STUDENT = {
     "block_1": reference.fill(0.3, [4, 4, 4, 3]),
@@ -22,7 +23,7 @@ LABEL = {"label": reference.LABELS}
 
 def made(**arguments):
     """A built method on the fixture."""
-    method = registry.create_method("afd", **arguments)
+    method = create_method("afd", **arguments)
     terms(method)
     return method
 
@@ -106,7 +107,7 @@ def test_labels_and_soft_targets_at_every_exit():
     got = terms(made())
     np.testing.assert_allclose(got["ce/exit_1"].mean(), 2.13784098, 2e-5)
     np.testing.assert_allclose(got["kd/exit_1"].mean(), 0.58628936, 2e-5)
-    method = registry.create_method("afd")
+    method = create_method("afd")
     pairs = method.guides(
         ["exit_1", "exit_2", "block_1"], ["exit_3", "exit_4", "block_1"]
     )
@@ -155,7 +156,7 @@ def test_attention_of_a_phase_runs_over_its_blocks_alone():
     ("every", "numbers"), [(1, (1, 2, 3, 4, 5)), (2, (1, 3, 5)), (3, (2, 5))]
 )
 def test_every_nth_block_counts_from_the_deepest(every, numbers):
-    method = registry.create_method("afd", every=every)
+    method = create_method("afd", every=every)
     names = [f"block_{k}" for k in range(1, 6)]
     pairs = method.guides([*names, "exit_1"], [*names, "exit_1"])
     expected = tuple(f"block_{k}" for k in numbers)
@@ -181,8 +182,8 @@ def test_progressive_phases_train(tiny, digits):
 def test_refuses_what_does_not_fit():
     for name in ("dim", "every"):
         with pytest.raises(UserError, match=f"{name} must be >= 1, got 0"):
-            registry.create_method("afd", **{name: 0})
+            create_method("afd", **{name: 0})
     with pytest.raises(UserError, match="temperature must be > 0, got 0"):
-        registry.create_method("afd", temperature=0)
+        create_method("afd", temperature=0)
     with pytest.raises(UserError, match="reads block_k of the teacher, .* only exit_1"):
-        registry.create_method("afd").guides(["exit_1", "block_1"], ["exit_1"])
+        create_method("afd").guides(["exit_1", "block_1"], ["exit_1"])

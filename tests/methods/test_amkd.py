@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from tests import reference
 from tf_mskd import SGD, Distiller, UserError
-from tf_mskd.gradients import input_gradient
 from tf_mskd.methods.amkd import AMKD, attack
+from tf_mskd.methods.common.gradients import input_gradient
 
 
 def triplet(anchor, positive, negative, margin):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from tests import reference
-from tf_mskd import UserError, registry
-from tf_mskd.ops import attention, normalize, pool_to_smaller
+from tf_mskd import UserError
+from tf_mskd.methods.common.create import create_method
+from tf_mskd.methods.common.losses import attention, normalize, pool_to_smaller
 
 FS = reference.fill(0.3, [4, 4, 4, 3])
 FT = reference.fill(0.9, [4, 2, 2, 6])
@@ -31,7 +32,7 @@ def formula(ours, theirs):
 def term(ours, theirs):
     student = {"exit_2": reference.STUDENT[: len(ours)], "feature_2": ours}
     label = {"label": reference.LABELS[: len(ours)]}
-    terms = registry.create_method("at")(student, {"feature_2": theirs}, label)
+    terms = create_method("at")(student, {"feature_2": theirs}, label)
     return np.asarray(terms["at/feature_2"], np.float64)
 
 
@@ -62,14 +63,14 @@ def test_scale_of_an_example_does_not_matter():
 
 
 def test_stages_are_paired_from_the_deep_end():
-    method = registry.create_method("at")
+    method = create_method("at")
     guides = method.guides(["feature_1", "feature_2", "exit_1"], ["feature_1"])
     assert guides == {"feature_2": ("feature_1",)}
 
 
 def test_a_network_without_maps_is_refused():
     with pytest.raises(UserError, match="reads feature_k of the teacher, which makes"):
-        registry.create_method("at").guides(["feature_1"], ["exit_1"])
+        create_method("at").guides(["feature_1"], ["exit_1"])
 
 
 def test_zero_maps_give_zero_attention():

@@ -5,9 +5,10 @@ import pytest
 import tensorflow as tf
 
 from tests import reference
-from tf_mskd import UserError, ops
+from tf_mskd import UserError
 from tf_mskd.methods.atf import ATF
 from tf_mskd.methods.atf_teacher import ATFTeacher
+from tf_mskd.methods.common import losses
 
 HALVES = np.log([[0.5, 0.5]])
 QUARTERS = np.log([[0.75, 0.25]])
@@ -41,7 +42,7 @@ def terms_of(method, student=reference.STUDENT, teacher=reference.TEACHER):
     [(0.0, 0.14384104), (0.5, 0.13629669), (1.0, 0.13081204), (2.0, 0.125)],
 )
 def test_divergence_of_two_coins(alpha, expected):
-    got = ops.alpha_divergence(QUARTERS, HALVES, alpha)
+    got = losses.alpha_divergence(QUARTERS, HALVES, alpha)
     np.testing.assert_allclose(got, [expected], 1e-4, err_msg=f"alpha {alpha}")
 
 
@@ -49,37 +50,39 @@ def test_divergence_of_two_coins(alpha, expected):
 def test_divergence_agrees_with_the_reference(alpha):
     p, q = np.random.default_rng(0).normal(size=(2, 6, 9))
     expected = divergence(reference.log_softmax(p), reference.log_softmax(q), alpha)
-    got = ops.alpha_divergence(p, q, alpha)
+    got = losses.alpha_divergence(p, q, alpha)
     np.testing.assert_allclose(got, expected, 1e-4, err_msg=f"alpha {alpha}")
 
 
 def test_the_limits_are_approached():
     for alpha in (0.0, 1.0):
-        limit = ops.alpha_divergence(reference.TEACHER, reference.STUDENT, alpha)
+        limit = losses.alpha_divergence(reference.TEACHER, reference.STUDENT, alpha)
         for near in (alpha - 5e-5, alpha + 5e-5):  # taken as the limit
-            got = ops.alpha_divergence(reference.TEACHER, reference.STUDENT, near)
+            got = losses.alpha_divergence(reference.TEACHER, reference.STUDENT, near)
             np.testing.assert_array_equal(got, limit)
-        got = ops.alpha_divergence(reference.TEACHER, reference.STUDENT, alpha + 0.01)
+        got = losses.alpha_divergence(
+            reference.TEACHER, reference.STUDENT, alpha + 0.01
+        )
         np.testing.assert_allclose(got, limit, 0.02)
 
 
 def test_one_half_is_symmetric_and_the_rest_is_not():
     for alpha, same in ((0.5, True), (0.2, False), (1.0, False)):
-        there = ops.alpha_divergence(reference.TEACHER, reference.STUDENT, alpha)
-        back = ops.alpha_divergence(reference.STUDENT, reference.TEACHER, alpha)
+        there = losses.alpha_divergence(reference.TEACHER, reference.STUDENT, alpha)
+        back = losses.alpha_divergence(reference.STUDENT, reference.TEACHER, alpha)
         assert np.allclose(there, back, 1e-4) == same, alpha
 
 
 def test_swapping_both_and_alpha_changes_nothing():
-    there = ops.alpha_divergence(reference.TEACHER, reference.STUDENT, 0.3)
-    back = ops.alpha_divergence(reference.STUDENT, reference.TEACHER, 0.7)
+    there = losses.alpha_divergence(reference.TEACHER, reference.STUDENT, 0.3)
+    back = losses.alpha_divergence(reference.STUDENT, reference.TEACHER, 0.7)
     np.testing.assert_allclose(there, back, 1e-4)
 
 
 def test_no_class_weight_underflows():
     far = np.array([[200.0, 0.0, -200.0]])
     for alpha in (0.0, 0.5, 1.0, 2.0):
-        got = ops.alpha_divergence(far, far, alpha)
+        got = losses.alpha_divergence(far, far, alpha)
         np.testing.assert_allclose(got, [0], atol=1e-6, err_msg=f"alpha {alpha}")
 
 
@@ -94,8 +97,8 @@ def test_gradient_of_the_divergence():
     z = tf.constant(reference.STUDENT, tf.float32)
     with tf.GradientTape() as tape:
         tape.watch(z)
-        p, q = ops.standardize(reference.TEACHER), ops.standardize(z)
-        total = tf.reduce_sum(weights.astype("f4") * ops.alpha_divergence(p, q, 0.5))
+        p, q = losses.standardize(reference.TEACHER), losses.standardize(z)
+        total = tf.reduce_sum(weights.astype("f4") * losses.alpha_divergence(p, q, 0.5))
     np.testing.assert_allclose(tape.gradient(total, z), expected, 2e-3, 1e-5)
 
 
@@ -103,9 +106,9 @@ def test_gradient_of_the_divergence():
 
 
 def test_standardized_rows_have_mean_0_and_population_deviation_1():
-    got = np.array(ops.standardize([[1.0, 3.0], [-7.0, 9.0]]))
+    got = np.array(losses.standardize([[1.0, 3.0], [-7.0, 9.0]]))
     np.testing.assert_allclose(got, [[-1, 1], [-1, 1]], 1e-6)
-    got = np.array(ops.standardize(reference.STUDENT))
+    got = np.array(losses.standardize(reference.STUDENT))
     np.testing.assert_allclose(got.std(-1), np.ones(4), 1e-5)
 
 
@@ -113,7 +116,7 @@ def test_equal_logits_give_zero_and_a_finite_gradient():
     z = tf.constant([[2.0, 2.0, 2.0]])
     with tf.GradientTape() as tape:
         tape.watch(z)
-        got = ops.standardize(z)
+        got = losses.standardize(z)
     np.testing.assert_array_equal(got, np.zeros((1, 3)))
     assert np.isfinite(tape.gradient(got, z)).all()
 

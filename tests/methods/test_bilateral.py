@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from tests import reference
-from tf_mskd import UserError, registry
+from tf_mskd import UserError
 from tf_mskd.methods.bilateral import Bilateral
+from tf_mskd.methods.common.create import create_method
 from tf_mskd.methods.dml import DML
 
 STUDENT = {"exit_4": np.float32(reference.STUDENT)}
@@ -45,7 +46,7 @@ def test_at_temperature_one_and_rate_one_it_is_dml():
 
 
 def test_the_rate_of_a_composite_is_the_slowest():
-    assert registry.create_method("bilateral,dml").teacher_rate == 0.1
+    assert create_method("bilateral,dml").teacher_rate == 0.1
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 
 from tests import reference
-from tf_mskd import SGD, Distiller, UserError, build, models, registry
-from tf_mskd.config import Config
-from tf_mskd.methods.base import Method
+from tf_mskd import SGD, Distiller, UserError, models
 from tf_mskd.methods.ce import CE
-from tf_mskd.methods.composite import Composite
+from tf_mskd.methods.common.composite import Composite
+from tf_mskd.methods.common.create import create_method, method_defaults
+from tf_mskd.methods.common.method import Method
 from tf_mskd.methods.kd import KD
+from tf_mskd.runs import build
+from tf_mskd.runs.config import Config
 
 LABEL = {"label": reference.LABELS}
 
@@ -64,15 +66,15 @@ def equal_terms(got, expected):
 @pytest.mark.parametrize("name", ["mskd,at", "at,mskd", "oto, at", "ce,at,oto"])
 def test_the_terms_are_the_union_of_the_methods_own(name):
     student, teacher = maps(0), maps(1)
-    parts = [registry.create_method(part.strip()) for part in name.split(",")]
+    parts = [create_method(part.strip()) for part in name.split(",")]
     expected = {}
     for part in parts:
         expected |= part(student, teacher, LABEL)
-    equal_terms(registry.create_method(name)(student, teacher, LABEL), expected)
+    equal_terms(create_method(name)(student, teacher, LABEL), expected)
 
 
 def test_labels_are_learnt_once():
-    terms = registry.create_method("mskd,at")(maps(0), maps(1), LABEL)
+    terms = create_method("mskd,at")(maps(0), maps(1), LABEL)
     assert sorted(n for n in terms if n.startswith("ce/")) == ["ce/exit_1", "ce/exit_2"]
     expected = reference.cross_entropy(reference.LABELS, maps(0)["exit_1"])
     np.testing.assert_allclose(terms["ce/exit_1"], expected, 2e-5)
@@ -89,13 +91,13 @@ def test_labels_are_learnt_once():
 def test_the_default_weight_of_a_term_is_that_of_the_first_method_with_it(
     name, expected
 ):
-    weights = registry.create_method(name).default_weights
+    weights = create_method(name).default_weights
     assert weights == expected
     assert list(weights) == list(expected)
 
 
 def test_a_methods_own_weights_follow_its_arguments():
-    method = registry.create_method("kd,at", preset="hsakd")
+    method = create_method("kd,at", preset="hsakd")
     assert method.default_weights == {"ce": 1.0, "kd": 1.0, "at": 1000.0}
 
 
@@ -120,7 +122,7 @@ def test_the_loss_is_the_sum_of_the_methods_losses(tiny, digits):
 
 def test_what_is_read_is_the_union():
     names = list(maps(0))
-    guides = registry.create_method("oto,at").guides(names, names)
+    guides = create_method("oto,at").guides(names, names)
     assert guides == {name: (name,) for name in names}
 
 
@@ -174,7 +176,7 @@ def test_two_methods_with_one_term_are_refused(tiny):
 
 def test_a_method_named_twice_is_refused():
     with pytest.raises(UserError, match="'at,kd,at' names a method twice"):
-        registry.create_method("at,kd,at")
+        create_method("at,kd,at")
 
 
 def test_two_methods_that_change_the_batch_are_refused():
@@ -189,12 +191,12 @@ def test_two_methods_that_change_the_batch_are_refused():
 @pytest.mark.parametrize("name", ["kd,att", "att,kd", "kd,at,att"])
 def test_an_unknown_name_among_others_is_answered_with_the_nearest(name):
     with pytest.raises(UserError, match="Unknown method 'att'; .*'at'"):
-        registry.create_method(name)
+        create_method(name)
 
 
 def test_an_empty_name_among_others_is_refused():
     with pytest.raises(UserError, match="Unknown method ''"):
-        registry.create_method("kd,")
+        create_method("kd,")
 
 
 def test_what_one_method_refuses_is_refused_in_its_name(tiny):
@@ -229,7 +231,7 @@ def test_the_one_method_that_changes_the_batch_does(order):
 
 def test_without_such_a_method_the_batch_stays():
     images, targets = object(), object()
-    method = registry.create_method("kd,at")
+    method = create_method("kd,at")
     assert method.augment(images, targets, None, None) == (images, targets)
     assert method.num_views == 1
 
@@ -251,13 +253,13 @@ def test_a_distiller_trains_with_views_and_without_at_once(tiny, digits):
 
 
 def test_an_argument_goes_to_the_method_that_has_it():
-    method = registry.create_method("at,oto", temperature=2.0, exit_map="1:2")
+    method = create_method("at,oto", temperature=2.0, exit_map="1:2")
     _, oto = method.methods
     assert (oto.temperature, oto.exit_map) == (2.0, {1: 2})
 
 
 def test_an_argument_with_the_methods_name_goes_there():
-    method = registry.create_method("mskd,oto", **{"oto.temperature": 2.0})
+    method = create_method("mskd,oto", **{"oto.temperature": 2.0})
     mskd, oto = method.methods
     assert (mskd.temperature, oto.temperature) == (4.0, 2.0)
 
@@ -265,17 +267,17 @@ def test_an_argument_with_the_methods_name_goes_there():
 def test_an_argument_of_several_methods_must_name_one():
     message = r"Unknown argument of method 'mskd,oto' 'temperature'; .*\w+\.temperature"
     with pytest.raises(UserError, match=message):
-        registry.create_method("mskd,oto", temperature=2.0)
+        create_method("mskd,oto", temperature=2.0)
 
 
 @pytest.mark.parametrize("argument", ["temprature", "at.temperature", "kd.exit_map"])
 def test_an_argument_that_no_method_has_is_refused(argument):
     with pytest.raises(UserError, match=f"of method 'kd,at' '{argument}'; "):
-        registry.create_method("kd,at", **{argument: 3.0})
+        create_method("kd,at", **{argument: 3.0})
 
 
 def test_defaults_are_listed_with_the_methods_name_and_alone_where_that_is_clear():
-    defaults = registry.method_defaults("mskd, oto")
+    defaults = method_defaults("mskd, oto")
     assert {n for n in defaults if "." not in n} == {"exit_map"}
     assert {n for n in defaults if n.startswith("oto.")} == {
         "oto.preset",
@@ -303,7 +305,7 @@ def test_schedules_are_joined_and_the_first_method_wins():
 
 @pytest.mark.parametrize("saved", [False, True])
 def test_config_round_trip(saved):
-    method = registry.create_method("kd,at", temperature=2.0, preset="byot")
+    method = create_method("kd,at", temperature=2.0, preset="byot")
     config = method.get_config()
     if saved:  # as in a file
         config = keras.saving.serialize_keras_object(config)
@@ -319,7 +321,7 @@ def test_config_round_trip(saved):
 
 
 def test_reading_a_config_leaves_it_as_it_was():
-    config = registry.create_method("kd,at").get_config()
+    config = create_method("kd,at").get_config()
     Composite.from_config(config)
     assert "methods" in config
 

@@ -15,7 +15,9 @@ import pytest
 import tensorflow as tf
 
 from tests import reference
-from tf_mskd import SGD, Distiller, UserError, checkpoint, registry
+from tf_mskd import SGD, Distiller, UserError
+from tf_mskd.methods.common.create import create_method
+from tf_mskd.training import checkpoint
 
 ROOT = pathlib.Path(__file__).parents[2]
 BATCH, STEPS, NEGATIVES, EXAMPLES = 16, 4, 6, 64
@@ -55,7 +57,7 @@ class Reference:
 def made(banks, widths=None, **arguments):
     """A built CRD with given banks; projections are the identity without widths."""
     examples, dim = banks[0].shape
-    method = registry.create_method("crd", num_examples=examples, dim=dim, **arguments)
+    method = create_method("crd", num_examples=examples, dim=dim, **arguments)
     shapes = [(None, width) for width in widths or (dim, dim)]
     method.build(*({"embedding_1": shape} for shape in shapes))
     for side, bank in zip(sides(method), banks, strict=True):
@@ -151,7 +153,7 @@ def test_gradients_are_those_of_the_formula_with_z_a_constant():
 
 
 def test_banks_start_differently_within_their_bounds_and_are_never_trained():
-    method = registry.create_method("crd", num_examples=500, dim=48)
+    method = create_method("crd", num_examples=500, dim=48)
     method.build({"embedding_1": (None, 4)}, {"embedding_1": (None, 4)})
     ours, theirs = (side["bank"].numpy() for side in sides(method))
     assert not np.allclose(ours, theirs)
@@ -222,7 +224,7 @@ def distiller(seed=0, **arguments):
         )
         for width in (1 / 16, 1 / 8)
     )
-    method = tf_mskd.registry.create_method(
+    method = create_method(
         "crd", num_examples=EXAMPLES, num_negatives=NEGATIVES, dim=16
     )
     made = Distiller(student, teacher, method)
@@ -282,7 +284,7 @@ def train(strategy, arrays):
 
 def main(digits_path, result_path):
     """Trains on one device and on two logical CPUs."""
-    from tf_mskd.distribution import create_strategy
+    from tf_mskd.training.strategies import create_strategy
 
     two, one = create_strategy("mirrored", 2), create_strategy("one_device")
     assert two.num_replicas_in_sync == 2
@@ -345,8 +347,8 @@ def test_refuses_what_does_not_fit():
         ({"momentum": 1}, r"momentum must be in \[0, 1\), got 1"),
     ):
         with pytest.raises(UserError, match=message):
-            registry.create_method("crd", **arguments)
-    method = registry.create_method("crd")
+            create_method("crd", **arguments)
+    method = create_method("crd")
     shapes = {"embedding_1": (None, 4)}, {"embedding_1": (None, 4)}
     with pytest.raises(UserError, match="'crd' keeps a vector .*: give num_examples"):
         method.build(*shapes)

@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 
 from tests import reference
-from tf_mskd import UserError, registry
+from tf_mskd import UserError
+from tf_mskd.methods.common.create import create_method
 
 
 def relation(a, b):
@@ -24,7 +25,7 @@ def formula(teacher, student, temperature):
 
 def parts(teacher, student, **arguments):
     """inter [B] and intra (scalar) of one exit."""
-    method = registry.create_method("dist", **arguments)
+    method = create_method("dist", **arguments)
     label = np.zeros(len(student), np.int32)
     terms = method({"exit_1": student}, {"exit_1": teacher}, {"label": label})
     return [np.asarray(terms[f"dist_{part}/exit_1"]) for part in ("inter", "intra")]
@@ -65,7 +66,7 @@ def test_opposed_outputs_reach_the_bound():
 def test_a_constant_student_is_uncorrelated_and_has_a_finite_gradient():
     teacher = reference.TEACHER.astype("float32")
     student = tf.zeros(teacher.shape)
-    method = registry.create_method("dist", temperature=1.0)
+    method = create_method("dist", temperature=1.0)
     label = np.zeros(4, np.int32)
     with tf.GradientTape() as tape:
         tape.watch(student)
@@ -77,7 +78,7 @@ def test_a_constant_student_is_uncorrelated_and_has_a_finite_gradient():
 
 def test_gradients_are_those_of_the_formula():
     teacher, student = 2 * np.random.default_rng(2).normal(size=(2, 3, 4))
-    method = registry.create_method("dist", temperature=2.0)
+    method = create_method("dist", temperature=2.0)
     label = np.zeros(3, np.int32)
     z = tf.constant(student, "float32")
     with tf.GradientTape() as tape:
@@ -91,14 +92,14 @@ def test_gradients_are_those_of_the_formula():
 
 
 def test_every_exit_is_guided_by_the_teachers_last():
-    method = registry.create_method("dist")
+    method = create_method("dist")
     pairs = method.guides(["exit_1", "exit_2"], ["exit_1", "exit_4"])
     assert pairs == {"exit_1": ("exit_4",), "exit_2": ("exit_4",)}
 
 
 def test_refuses_what_does_not_fit():
     with pytest.raises(UserError, match="temperature must be > 0, got -1"):
-        registry.create_method("dist", temperature=-1)
+        create_method("dist", temperature=-1)
     message = "'dist' compares the examples .* got batches of one: raise --batch_size"
     with pytest.raises(UserError, match=message):
         parts(np.ones((1, 3)), np.ones((1, 3)))

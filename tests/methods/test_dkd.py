@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 from tests import reference
-from tf_mskd import SGD, Distiller, UserError, registry
+from tf_mskd import SGD, Distiller, UserError
+from tf_mskd.methods.common.create import create_method
 
 LABEL = {"label": np.array([0, 1])}
 SOFT = np.array([[2.0, -1.0, 0.5], [0.1, 3.0, -2.0]])
@@ -30,7 +31,7 @@ def _kl(p, q):
 
 def parts(teacher, student, label, **arguments):
     """TCKD and NCKD of one exit, each float32 [B]."""
-    method = registry.create_method("dkd", **arguments)
+    method = create_method("dkd", **arguments)
     terms = method({"exit_1": student}, {"exit_1": teacher}, {"label": label})
     return [np.asarray(terms[f"dkd_{part}/exit_1"]) for part in ("target", "others")]
 
@@ -92,7 +93,7 @@ def test_gradients_are_those_of_the_formula():
         target, others = decoupled(label, teacher, z, 4.0)
         return target.sum() + 8 * others.sum()
 
-    method = registry.create_method("dkd")
+    method = create_method("dkd")
     z = tf.constant(student, "float32")
     with tf.GradientTape() as tape:
         tape.watch(z)
@@ -105,23 +106,23 @@ def test_gradients_are_those_of_the_formula():
 
 
 def test_every_exit_is_guided_by_the_teachers_last():
-    method = registry.create_method("dkd")
+    method = create_method("dkd")
     pairs = method.guides(["exit_1", "exit_2"], ["exit_1", "exit_4"])
     assert pairs == {"exit_1": ("exit_4",), "exit_2": ("exit_4",)}
 
 
 def test_weights_warm_up_linearly():
-    method = registry.create_method("dkd")
+    method = create_method("dkd")
     factors = [method.schedule(e, 240, [])["dkd_others"] for e in (0, 9, 19, 20, 239)]
     assert factors == [0.05, 0.5, 1.0, 1.0, 1.0]
     assert "ce" not in method.schedule(0, 240, [])
-    at_once = registry.create_method("dkd", warmup_epochs=0)
+    at_once = create_method("dkd", warmup_epochs=0)
     assert at_once.schedule(0, 240, []) == {"dkd_target": 1.0, "dkd_others": 1.0}
 
 
 def test_fit_trains_with_the_warm_up(tiny, digits):
     images, labels = (part[:32] for part in digits)
-    method = registry.create_method("dkd", warmup_epochs=4)
+    method = create_method("dkd", warmup_epochs=4)
     distiller = Distiller(tiny((4,)), tiny((4,), 1 / 8), method)
     distiller.compile(SGD(0.0), jit_compile=False)
     seen = []
@@ -136,6 +137,6 @@ def test_fit_trains_with_the_warm_up(tiny, digits):
 
 def test_refuses_arguments_out_of_range():
     with pytest.raises(UserError, match="temperature must be > 0, got 0"):
-        registry.create_method("dkd", temperature=0)
+        create_method("dkd", temperature=0)
     with pytest.raises(UserError, match="warmup_epochs must be >= 0, got -1"):
-        registry.create_method("dkd", warmup_epochs=-1)
+        create_method("dkd", warmup_epochs=-1)

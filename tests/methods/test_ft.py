@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from tests import reference
-from tf_mskd import UserError, registry
+from tf_mskd import UserError
+from tf_mskd.methods.common.create import create_method
 from tf_mskd.methods.ft import FT
 
 FS = reference.fill(0.3, [4, 4, 4, 3])
@@ -81,7 +82,7 @@ def convolve(x, kernel, bias):
 
 @pytest.mark.parametrize("form", ["paper", "benchmark"])
 def test_the_translator_is_three_convolutions(form):
-    method = registry.create_method("ft", form=form)
+    method = create_method("ft", form=form)
     guide = reference.fill(0.5, [4, 4, 4, 2])
     student = {"exit_1": reference.STUDENT, "feature_1": FS}
     method(student, {"factor_1": guide}, LABEL)
@@ -111,8 +112,8 @@ def test_weights_belong_to_the_form():
 
 def test_refuses_what_does_not_fit():
     with pytest.raises(UserError, match="Unknown form 'papr'; .* 'paper'"):
-        registry.create_method("ft", form="papr")
-    method = registry.create_method("ft")
+        create_method("ft", form="papr")
+    method = create_method("ft")
     message = "'ft' reads factor_k of the teacher, .* only exit_1: train .* first"
     with pytest.raises(UserError, match=message):
         method.guides(["exit_1", "feature_1"], ["exit_1"])

@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 
 from tests import reference
-from tf_mskd import SGD, UserError, build, registry
-from tf_mskd.config import Config
+from tf_mskd import SGD, UserError
+from tf_mskd.methods.common.create import create_method
+from tf_mskd.runs import build
+from tf_mskd.runs.config import Config
 
 MAP = reference.fill(0.3, [4, 2, 2, 6])
 MADE = reference.fill(0.9, [4, 2, 2, 6])
 
 
 def term(**arguments):
-    method = registry.create_method("paraphraser", **arguments)
+    method = create_method("paraphraser", **arguments)
     student = {"feature_3": MAP, "reconstruction_3": MADE}
     return np.asarray(method(student, {}, {})["paraphraser/reconstruction_3"])
 
@@ -26,7 +28,7 @@ def test_losses_are_means_over_the_elements_of_a_row():
 
 
 def test_a_perfect_reconstruction_costs_nothing():
-    method = registry.create_method("paraphraser")
+    method = create_method("paraphraser")
     terms = method({"feature_3": MAP, "reconstruction_3": MAP}, {}, {})
     assert not np.any(terms["paraphraser/reconstruction_3"])
 
@@ -62,7 +64,7 @@ def test_the_run_trains_the_paraphraser_and_keeps_the_teacher_bit_for_bit(digits
 
 def test_refuses_what_does_not_fit():
     with pytest.raises(UserError, match="Unknown loss 'l2'; .* 'l1'"):
-        registry.create_method("paraphraser", loss="l2")
+        create_method("paraphraser", loss="l2")
     message = "'paraphraser' reads reconstruction_k .* only exit_1, feature_1: build it"
     with pytest.raises(UserError, match=message):
-        registry.create_method("paraphraser").guides(["exit_1", "feature_1"], [])
+        create_method("paraphraser").guides(["exit_1", "feature_1"], [])

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from tests import reference
-from tf_mskd import SGD, Distiller, UserError, checkpoint
+from tf_mskd import SGD, Distiller, UserError
 from tf_mskd.methods.phuong import Phuong
+from tf_mskd.training import checkpoint
 
 EXITS = {n: np.float32(z) for n, z in reference.STUDENT_EXITS.items()}
 TARGETS = {"label": reference.LABELS}

@@ -5,7 +5,7 @@ import pytest
 
 from tests import reference
 from tf_mskd import UserError
-from tf_mskd.methods.regressor import Regressor
+from tf_mskd.methods.common.regressor import Regressor
 
 
 def make(ours, theirs, channels=(3, 6), **arguments):

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tf_mskd import UserError
-from tf_mskd.methods import views
+from tf_mskd.methods.common import views
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from tf_mskd.errors import UserError
 from tf_mskd.models import add_exits, count_macs, detach_stages, exit_names, sub_model
+from tf_mskd.utils.errors import UserError
 
 TAPS = ["block_3_expand_relu", "block_6_expand_relu"]
 

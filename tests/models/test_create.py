@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from tf_mskd.errors import UserError
 from tf_mskd.models import available_models, create_model, exit_names
+from tf_mskd.utils.errors import UserError
 
 SMALL = dict(input_shape=(16, 16, 3), width=1 / 16)
 FAMILIES = {"resnet10": 4, "vgg8": 4, "wrn_10_1": 3}  # name -> number of exits

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_mskd.errors import UserError
 from tf_mskd.models import create_model, detach_stages, exit_names, sub_model
+from tf_mskd.utils.errors import UserError
 
 SMALL = dict(input_shape=(16, 16, 3), width=1 / 16)
 NETWORKS = ["resnet10", "vgg8", "wrn_10_1"]

@@ -3,8 +3,8 @@
 import keras
 import pytest
 
-from tf_mskd.errors import UserError
 from tf_mskd.models import count_macs, create_model
+from tf_mskd.utils.errors import UserError
 
 
 def test_vgg8_by_hand():

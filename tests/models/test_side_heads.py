@@ -4,11 +4,10 @@ import keras
 import numpy as np
 import pytest
 
-from tf_mskd import saving
-from tf_mskd.errors import UserError
-from tf_mskd.models import create_model, exit_names, sub_model
+from tf_mskd.models import create_model, exit_names, saving, sub_model
 from tf_mskd.models.graph import available_outputs
 from tf_mskd.models.side_heads import KINDS
+from tf_mskd.utils.errors import UserError
 
 SMALL = dict(input_shape=(16, 16, 3), width=1 / 16)
 FAMILIES = {"resnet10": 4, "vgg8": 4, "wrn_10_1": 3}  # name -> number of stages

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.models import numpy_networks as reference
-from tf_mskd.errors import UserError
 from tf_mskd.models import create_model, load_torch_weights
+from tf_mskd.utils.errors import UserError
 
 MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
 CASES = {

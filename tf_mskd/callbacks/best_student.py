@@ -2,7 +2,7 @@
 
 import keras
 
-from tf_mskd.saving import save_model
+from tf_mskd.models.saving import save_model
 
 
 class BestStudent(keras.callbacks.Callback):

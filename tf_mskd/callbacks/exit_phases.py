@@ -2,7 +2,7 @@
 
 import keras
 
-from tf_mskd.schedules import phase_ends, phase_of
+from tf_mskd.training.schedules import phase_ends, phase_of
 
 
 class ExitPhases(keras.callbacks.Callback):

@@ -7,7 +7,7 @@ import pathlib
 import zipfile
 import zlib
 
-from tf_mskd.errors import UserError
+from tf_mskd.utils.errors import UserError
 
 MAX_MEMBER_BYTES = 16 * 2**20  # far above any image or list that is read
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import psutil
 
-from tf_mskd.errors import UserError
+from tf_mskd.utils.errors import UserError
 
 MEMORY_SHARE = 0.6  # of the free memory; the rest is for networks and batches
 

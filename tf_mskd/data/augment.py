@@ -7,7 +7,7 @@ import tensorflow as tf
 from tf_mskd.data import counter_random as random
 from tf_mskd.data.autoaugment import autoaugment
 from tf_mskd.data.jda import joint_augmentation
-from tf_mskd.errors import UserError, unknown_name
+from tf_mskd.utils.errors import UserError, unknown_name
 
 NAMES = ("autoaugment", "crop", "cutout", "flip", "jda", "none", "rotate")
 DRAWS_PER_STEP = 16  # draw numbers reserved for one entry of the list of names

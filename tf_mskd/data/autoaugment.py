@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from tf_mskd.data import counter_random as random
 from tf_mskd.data import image_ops
-from tf_mskd.errors import UserError
+from tf_mskd.utils.errors import UserError
 
 # name -> (operation, level to magnitude, takes a random sign)
 OPERATIONS = {

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_mskd.data.partners import Partners
-from tf_mskd.errors import UserError
+from tf_mskd.utils.errors import UserError
 
 OTHER, SECOND = 1_000_003, 2_000_003  # added to the seed: draws of their own
 

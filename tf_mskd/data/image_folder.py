@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from tf_mskd.data.arrays import Source, Split, check_memory
-from tf_mskd.errors import UserError
+from tf_mskd.utils.errors import UserError
 
 SUFFIXES = (".jpeg", ".jpg", ".png")
 LAYOUT = "train/<class>/*.png and test/<class>/*.png"

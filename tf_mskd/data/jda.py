@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from tf_mskd.data import counter_random as random
 from tf_mskd.data import image_ops
-from tf_mskd.errors import UserError
+from tf_mskd.utils.errors import UserError
 
 PROBABILITY = 0.3  # of each operation; the released code has 0.5 for CIFAR-10
 

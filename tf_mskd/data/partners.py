@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tf_mskd.errors import UserError
+from tf_mskd.utils.errors import UserError
 
 
 class Partners:

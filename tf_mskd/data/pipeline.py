@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tf_mskd.data import extra_targets
 from tf_mskd.data.extra_targets import Batch, augmented
-from tf_mskd.errors import UserError
+from tf_mskd.utils.errors import UserError
 
 
 def steps_per_epoch(ids, batch_size):

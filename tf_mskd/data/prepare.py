@@ -13,7 +13,7 @@ import sys
 from absl import flags, logging
 
 from tf_mskd.data.tfds_sets import OWN_BUILDERS, find_builder
-from tf_mskd.errors import UserError
+from tf_mskd.utils.errors import UserError
 
 # A registry of its own: other commands define --dataset and --data_dir too.
 FLAGS = flags.FlagValues()

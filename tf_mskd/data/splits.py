@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tf_mskd.errors import UserError
+from tf_mskd.utils.errors import UserError
 
 
 def split_ids(labels, *, validation_fraction=0.0, train_fraction=1.0, seed=0):

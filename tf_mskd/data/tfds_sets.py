@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_mskd.data.arrays import Source, Split, check_labels, check_memory
-from tf_mskd.errors import UserError, unknown_name
+from tf_mskd.utils.errors import UserError, unknown_name
 
 OWN_BUILDERS = {"tiny_imagenet": "tf_mskd.data.tiny_imagenet"}
 DEFAULT_DIR = os.path.join("~", "tensorflow_datasets")

@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from tf_mskd.data.archive import open_archive
-from tf_mskd.errors import UserError
+from tf_mskd.utils.errors import UserError
 
 ROOT = "tiny-imagenet-200"
 TRAIN_NAME = re.compile(rf"{ROOT}/train/(n\d+)/images/[\w.-]+\.JPEG")

@@ -1,5 +1,5 @@
 """From a student to files that run where this library is not installed."""
 
-from tf_mskd.deployment.folder import FORMATS, QUANTIZATIONS, export_student
+from tf_mskd.deployment.export import FORMATS, QUANTIZATIONS, export_student
 
 __all__ = ["FORMATS", "QUANTIZATIONS", "export_student"]

@@ -14,7 +14,7 @@ the number in the name of the exit that answered.
 import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2
 
-from tf_mskd import exit_rules
+from tf_mskd.early_exit import rules as exit_rules
 from tf_mskd.models import graph
 
 # Of these operations the int8 converter keeps its hands: with steps of 1/256 it would

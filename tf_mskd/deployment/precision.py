@@ -2,7 +2,7 @@
 
 import keras
 
-from tf_mskd.errors import UserError
+from tf_mskd.utils.errors import UserError
 
 
 def in_float32(model):

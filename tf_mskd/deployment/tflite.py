@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_mskd.deployment.endpoints import DECISION
-from tf_mskd.errors import UserError
+from tf_mskd.utils.errors import UserError
 
 NO_TFLITE = ("early_exit_batched",)  # its stages see an unknown number of images
 

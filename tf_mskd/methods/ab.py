@@ -2,11 +2,11 @@
 
 from keras import ops
 
-from tf_mskd.errors import UserError
-from tf_mskd.methods import naming
-from tf_mskd.methods.base import Method
-from tf_mskd.methods.regressor import Regressor
-from tf_mskd.registry import register
+from tf_mskd.methods.common import naming
+from tf_mskd.methods.common.method import Method
+from tf_mskd.methods.common.registry import register
+from tf_mskd.methods.common.regressor import Regressor
+from tf_mskd.utils.errors import UserError
 
 SCALE = 3 / 1000  # of the released code for CIFAR, where l below is a sum
 

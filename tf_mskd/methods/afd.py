@@ -3,11 +3,16 @@
 import keras
 from keras import ops
 
-from tf_mskd.errors import UserError
-from tf_mskd.methods import naming
-from tf_mskd.methods.base import Method
-from tf_mskd.ops import attention, average_pool, normalize, softened_kl
-from tf_mskd.registry import register
+from tf_mskd.methods.common import naming
+from tf_mskd.methods.common.losses import (
+    attention,
+    average_pool,
+    normalize,
+    softened_kl,
+)
+from tf_mskd.methods.common.method import Method
+from tf_mskd.methods.common.registry import register
+from tf_mskd.utils.errors import UserError
 
 
 @register("afd")

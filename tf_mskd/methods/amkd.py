@@ -3,13 +3,13 @@
 import keras
 from keras import ops
 
-from tf_mskd.errors import UserError
-from tf_mskd.gradients import input_gradient
-from tf_mskd.methods import naming
-from tf_mskd.methods.base import Method
-from tf_mskd.methods.views import interleave, repeat
-from tf_mskd.ops import normalize, softened_kl, triplet_margin
-from tf_mskd.registry import register
+from tf_mskd.methods.common import naming
+from tf_mskd.methods.common.gradients import input_gradient
+from tf_mskd.methods.common.losses import normalize, softened_kl, triplet_margin
+from tf_mskd.methods.common.method import Method
+from tf_mskd.methods.common.registry import register
+from tf_mskd.methods.common.views import interleave, repeat
+from tf_mskd.utils.errors import UserError
 
 
 @register("amkd")

@@ -2,10 +2,10 @@
 
 from keras import ops
 
-from tf_mskd.methods import naming
-from tf_mskd.methods.base import Method
-from tf_mskd.ops import attention, pool_to_smaller
-from tf_mskd.registry import register
+from tf_mskd.methods.common import naming
+from tf_mskd.methods.common.losses import attention, pool_to_smaller
+from tf_mskd.methods.common.method import Method
+from tf_mskd.methods.common.registry import register
 
 
 @register("at")

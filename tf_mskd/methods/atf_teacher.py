@@ -3,8 +3,8 @@
 from keras import ops
 
 from tf_mskd.methods.atf import ATF
-from tf_mskd.ops import alpha_divergence
-from tf_mskd.registry import register
+from tf_mskd.methods.common.losses import alpha_divergence
+from tf_mskd.methods.common.registry import register
 
 
 @register("atf_teacher")

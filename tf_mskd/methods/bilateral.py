@@ -1,8 +1,8 @@
 """Bilateral distillation: a trained teacher goes on learning, from its student too."""
 
-from tf_mskd.errors import UserError
-from tf_mskd.methods.mutual import Mutual
-from tf_mskd.registry import register
+from tf_mskd.methods.common.mutual import Mutual
+from tf_mskd.methods.common.registry import register
+from tf_mskd.utils.errors import UserError
 
 
 @register("bilateral")

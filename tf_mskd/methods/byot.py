@@ -3,11 +3,11 @@
 import keras
 from keras import ops
 
-from tf_mskd.errors import UserError, unknown_name
-from tf_mskd.methods import naming
-from tf_mskd.methods.self_taught import SelfTaught, soft_cross_entropy
-from tf_mskd.ops import cross_entropy
-from tf_mskd.registry import register
+from tf_mskd.methods.common import naming
+from tf_mskd.methods.common.losses import cross_entropy
+from tf_mskd.methods.common.registry import register
+from tf_mskd.methods.common.self_taught import SelfTaught, soft_cross_entropy
+from tf_mskd.utils.errors import UserError, unknown_name
 
 # exits without the feature term, among the guided ones, shallow to deep
 SKIPS = {"before_last": slice(-1), "first": slice(1, None), "none": slice(None)}

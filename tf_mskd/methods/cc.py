@@ -5,10 +5,10 @@ import math
 import keras
 from keras import ops
 
-from tf_mskd.errors import UserError, unknown_name
-from tf_mskd.methods.relational import Relational
-from tf_mskd.ops import normalize
-from tf_mskd.registry import register
+from tf_mskd.methods.common.losses import normalize
+from tf_mskd.methods.common.registry import register
+from tf_mskd.methods.common.relational import Relational
+from tf_mskd.utils.errors import UserError, unknown_name
 
 FORMS = ("benchmark", "kernel")
 WIDTH = 0.4  # of the Gaussian kernel

@@ -1,7 +1,7 @@
 """Cross-entropy at every exit: plain training, and deep supervision."""
 
-from tf_mskd.methods.base import Method
-from tf_mskd.registry import register
+from tf_mskd.methods.common.method import Method
+from tf_mskd.methods.common.registry import register
 
 
 @register("ce")

@@ -5,12 +5,12 @@ import math
 import keras
 from keras import ops
 
-from tf_mskd.distribution import all_gather, all_reduce_sum
-from tf_mskd.errors import UserError
-from tf_mskd.methods import naming
-from tf_mskd.methods.base import Method
-from tf_mskd.ops import normalize
-from tf_mskd.registry import register
+from tf_mskd.methods.common import naming
+from tf_mskd.methods.common.losses import normalize
+from tf_mskd.methods.common.method import Method
+from tf_mskd.methods.common.registry import register
+from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.replicas import all_gather, all_reduce_sum
 
 EPSILON = 1e-7
 UNSET = -1e9  # ln Z before the first batch

@@ -2,10 +2,10 @@
 
 from keras import ops
 
-from tf_mskd.errors import UserError, unknown_name
-from tf_mskd.methods import naming
-from tf_mskd.methods.self_taught import SelfTaught, soft_cross_entropy
-from tf_mskd.registry import register
+from tf_mskd.methods.common import naming
+from tf_mskd.methods.common.registry import register
+from tf_mskd.methods.common.self_taught import SelfTaught, soft_cross_entropy
+from tf_mskd.utils.errors import UserError, unknown_name
 
 FORMS = {"mse": 1.0, "kl": 0.1}  # weight of the term on outputs
 

@@ -2,10 +2,10 @@
 
 from keras import ops
 
-from tf_mskd.errors import UserError
-from tf_mskd.methods.base import Method
-from tf_mskd.methods.regressor import Regressor
-from tf_mskd.registry import register
+from tf_mskd.methods.common.method import Method
+from tf_mskd.methods.common.registry import register
+from tf_mskd.methods.common.regressor import Regressor
+from tf_mskd.utils.errors import UserError
 
 
 @register("fitnet")

@@ -3,11 +3,11 @@
 import keras
 from keras import ops
 
-from tf_mskd.errors import unknown_name
-from tf_mskd.methods import naming
-from tf_mskd.methods.base import Method
-from tf_mskd.ops import attention, normalize, pool_to_smaller
-from tf_mskd.registry import register
+from tf_mskd.methods.common import naming
+from tf_mskd.methods.common.losses import attention, normalize, pool_to_smaller
+from tf_mskd.methods.common.method import Method
+from tf_mskd.methods.common.registry import register
+from tf_mskd.utils.errors import unknown_name
 
 WEIGHTS = {"paper": 500.0, "benchmark": 200.0}
 

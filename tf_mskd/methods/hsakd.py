@@ -1,10 +1,10 @@
 """HSAKD: the teacher's distributions over class and rotation, stage by stage."""
 
-from tf_mskd.errors import UserError
-from tf_mskd.methods import naming, views
-from tf_mskd.methods.base import Method
-from tf_mskd.ops import softened_kl
-from tf_mskd.registry import register
+from tf_mskd.methods.common import naming, views
+from tf_mskd.methods.common.losses import softened_kl
+from tf_mskd.methods.common.method import Method
+from tf_mskd.methods.common.registry import register
+from tf_mskd.utils.errors import UserError
 
 
 @register("hsakd")

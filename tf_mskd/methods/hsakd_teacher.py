@@ -1,9 +1,9 @@
 """HSAKD's stage before distillation: the teacher's auxiliary classifiers."""
 
-from tf_mskd.methods import naming, views
-from tf_mskd.methods.base import Method
-from tf_mskd.ops import cross_entropy
-from tf_mskd.registry import register
+from tf_mskd.methods.common import naming, views
+from tf_mskd.methods.common.losses import cross_entropy
+from tf_mskd.methods.common.method import Method
+from tf_mskd.methods.common.registry import register
 
 
 @register("hsakd_teacher")

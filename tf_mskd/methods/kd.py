@@ -1,9 +1,9 @@
 """Classic knowledge distillation: the last exit learns from the teacher's output."""
 
-from tf_mskd.errors import UserError
-from tf_mskd.methods import naming
-from tf_mskd.methods.soft_targets import SoftTargets
-from tf_mskd.registry import register
+from tf_mskd.methods.common import naming
+from tf_mskd.methods.common.registry import register
+from tf_mskd.methods.common.soft_targets import SoftTargets
+from tf_mskd.utils.errors import UserError
 
 
 @register("kd")

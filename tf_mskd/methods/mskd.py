@@ -1,8 +1,8 @@
 """MSKD: the teacher's final output guides every exit of the student."""
 
-from tf_mskd.methods import naming
-from tf_mskd.methods.soft_targets import SoftTargets
-from tf_mskd.registry import register
+from tf_mskd.methods.common import naming
+from tf_mskd.methods.common.registry import register
+from tf_mskd.methods.common.soft_targets import SoftTargets
 
 
 @register("mskd")

@@ -1,9 +1,9 @@
 """OtO: exit k of a multi-exit teacher guides exit k of the student."""
 
-from tf_mskd.errors import UserError
-from tf_mskd.methods import naming
-from tf_mskd.methods.soft_targets import SoftTargets
-from tf_mskd.registry import register
+from tf_mskd.methods.common import naming
+from tf_mskd.methods.common.registry import register
+from tf_mskd.methods.common.soft_targets import SoftTargets
+from tf_mskd.utils.errors import UserError
 
 
 @register("oto")

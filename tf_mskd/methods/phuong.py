@@ -2,11 +2,11 @@
 
 from keras import ops
 
-from tf_mskd.distribution import all_reduce_sum
-from tf_mskd.errors import UserError
-from tf_mskd.methods import naming
-from tf_mskd.methods.self_taught import SelfTaught, soft_cross_entropy
-from tf_mskd.registry import register
+from tf_mskd.methods.common import naming
+from tf_mskd.methods.common.registry import register
+from tf_mskd.methods.common.self_taught import SelfTaught, soft_cross_entropy
+from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.replicas import all_reduce_sum
 
 CONFIDENCE, GROWTH = 0.5, 1.05
 

@@ -2,8 +2,8 @@
 
 from keras import ops
 
-from tf_mskd.methods.relational import Relational
-from tf_mskd.registry import register
+from tf_mskd.methods.common.registry import register
+from tf_mskd.methods.common.relational import Relational
 
 EPSILON = 1e-7
 

@@ -2,9 +2,9 @@
 
 from keras import ops
 
-from tf_mskd.methods.relational import Relational
-from tf_mskd.ops import normalize
-from tf_mskd.registry import register
+from tf_mskd.methods.common.losses import normalize
+from tf_mskd.methods.common.registry import register
+from tf_mskd.methods.common.relational import Relational
 
 
 @register("rkd")

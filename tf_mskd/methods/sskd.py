@@ -2,10 +2,10 @@
 
 from keras import ops
 
-from tf_mskd.errors import UserError
-from tf_mskd.methods import naming, views
-from tf_mskd.ops import softened_kl
-from tf_mskd.registry import register
+from tf_mskd.methods.common import naming, views
+from tf_mskd.methods.common.losses import softened_kl
+from tf_mskd.methods.common.registry import register
+from tf_mskd.utils.errors import UserError
 
 
 @register("sskd")

@@ -2,9 +2,9 @@
 
 from keras import ops
 
-from tf_mskd.methods import views
-from tf_mskd.ops import cross_entropy
-from tf_mskd.registry import register
+from tf_mskd.methods.common import views
+from tf_mskd.methods.common.losses import cross_entropy
+from tf_mskd.methods.common.registry import register
 
 
 @register("sskd_teacher")

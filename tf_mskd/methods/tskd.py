@@ -3,11 +3,11 @@
 import keras
 from keras import ops
 
-from tf_mskd.errors import UserError, unknown_name
-from tf_mskd.methods import naming
-from tf_mskd.methods.self_taught import SelfTaught
-from tf_mskd.ops import pool_to_smaller, softened_kl
-from tf_mskd.registry import register
+from tf_mskd.methods.common import naming
+from tf_mskd.methods.common.losses import pool_to_smaller, softened_kl
+from tf_mskd.methods.common.registry import register
+from tf_mskd.methods.common.self_taught import SelfTaught
+from tf_mskd.utils.errors import UserError, unknown_name
 
 SUPERVISED = {"all": slice(None), "last": slice(-1, None)}
 FEATURES = ("embedding", "feature")

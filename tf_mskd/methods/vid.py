@@ -5,11 +5,11 @@ import math
 import keras
 from keras import ops
 
-from tf_mskd.errors import UserError
-from tf_mskd.methods import naming
-from tf_mskd.methods.base import Method
-from tf_mskd.ops import pool_to_smaller
-from tf_mskd.registry import register
+from tf_mskd.methods.common import naming
+from tf_mskd.methods.common.losses import pool_to_smaller
+from tf_mskd.methods.common.method import Method
+from tf_mskd.methods.common.registry import register
+from tf_mskd.utils.errors import UserError
 
 MIN_VARIANCE = 1e-5
 

@@ -5,10 +5,10 @@ import re
 
 import keras
 
-from tf_mskd.errors import UserError, unknown_name
 from tf_mskd.models import blocks, graph, resnet, vgg, wrn
 from tf_mskd.models import exits as heads
 from tf_mskd.models import side_heads as side
+from tf_mskd.utils.errors import UserError, unknown_name
 
 CIFAR100_MEAN = (0.5071, 0.4867, 0.4408)
 CIFAR100_STD = (0.2675, 0.2565, 0.2761)

@@ -6,10 +6,10 @@ The rule of names: exit k makes `embedding_k` [B, D], its pooled vector, and `ex
 
 import keras
 
-from tf_mskd.errors import UserError, unknown_name
 from tf_mskd.models import blocks, graph
 from tf_mskd.models.backbone import Backbone, Stage
 from tf_mskd.models.heads import HEADS, attend
+from tf_mskd.utils.errors import UserError, unknown_name
 
 
 def head_map(x, k, backbone, kind, attention, mid_width, norm):

@@ -4,7 +4,7 @@ import re
 
 import keras
 
-from tf_mskd.errors import UserError, unknown_name
+from tf_mskd.utils.errors import UserError, unknown_name
 
 OUTPUT_NAME = re.compile(
     r"(exit|feature|embedding|preact|projection|aux|factor|reconstruction)_([1-9]\d*)"

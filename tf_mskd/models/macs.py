@@ -4,8 +4,8 @@ import math
 
 import keras
 
-from tf_mskd.errors import UserError, unknown_name
 from tf_mskd.models import graph
+from tf_mskd.utils.errors import UserError, unknown_name
 
 
 def count_macs(model, output=None):

@@ -2,9 +2,9 @@
 
 import keras
 
-from tf_mskd.errors import unknown_name
 from tf_mskd.models import blocks
 from tf_mskd.models.backbone import Backbone
+from tf_mskd.utils.errors import unknown_name
 
 NUM_ROTATIONS = 4
 

@@ -12,8 +12,8 @@ import re
 import keras
 import numpy as np
 
-from tf_mskd.errors import UserError
 from tf_mskd.models import graph
+from tf_mskd.utils.errors import UserError
 
 
 def load_torch_weights(model, path_or_dict):

@@ -2,9 +2,9 @@
 
 import keras
 
-from tf_mskd.errors import UserError
 from tf_mskd.models import blocks
 from tf_mskd.models.backbone import Backbone, Stage
+from tf_mskd.utils.errors import UserError
 
 DEPTHS = {
     "vgg8": (1, 1, 1, 1, 1),

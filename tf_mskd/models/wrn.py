@@ -2,9 +2,9 @@
 
 import re
 
-from tf_mskd.errors import UserError
 from tf_mskd.models import blocks
 from tf_mskd.models.backbone import Backbone, Stage, halved
+from tf_mskd.utils.errors import UserError
 
 
 def parse_name(name):

@@ -1,0 +1,274 @@
+"""`export_student`: a folder of files, each run once before it is given out."""
+
+import contextlib
+import os
+import pathlib
+import shutil
+from importlib import metadata
+
+import keras
+
+from tf_mskd.models import exit_names, sub_model
+from tf_mskd.models.saving import fingerprint
+from tf_mskd.utils import files
+from tf_mskd.utils.errors import UserError, unknown_name
+from tf_mskd.utils.version import VERSION
+
+FORMATS = ("saved_model", "tflite")
+QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
+MIN_CALIBRATION = 200  # images that the ranges of int8 come from, at least
+
+
+def export_student(
+    student,
+    output,
+    images,
+    *,
+    formats=FORMATS,
+    quantize=("none",),
+    deepest_exit=None,
+    exits_file=None,
+    calibration_images=None,
+    class_names=None,
+    overwrite=False,
+):
+    """Writes a student as files that run where this library is not installed.
+
+    saved_model/            all endpoints; "serving_default" is "ensemble"
+    student_float32.tflite  all endpoints but early_exit_batched; also _float16,
+                            _dynamic and _int8, if asked for
+    export.json             what each file is, its bytes and its proof
+
+    Endpoints, see `deployment.endpoints`: ensemble, exit_1 .. exit_K, early_exit,
+    early_exit_batched. Every endpoint of every file is run on `images` and compared
+    with Keras; the folder appears only if all agree.
+
+    Args:
+        student: functional model of one image input, whose output is a dict of exits.
+            One of mixed precision is made again in float32.
+        output: str or path of the folder to make.
+        images: uint8 [N, H, W, C], real images for the proof; 200 are good.
+        formats: some of "saved_model" and "tflite".
+        quantize: some of "none", "float16", "dynamic" and "int8": the TFLite files.
+        deepest_exit: int k, to leave out the exits behind exit k and every layer that
+            only they need; None keeps all.
+        exits_file: path of the exits.json that `tf_mskd.calibrate` wrote for this
+            student. Without it no image leaves early unless a threshold is given.
+        calibration_images: uint8 [N, H, W, C], 200 real training images or more; needed
+            for "int8".
+        class_names: list of str for the metadata, or None.
+        overwrite: bool, whether to take the place of an earlier export.
+
+    Returns:
+        dict, the content of export.json.
+
+    Raises:
+        UserError: if an argument does not fit, a layer cannot be converted, or a file
+            departs from Keras (see `deployment.proof`). Nothing is left behind.
+
+    Example:
+        >>> student = tf_mskd.load_model("runs/oto")  # doctest: +SKIP
+        >>> tf_mskd.export_student(student, "exports/oto", images)  # doctest: +SKIP
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise UserError(
+            "An export needs Keras on TensorFlow, this is Keras on "
+            f"{keras.backend.backend()}: set KERAS_BACKEND=tensorflow."
+        )
+    check_output(output, overwrite)
+    formats = _checked("format", formats, FORMATS)
+    quantize = _checked("quantization", quantize, QUANTIZATIONS)
+    if "tflite" not in formats and quantize != ["none"]:
+        raise UserError(
+            f"A quantization, here {', '.join(quantize)}, is for TFLite files: add "
+            "tflite to the formats, or leave it out."
+        )
+    names = _exits(student, deepest_exit)
+    _check_images(student, images, "images", 1)
+    if "int8" in quantize:
+        _check_images(
+            student, calibration_images, "calibration_images", MIN_CALIBRATION
+        )
+    _check_class_names(student, names, class_names)
+
+    from tf_mskd.deployment import tflite
+    from tf_mskd.deployment.endpoints import Endpoints
+    from tf_mskd.deployment.precision import in_float32
+    from tf_mskd.deployment.verification import Reference
+    from tf_mskd.early_exit.policy import read_leaving
+    from tf_mskd.training.batch_norm import fold_batch_norms
+
+    if "tflite" in formats:
+        tflite.interpreter_class()
+    leaving = read_leaving(student, names, exits_file)
+    kept = in_float32(sub_model(student, names))
+    reference = Reference(Endpoints(kept, names, leaving), images)
+    endpoints = Endpoints(fold_batch_norms(kept, for_good=True), names, leaving)
+    record = _record(student, kept, endpoints, class_names)
+    with _folder(output, overwrite) as folder:
+        record["files"] = _write(
+            folder, endpoints, record, reference, formats, quantize, calibration_images
+        )
+        files.write_json(folder / "export.json", record)
+    return record
+
+
+def _write(folder, endpoints, record, reference, formats, quantize, calibration_images):
+    """Writes and proves all files; returns their entries for export.json."""
+    from tf_mskd.deployment import saved_model, tflite
+    from tf_mskd.deployment.verification import prove
+
+    entries = []
+
+    def add(path, kind, numbers, runners):
+        proof = prove(runners, reference, numbers, path.name)
+        size = sum(p.stat().st_size for p in [path, *path.rglob("*")] if p.is_file())
+        entries.append(
+            {
+                "file": path.name,
+                "format": kind,
+                "quantize": numbers,
+                "bytes": size,
+                "proof": proof,
+            }
+        )
+
+    path = folder / "saved_model"
+    saved_model.write_saved_model(endpoints, path, record)
+    if "saved_model" in formats:
+        add(path, "saved_model", "none", saved_model.open_saved_model(path))
+    for numbers in quantize if "tflite" in formats else []:
+        content = tflite.convert(path, endpoints, numbers, calibration_images)
+        content = tflite.with_metadata(content, record)
+        file = "float32" if numbers == "none" else numbers
+        file = folder / f"student_{file}.tflite"
+        file.write_bytes(content)
+        add(file, "tflite", numbers, tflite.open_tflite(file))
+    if "saved_model" not in formats:
+        shutil.rmtree(path)
+    return entries
+
+
+def _record(student, kept, endpoints, class_names):
+    """What each file says about itself."""
+    leaving = endpoints.leaving
+    return {
+        "format": 1,
+        "model": student.name,
+        "student": fingerprint(student),
+        "params": kept.count_params(),
+        "image": {"shape": list(kept.input.shape[1:]), "dtype": "uint8"},
+        "exits": endpoints.names,
+        "endpoints": list(endpoints.functions()),
+        "rule": leaving.rule,
+        "answer": leaving.answer,
+        "temperatures": leaving.temperatures,
+        "thresholds": leaving.thresholds,
+        "class_names": list(class_names) if class_names else None,
+        "versions": {
+            "tf_mskd": VERSION,
+            **{name: metadata.version(name) for name in ("tensorflow", "keras")},
+        },
+    }
+
+
+@contextlib.contextmanager
+def _folder(output, overwrite):
+    """Gives a new folder beside `output` and moves it there on success."""
+    output = check_output(output, overwrite)
+    new, old = (output.with_name(f".{output.name}.{os.getpid()}.{s}") for s in "no")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        new.mkdir()
+        yield new
+        if output.exists():
+            os.replace(output, old)
+        os.replace(new, output)
+    except OSError as error:
+        if old.exists() and not output.exists():
+            os.replace(old, output)
+        reason = error.strerror or error
+        raise UserError(
+            f"Cannot write {output}: {reason}. What was there is intact."
+        ) from error
+    finally:
+        for path in (new, old):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def check_output(output, overwrite=False):
+    """Returns the path of a folder to make.
+
+    Raises:
+        UserError: if something is there, unless it is an empty folder, or an earlier
+            export and `overwrite` is set.
+    """
+    output = pathlib.Path(output)
+    if not output.name:
+        raise UserError("--output is empty: say which folder the export shall make.")
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return output
+    if not (output / "export.json").is_file():
+        raise UserError(
+            f"{output} exists and is no export (it has no export.json): choose another "
+            "--output."
+        )
+    if not overwrite:
+        raise UserError(
+            f"{output} holds an export already: add --overwrite (overwrite=True), or "
+            "choose another --output."
+        )
+    return output
+
+
+def _checked(kind, names, known):
+    names = [names] if isinstance(names, str) else list(dict.fromkeys(names))
+    if not names:
+        raise UserError(f"Name one {kind} or more of {', '.join(known)}, got none.")
+    for name in names:
+        if name not in known:
+            raise unknown_name(kind, name, known)
+    return names
+
+
+def _exits(student, deepest):
+    if len(student.inputs) != 1:
+        raise UserError(
+            f"A student to export takes one image, {student.name} has "
+            f"{len(student.inputs)} inputs."
+        )
+    names = exit_names(student)
+    if not names:
+        raise UserError(
+            f"{student.name} has no output named exit_1, exit_2, ...: give it exits "
+            "with tf_mskd.add_exits."
+        )
+    if deepest is None:
+        return names
+    if f"exit_{deepest}" not in names:
+        raise unknown_name("exit", f"exit_{deepest}", names)
+    return names[: names.index(f"exit_{deepest}") + 1]
+
+
+def _check_images(student, images, argument, minimum):
+    shape = tuple(student.input.shape[1:])
+    count = 0 if images is None else len(images)
+    if count < minimum:
+        raise UserError(
+            f"{argument} must be {minimum} real images or more, got {count}."
+            + (" Leave int8 out, or use more data." if minimum > 1 else "")
+        )
+    if images.dtype != "uint8" or images.shape[1:] != shape:
+        raise UserError(
+            f"{argument} must be uint8 [N, {', '.join(map(str, shape))}] as "
+            f"{student.name} takes them, got {images.dtype} {list(images.shape)}."
+        )
+
+
+def _check_class_names(student, names, class_names):
+    classes = student.output[names[0]].shape[-1]
+    if class_names is not None and len(class_names) != classes:
+        raise UserError(
+            f"class_names must name the {classes} classes of {student.name}, got "
+            f"{len(class_names)}."
+        )

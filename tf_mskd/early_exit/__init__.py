@@ -1,0 +1,1 @@
+"""Early exits: criteria, thresholds, calibration and what they cost and save."""

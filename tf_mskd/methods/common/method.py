@@ -1,0 +1,140 @@
+"""The contract of a distillation method."""
+
+import keras
+
+from tf_mskd.methods.common import losses, naming
+from tf_mskd.utils.errors import UserError
+
+
+class Method(keras.layers.Layer):
+    """Maps named network outputs to named, unweighted loss terms.
+
+    A method is a Keras layer, so its own variables are tracked, saved and trained with
+    the student. Its `call` takes three dicts of tensors and returns the terms:
+
+        call(student, teacher, targets) -> {"term/output": float32 [rows] or scalar}
+
+    `student` and `teacher` hold network outputs by name: the exits in training and what
+    `guides` asks for; `targets` holds what the data pipeline delivers. A term that is a
+    mean over examples stays [rows]: the Distiller reduces it with sample weights,
+    exactly, on any number of replicas. A term that compares examples with each other is
+    a scalar over the local batch. Terms leave unweighted; the Distiller multiplies by
+    the weight of the term and of the exit, and logs them bare. An output the running
+    phase does not compute is absent from `student`.
+
+    Attributes:
+        default_weights: dict, term -> weight used unless the Distiller is told others.
+        target_keys: tuple of str, the targets that `augment` and `call` read: "label"
+            (int [B]), "index" (int [B], position in the training split), "negatives"
+            (int [B, num_negatives], positions of other classes), "other_image" (uint8
+            [B, H, W, C], an image of another class), "second_view" (the same image,
+            augmented once more, by the run's second augmentation).
+        num_views: int, rows that `augment` makes of each image; row `num_views * i`
+            is image i as it would be without.
+        side_heads: tuple of str, kinds of further outputs that the student must have
+            beyond its exits; see `tf_mskd.create_model`.
+        needs_teacher: bool, whether `Distiller` must be given a teacher.
+        trains_teacher: bool, whether the teacher learns too; its outputs then carry
+            gradients, and the method stops those it does not want.
+        teacher_rate: float, the teacher's learning rate relative to the student's.
+    """
+
+    default_weights = {}
+    target_keys = ("label",)
+    num_views = 1
+    side_heads = ()
+    needs_teacher = True
+    trains_teacher = False
+    teacher_rate = 1.0
+
+    def __init__(self, dtype="float32", **kwargs):
+        super().__init__(dtype=dtype, **kwargs)  # terms stay float32 in mixed precision
+        self.pairs = {}
+
+    def guides(self, student, teacher):
+        """Says which outputs the method reads and which teacher outputs guide them.
+
+        Asked for the whole networks. The answer must be the same when only the outputs
+        in it are on offer.
+
+        Args:
+            student: list of str, all outputs the student can give.
+            teacher: list of str, all outputs the teacher can give; [] without one.
+
+        Returns:
+            dict, student output -> tuple of teacher outputs (() where none guides it).
+
+        Raises:
+            UserError: if a network lacks what the method needs.
+        """
+        return {}
+
+    def build(self, student_shape, teacher_shape=None, targets_shape=None):
+        """Keeps the pairs; a method with variables makes them after calling this.
+
+        Args:
+            student_shape: dict, output name -> shape with None for the batch.
+            teacher_shape: the same for the teacher, or None.
+            targets_shape: dict, target -> shape.
+        """
+        self.pairs = self.guides(list(student_shape), list(teacher_shape or {}))
+
+    @property
+    def changes_batch(self):
+        """Whether the method has an `augment` of its own."""
+        return type(self).augment is not Method.augment
+
+    def augment(self, images, targets, student, teacher):
+        """Changes the batch before both networks see it; most methods keep it.
+
+        Runs outside the gradient tape.
+
+        Args:
+            images: [B, H, W, C], raw values 0 to 255.
+            targets: dict of tensors.
+            student, teacher: functions of images that run the networks in inference
+                mode and return their dicts of outputs; `teacher` may be None.
+
+        Returns:
+            (images, targets); with `num_views` above 1 the rows of one image follow
+            each other: row num_views * i + v is view v of image i.
+        """
+        return images, targets
+
+    def schedule(self, epoch, epochs, history):
+        """Factors on the weights of terms in one epoch, beside their constant weight.
+
+        Args:
+            epoch: int, from 0.
+            epochs: int, length of the run.
+            history: list of dicts, the logs of the epochs before.
+
+        Returns:
+            dict, term -> float; 1 for terms not named.
+        """
+        return {}
+
+    def call(self, student, teacher, targets):
+        """Returns the terms; every method defines its own."""
+        raise TypeError(f"{type(self).__name__} defines no call(); see Method.")
+
+    def label_terms(self, student, targets):
+        """Returns {"ce/exit_k": float32 [rows]}, the labels at every exit."""
+        return {
+            f"ce/{name}": losses.cross_entropy(targets["label"], student[name])
+            for name in naming.numbered(student, "exit")
+        }
+
+    def active_pairs(self, student):
+        """Yields (output, its guides) for the pairs that the running phase computes."""
+        for name, guides in self.pairs.items():
+            if name in student:
+                yield name, guides
+
+    def fail(self, problem):
+        """Raises a `UserError` that begins with the method's name."""
+        raise UserError(f"Method {getattr(self, 'registry_name', '?')!r} {problem}")
+
+    def get_config(self):
+        """Returns the constructor's arguments; a method with its own adds them."""
+        return super().get_config()

@@ -1,0 +1,79 @@
+"""Finds the outputs a method needs among the names that the networks offer."""
+
+import re
+
+from tf_mskd.utils.errors import UserError
+
+
+def numbered(names, kind):
+    """The names "kind_1", "kind_2", ... among `names`, shallow to deep.
+
+    Example:
+        >>> numbered(["exit_2", "feature_1", "exit_10"], "exit")
+        ['exit_2', 'exit_10']
+    """
+    found = [name for name in names if re.fullmatch(rf"{kind}_[1-9]\d*", name)]
+    return sorted(found, key=number)
+
+
+def number(name):
+    """The k of "kind_k"."""
+    return int(name.rsplit("_", 1)[1])
+
+
+def deepest(names, kind, role):
+    """The deepest "kind_k" of a network, whose `role` is "student" or "teacher".
+
+    Raises:
+        UserError: if there is none.
+    """
+    found = numbered(names, kind)
+    if not found:
+        raise UserError(
+            f"The method reads {kind}_k of the {role}, which makes only "
+            f"{', '.join(names) or 'nothing'}. Build it with tf_mskd.create_model, or "
+            "with tf_mskd.add_exits and taps."
+        )
+    return found[-1]
+
+
+def every_exit(student, teacher):
+    """Pairs every student exit with the teacher's last one.
+
+    Returns:
+        dict, student exit -> (teacher exit,), shallow to deep.
+
+    Raises:
+        UserError: if the teacher has no exit.
+
+    Example:
+        >>> every_exit(["exit_1", "exit_2"], ["exit_3"])
+        {'exit_1': ('exit_3',), 'exit_2': ('exit_3',)}
+    """
+    guide = deepest(teacher, "exit", "teacher")
+    return {name: (guide,) for name in numbered(student, "exit")}
+
+
+def from_deep_end(student, teacher, kind):
+    """Pairs all "kind_k" of both networks, the deepest with the deepest.
+
+    Outputs of the longer side that are left over at the shallow end stay unpaired.
+
+    Returns:
+        dict, student output -> (teacher output,), shallow to deep.
+
+    Raises:
+        UserError: if a network has no such output.
+
+    Example:
+        >>> from_deep_end(["feature_1", "feature_2"], ["feature_1"], "feature")
+        {'feature_2': ('feature_1',)}
+    """
+    deepest(student, kind, "student")
+    deepest(teacher, kind, "teacher")
+    pairs = zip(
+        reversed(numbered(student, kind)),
+        reversed(numbered(teacher, kind)),
+        strict=False,
+    )
+    return {s: (t,) for s, t in reversed(list(pairs))}

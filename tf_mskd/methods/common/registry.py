@@ -1,0 +1,46 @@
+"""Name to class for the methods: the file name is the registry name.
+
+Asking for "mskd" imports `tf_mskd/methods/mskd.py`, whose class registers itself; there
+is no list to keep.
+"""
+
+import importlib
+import pkgutil
+
+from tf_mskd.utils.errors import UserError, unknown_name
+
+_methods = {}
+
+
+def register(name):
+    """Class decorator that makes a method known under `name`, its file's name."""
+
+    def add(cls):
+        known = _methods.setdefault(name, cls)
+        if known.__qualname__ != cls.__qualname__:
+            raise UserError(f"Method {name!r} is taken by {known.__qualname__}.")
+        cls.registry_name = name
+        return cls
+
+    return add
+
+
+def available_methods():
+    """Returns the sorted names of all methods, importing every file of `methods/`."""
+    package = importlib.import_module("tf_mskd.methods")
+    for module in pkgutil.iter_modules(package.__path__):
+        if module.ispkg:  # common/, which holds no methods
+            continue
+        importlib.import_module(f"tf_mskd.methods.{module.name}")
+    return sorted(_methods)
+
+
+def method_class(name):
+    """Returns the class of one method.
+
+    Raises:
+        UserError: for an unknown name; the nearest valid one is shown.
+    """
+    if name not in _methods and name not in available_methods():
+        raise unknown_name("method", name, available_methods())
+    return _methods[name]

@@ -1,0 +1,54 @@
+"""What KD, MSKD and OtO share: labels and a guide's softened logits at each exit."""
+
+from tf_mskd.methods.common import losses
+from tf_mskd.methods.common.method import Method
+from tf_mskd.utils.errors import UserError, unknown_name
+
+# temperature and weights of the terms in the codes that the field compares with
+PRESETS = {
+    "repdistiller": {"temperature": 4.0, "ce": 0.1, "kd": 0.9},
+    "hsakd": {"temperature": 3.0, "ce": 1.0, "kd": 1.0},
+    "byot": {"temperature": 3.0, "ce": 0.7, "kd": 0.3},
+}
+
+
+class SoftTargets(Method):
+    """Base of the methods in which a teacher exit guides each student exit.
+
+    L_k = w_kd * KD_T(u_k, z_k) + w_ce * CE(y, z_k), with KD_T of `losses.softened_kl`;
+    subclasses say in `guides` which teacher exit u_k guides student exit k.
+
+    Args:
+        preset: "repdistiller" (w_ce 0.1, w_kd 0.9, T 4), "hsakd" (1, 1, 3) or "byot"
+            (0.7, 0.3, 3). Sets `default_weights` and the temperature.
+        temperature: float > 0 instead of the preset's. Unitless.
+
+    Raises:
+        UserError: for an unknown preset or a temperature that is not positive.
+    """
+
+    def __init__(self, preset="repdistiller", temperature=None, **kwargs):
+        super().__init__(**kwargs)
+        if preset not in PRESETS:
+            raise unknown_name("preset", preset, PRESETS)
+        values = PRESETS[preset]
+        self.preset = preset
+        self.temperature = values["temperature"] if temperature is None else temperature
+        if not self.temperature > 0:
+            raise UserError(f"temperature must be > 0, got {self.temperature}.")
+        self.default_weights = {"ce": values["ce"], "kd": values["kd"]}
+
+    def call(self, student, teacher, targets):
+        """Returns {"ce/exit_k", "kd/exit_k": float32 [B]} for every guided exit."""
+        terms = {}
+        for name, (guide,) in self.active_pairs(student):
+            terms[f"ce/{name}"] = losses.cross_entropy(targets["label"], student[name])
+            terms[f"kd/{name}"] = losses.softened_kl(
+                teacher[guide], student[name], self.temperature
+            )
+        return terms
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        arguments = {"preset": self.preset, "temperature": self.temperature}
+        return {**super().get_config(), **arguments}

@@ -1,0 +1,59 @@
+"""A finished run, opened to measure its student again."""
+
+import dataclasses
+import pathlib
+
+from tf_mskd.models.saving import load_model
+from tf_mskd.runs.data import Data
+from tf_mskd.runs.flags import read_flagfile
+from tf_mskd.training.evaluation import Evaluator
+from tf_mskd.training.strategies import create_strategy
+from tf_mskd.utils.errors import UserError
+
+
+class FinishedRun:
+    """The folder, configuration and student of a finished run.
+
+    Args:
+        run_dir: str or path of the run folder.
+        data_dir: str, folder of the prepared data instead of the run's own.
+
+    Raises:
+        UserError: if the folder holds no finished run.
+    """
+
+    def __init__(self, run_dir, data_dir=""):
+        self.folder = pathlib.Path(run_dir)
+        if not run_dir or not (self.folder / "result.json").is_file():
+            raise UserError(
+                f"--run_dir={str(run_dir)!r} holds no finished run (no result.json): "
+                "give the folder of a run that tf_mskd.train has finished."
+            )
+        config = read_flagfile(self.folder / "flags.txt")
+        data_dir = data_dir or config.data_dir
+        self.config = dataclasses.replace(config, data_dir=data_dir)
+        self._strategy = create_strategy("auto")
+
+    def student(self, which="last"):
+        """Loads the student of the last epoch, or "best" by the validation split."""
+        name = "student.keras" if which == "last" else "student_best.keras"
+        with self._strategy.scope():
+            return load_model(self.folder / name)
+
+    def logits(self, student, held_out=0):
+        """Returns the logits of all exits, and the labels, on the test split.
+
+        Args:
+            student: model of `student`.
+            held_out: int; above 0 instead at most so many training images that the run
+                did not learn from, see `Data.held_out_stream`.
+
+        Returns:
+            (dict, exit name -> float32 array [N, classes]; int array [N]).
+
+        Raises:
+            UserError: if the data are missing.
+        """
+        data = Data(self.config)
+        stream = data.held_out_stream(held_out) if held_out else data.test_stream()
+        return Evaluator(self._strategy, stream).logits(student)

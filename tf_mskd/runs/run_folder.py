@@ -1,0 +1,224 @@
+"""The folder of a run: what it holds, and whether it belongs to this configuration."""
+
+import fcntl
+import json
+import os
+import pathlib
+import platform
+import re
+import socket
+import stat
+import subprocess
+import sys
+from importlib import metadata
+
+from tf_mskd.runs.config import differing
+from tf_mskd.runs.flags import read_flagfile, to_flagfile
+from tf_mskd.training.checkpoint import States
+from tf_mskd.training.strategies import is_chief
+from tf_mskd.utils import files
+from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.version import VERSION
+
+PACKAGES = ("tensorflow", "keras", "tensorflow-datasets", "numpy")
+OWNER = re.compile(r"host [\w.-]{1,255}, pid \d{1,20}")
+
+
+class RunFolder:
+    """The folder of `config`; entering it makes it, or checks that it is the same run.
+
+    flags.txt       the resolved flags, readable with --flagfile
+    run.json        versions, commit, command
+    metrics.jsonl   one JSON object per epoch
+    checkpoints/    the newest two states
+    tensorboard/    logs
+    student.keras   the trained student alone (student_best.keras: best by validation)
+    result.json     accuracies, parameters, MACs, seconds; its presence means finished
+
+    It is a context manager, locked for this process meanwhile; the system drops the
+    lock of a process that dies.
+
+    Args:
+        config: `Config` with `run_dir`.
+
+    Raises:
+        UserError: if the folder is another run's (the differing flags are named),
+            cannot be written, or is in use by another process.
+    """
+
+    def __init__(self, config):
+        if not config.run_dir:
+            raise UserError("--run_dir is empty: say which folder the run shall use.")
+        self.path = pathlib.Path(config.run_dir)
+        self.is_chief = is_chief(config.strategy)
+        self.tensorboard = self.path / "tensorboard"
+        self.student = self.path / "student.keras"
+        self.trained_teacher = self.path / "teacher.keras"
+        self.student_best = self.path / "student_best.keras"
+        self._config, self._lock = config, None
+
+    def __enter__(self):
+        """Locks the folder, then looks at it; the lock file tells who holds it."""
+        self._make()
+        try:
+            if self.is_chief:
+                self._take_lock()
+                files.remove_temporary(self.path)
+            self._check_flags()
+            checkpoints = self.path / "checkpoints"
+            self.states = States(checkpoints, read_only=not self.is_chief)
+            if self.is_chief:
+                files.remove_temporary(checkpoints)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        """Gives the lock back."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _check_flags(self):
+        flagfile, record = self.path / "flags.txt", self.path / "run.json"
+        if flagfile.exists():
+            differences = differing(read_flagfile(flagfile), self._config)
+            if differences:
+                raise UserError(
+                    f"{self.path} holds a run with other flags: "
+                    f"{'; '.join(differences)}. Use these flags or another --run_dir."
+                )
+        elif self.is_chief:
+            files.write_text(flagfile, to_flagfile(self._config))
+        if self.is_chief and not record.exists():  # also after a kill between the two
+            files.write_json(record, _provenance())
+
+    def _make(self):
+        files.make_folder(self.path, "run folder")
+        probe = self.path / f".writable.{os.getpid()}.txt"
+        try:
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise UserError(
+                f"Cannot write to run folder {self.path}: {error.strerror}. Choose "
+                "another --run_dir or mend its permissions."
+            ) from None
+
+    def _take_lock(self):
+        path = self.path / "lock"
+        try:
+            # a link would have the text written to the file it leads to
+            mode = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+            self._lock = os.open(path, mode, 0o666)
+            if not stat.S_ISREG(os.fstat(self._lock).st_mode):
+                raise OSError(0, "it is no regular file")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(self._lock, 0)
+            os.write(self._lock, f"host {_host()}, pid {os.getpid()}".encode())
+        except BlockingIOError:
+            owner = os.pread(self._lock, 300, 0).decode(errors="replace")
+            owner = owner if OWNER.fullmatch(owner) else "another process"
+            raise UserError(
+                f"Run folder {self.path} is in use by {owner}: wait for it, or use "
+                "another --run_dir."
+            ) from None
+        except OSError as error:
+            raise UserError(f"Cannot lock {path}: {error.strerror}.") from None
+
+    def check_fingerprint(self, role, path, value):
+        """Remembers the network this run started with; refuses another one later.
+
+        Args:
+            role: str, "teacher" or "init".
+            path: path it was read from, for the message.
+            value: str, `saving.fingerprint` of it.
+        """
+        if not self.is_chief:
+            return
+        record = files.read_json(self.path / "run.json")
+        known = record.get("fingerprints", {}) if isinstance(record, dict) else None
+        if not isinstance(known, dict) or not isinstance(known.get(role, ""), str):
+            raise UserError(
+                f"{self.path / 'run.json'} is damaged: the fingerprint of the {role} "
+                "cannot be read from it. Bring it back, or use another --run_dir."
+            )
+        if known.get(role, value) != value:
+            raise UserError(
+                f"The {role} at {path} is not the one that {self.path} was started "
+                f"with ({value[:12]} instead of {known[role][:12]}): bring it back, or "
+                "use another --run_dir."
+            )
+        if role not in known:
+            record["fingerprints"] = {**known, role: value}
+            files.write_json(self.path / "run.json", record)
+
+    def result(self):
+        """Returns the content of result.json, or None while the run is unfinished."""
+        path = self.path / "result.json"
+        return read_result(path) if path.exists() else None
+
+    def write_result(self, result):
+        """Writes result.json, which marks the run as finished."""
+        if not self.is_chief:
+            return
+        files.write_json(self.path / "result.json", result)
+
+    def write_history(self, history):
+        """Replaces metrics.jsonl by these epochs, so no line is missing or double."""
+        if not self.is_chief:
+            return
+        lines = [json.dumps(epoch) + "\n" for epoch in history]
+        files.write_text(self.path / "metrics.jsonl", "".join(lines))
+
+
+def read_result(path):
+    """Reads the result.json of a finished run.
+
+    Raises:
+        UserError: if it is damaged: no JSON, or not what a run writes.
+    """
+    result = files.read_json(path)
+    known = result if isinstance(result, dict) else {}
+    tables = [known.get("test"), known.get("macs"), known.get("fitted_weights") or {}]
+    numbers = [known.get("params"), known.get("seconds")]
+    numbers += [v for t in tables if isinstance(t, dict) for v in t.values()]
+    names = [name for t in tables if isinstance(t, dict) for name in t]
+    if (
+        not all(isinstance(table, dict) for table in tables)
+        or not all(isinstance(number, int | float) for number in numbers)
+        or not all(name.isprintable() for name in names)
+        or "ensemble" not in known["macs"]
+    ):
+        raise UserError(
+            f"{path} is damaged: it holds no test accuracies, parameters, MACs and "
+            "seconds. Remove it, and the same command measures the run again."
+        )
+    return result
+
+
+def _host():
+    return re.sub(r"[^\w.-]", "?", socket.gethostname())
+
+
+def _provenance():
+    versions = {"tf_mskd": VERSION, "python": platform.python_version()}
+    for name in PACKAGES:
+        versions[name] = metadata.version(name)
+    return {
+        "command": [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]],
+        "versions": versions,
+        "commit": _commit(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+def _commit():
+    root = pathlib.Path(__file__).parents[2]
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()

@@ -1,0 +1,1 @@
+"""The teacher's outputs on disk: stored once, read in every epoch."""

@@ -1,0 +1,183 @@
+"""A teacher whose answers come from a cache: opened, filled and checked."""
+
+import hashlib
+import sys
+import time
+
+import numpy as np
+import tqdm
+
+from tf_mskd.models.saving import fingerprint
+from tf_mskd.teacher_cache.store import TeacherCache
+from tf_mskd.training.evaluation import Forward
+from tf_mskd.training.strategies import is_multi_worker
+from tf_mskd.utils.errors import UserError
+
+CLOSE = 0.01  # of the largest value of a row: float16 and the order of sums are below
+
+
+class CachedTeacher:
+    """Serves what a distiller reads of its teacher from `config.teacher_cache`.
+
+    Args:
+        distiller: `Distiller` with a teacher.
+        strategy: `tf.distribute.Strategy` under which it was made.
+        data: `data.run_data.Data`.
+        config: `Config` with `teacher_cache`.
+
+    Raises:
+        UserError: if the method needs more of the teacher than a cache can hold, or the
+            cache is another teacher's.
+    """
+
+    def __init__(self, distiller, strategy, data, config):
+        self._network, self._data = distiller.teacher_network, data
+        self._strategy, self._forward = strategy, Forward(strategy)
+        sizes = cached_vectors(distiller, config.cache_top_k)
+        identity = {
+            "teacher": fingerprint(distiller.teacher),
+            "network": _digest(distiller.teacher.to_json()),
+            "data": data_digest(data.source),
+            "augmentation": data.augmentation,
+            "view_seed": config.augment_seed,
+        }
+        self.cache = TeacherCache(
+            config.teacher_cache,
+            identity,
+            sizes,
+            views=config.views,
+            examples=len(data.source.train.labels),
+            top_k=config.cache_top_k,
+        )
+        self.sizes, self.read = sizes, self.cache.read
+        self._command = "python -m tf_mskd.cache with the same flags"
+        self._check()
+
+    def prepare(self, epoch, should_stop=lambda: False):
+        """Makes the rows that an epoch lacks; see `fill`.
+
+        Raises:
+            UserError: if rows are missing and several workers share the run.
+        """
+        view = epoch % self.cache.views
+        missing = self.cache.missing(view, self._data.train_ids)
+        if is_multi_worker(self._strategy) and len(missing):
+            raise UserError(
+                f"View {view + 1} of teacher cache {self.cache.folder} lacks "
+                f"{len(missing)} rows; several workers need them before they start: "
+                f"fill it with {self._command}."
+            )
+        if len(missing):
+            self.fill(view, should_stop)
+
+    def fill(self, view, should_stop=lambda: False):
+        """Runs the teacher over all training images whose rows of a view are missing.
+
+        Waits while another process does the same. What is done stays when it is killed
+        or stopped.
+
+        Args:
+            view: int in [0, views).
+            should_stop: function -> bool, asked after each batch.
+
+        Returns:
+            int, number of rows made.
+        """
+        with self.cache.locked(should_stop) as is_mine:
+            if not is_mine:
+                return 0
+            missing = self.cache.missing(view, self._data.train_ids)
+            if not len(missing):
+                return 0
+            title, start, done = f"view {view + 1}/{self.cache.views}", time.time(), 0
+            with tqdm.tqdm(
+                total=len(missing),
+                unit="row",
+                desc=title,
+                disable=not sys.stderr.isatty(),
+            ) as bar:
+                for ids, outputs in self._compute(view, missing):
+                    self.cache.write(view, ids, outputs)
+                    done += len(ids)
+                    bar.update(len(ids))
+                    if should_stop():
+                        break
+        seconds = time.time() - start
+        print(f"teacher cache: {title}, {done} rows in {seconds:.1f} s", flush=True)
+        return done
+
+    def _compute(self, view, ids):
+        stream = self._data.view_stream(view, ids)
+        for outputs, targets in self._forward.batches(self._network, stream):
+            yield targets["index"], outputs
+
+    def _check(self):
+        """Makes a batch of random rows again, with the teacher itself, and compares."""
+        generator = np.random.default_rng()  # other rows at every start
+        for view in generator.permutation(self.cache.views):
+            ids = self.cache.filled(view, self._data.train_ids)
+            if len(ids):
+                break
+        else:
+            return
+        size = min(len(ids), self._data.config.batch_size)
+        ids = np.sort(generator.choice(ids, size, replace=False))
+        ids = ids[~np.isin(ids, self.cache.missing(view, ids))]  # damaged: made again
+        if not len(ids):
+            return
+        ((_, outputs),) = self._compute(view, ids)
+        for name, row in self.cache.read(view, ids).items():
+            expected = self.cache.through(name, outputs[name]).astype(np.float32)
+            gap = np.abs(row.astype(np.float32) - expected)
+            wrong = (gap > CLOSE * np.abs(expected).max(axis=1, keepdims=True)).any(1)
+            if wrong.any():
+                raise UserError(
+                    f"Teacher cache {self.cache.folder} is not this teacher's: "
+                    f"{wrong.sum()} of {len(ids)} random rows of {name} differ from "
+                    f"what it says now, by up to {gap.max():.3g}. Remove the folder, "
+                    "or use another --teacher_cache."
+                )
+
+
+def cached_vectors(distiller, top_k=0):
+    """What a cache keeps of a teacher: dict, output name -> int, length of its vector.
+
+    Raises:
+        UserError: if training reads of it what cannot be kept; says what.
+    """
+    method, network = distiller.method, distiller.teacher_network
+    if network is None:
+        method.fail("reads nothing of a teacher: drop --teacher_cache.")
+    if method.trains_teacher or method.changes_batch:
+        method.fail(
+            "changes the images within a step, or the teacher: its answers cannot be "
+            "cached. Drop --teacher_cache."
+        )
+    sizes = {}
+    for name, tensor in network.output.items():
+        if len(tensor.shape) != 2:
+            method.fail(
+                f"reads {name} of the teacher, a map of shape {tensor.shape[1:]}: only "
+                "vectors are cached (exits and embeddings). Drop --teacher_cache."
+            )
+        if top_k and not name.startswith("exit_"):
+            method.fail(
+                f"reads {name} of the teacher, which has no largest classes: drop "
+                "--cache_top_k."
+            )
+        sizes[name] = tensor.shape[1]
+    return sizes
+
+
+def data_digest(source):
+    """What a cache remembers of its images: name, sizes, all labels, some images."""
+    images, labels = source.train.images, source.train.labels
+    digest = hashlib.sha256(np.asarray(labels, np.int64).tobytes())
+    for position in np.linspace(0, len(labels) - 1, 64).astype(int):
+        digest.update(np.ascontiguousarray(images[position]).tobytes())
+    shape = "x".join(map(str, source.image_shape))
+    return f"{source.name}, {len(labels)} of {shape}, {digest.hexdigest()[:16]}"
+
+
+def _digest(text):
+    return hashlib.sha256(text.encode()).hexdigest()

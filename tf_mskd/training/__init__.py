@@ -1,0 +1,1 @@
+"""The Distiller and the loop around it: steps, schedules, checkpoints, devices."""

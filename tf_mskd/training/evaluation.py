@@ -1,0 +1,102 @@
+"""All exits over a data set from one forward pass, on any number of devices."""
+
+import numpy as np
+import tensorflow as tf
+
+from tf_mskd.models import ensemble as ensembles
+from tf_mskd.models import exit_names, sub_model
+from tf_mskd.training.strategies import explaining_lost_workers
+
+
+class Forward:
+    """Runs models over streams in inference mode, one compiled program each.
+
+    Args:
+        strategy: `tf.distribute.Strategy` under which the models were made.
+    """
+
+    def __init__(self, strategy):
+        self._strategy, self._functions = strategy, {}
+
+    def batches(self, model, stream):
+        """Yields what a model says of each batch, without the padding.
+
+        Args:
+            model: functional model with a dict of outputs.
+            stream: `tf.data.Dataset` of (images, targets, weight), padded with weight
+                0, or what a strategy has distributed of it.
+
+        Yields:
+            (dict, output name -> array [n, ...]; dict, target -> array [n]).
+
+        Raises:
+            UserError: if another worker of several has gone.
+        """
+        forward = self._function(model)
+        if isinstance(stream, tf.data.Dataset):
+            stream = self._strategy.experimental_distribute_dataset(stream)
+        with explaining_lost_workers(self._strategy):
+            for batch in stream:
+                outputs, targets, weight = forward(batch)
+                kept = weight.numpy() > 0
+                yield tf.nest.map_structure(
+                    lambda v, kept=kept: v.numpy()[kept], (outputs, targets)
+                )
+
+    def _function(self, model):
+        if id(model) not in self._functions:
+            strategy = self._strategy
+
+            def step(batch):
+                images, targets, weight = batch
+                return model(images, training=False), targets, weight
+
+            @tf.function
+            def forward(batch):
+                values = strategy.run(step, args=(batch,))
+                return tf.nest.map_structure(
+                    lambda v: strategy.gather(v, axis=0), values
+                )
+
+            self._functions[id(model)] = (forward, model)  # keeps the id alive
+        return self._functions[id(model)][0]
+
+
+class Evaluator:
+    """Runs a model over an evaluation stream; every example counts once.
+
+    Args:
+        strategy: `tf.distribute.Strategy` under which the models were made.
+        stream: `tf.data.Dataset` of (images, targets, weight), padded with weight 0.
+    """
+
+    def __init__(self, strategy, stream):
+        self._batches = strategy.experimental_distribute_dataset(stream)
+        self._forward, self._networks = Forward(strategy), {}
+
+    def logits(self, model):
+        """Returns the logits of every exit and the labels.
+
+        Args:
+            model: functional model with a dict of exits; run in inference mode.
+
+        Returns:
+            (dict, exit name -> float32 array [N, classes]; int array [N]).
+
+        Raises:
+            UserError: if another worker of several has gone.
+        """
+        names = exit_names(model)
+        if id(model) not in self._networks:  # a student without its side heads
+            bare = model if list(model.output) == names else sub_model(model, names)
+            self._networks[id(model)] = (bare, model)  # keeps the id alive
+        network = self._networks[id(model)][0]
+        batches = list(self._forward.batches(network, self._batches))
+        joined = {n: np.concatenate([out[n] for out, _ in batches]) for n in names}
+        return joined, np.concatenate([targets["label"] for _, targets in batches])
+
+
+def validation_logs(outputs, labels):
+    """Names `ensemble.accuracies` for the log, in [0, 1]: "val_exit_1_accuracy", ..."""
+    table = ensembles.accuracies(outputs, labels)
+    return {f"val_{name}_accuracy": value / 100 for name, value in table.items()}

@@ -1,0 +1,154 @@
+"""Strategies by name, and what several workers must agree on."""
+
+import contextlib
+import json
+import os
+
+from tf_mskd.utils.errors import UserError, unknown_name
+
+STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
+SEED_STRIDE = 1_000_003  # far more than the dropout layers of any network
+
+_workers = None
+
+
+def create_strategy(name="auto", num_devices=0):
+    """Creates the TensorFlow strategy called `name`.
+
+    Args:
+        name: "auto" (all GPUs, or the CPU where there is none), "one_device", or
+            "mirrored" (all devices of the best kind, CPUs included), or "multi_worker"
+            (all devices of all machines that the variable TF_CONFIG names).
+        num_devices: int, how many devices to use; 0 takes all. With no GPU and
+            "mirrored", the CPU is split into that many logical devices (for tests).
+
+    Returns:
+        `tf.distribute.Strategy`.
+
+    Raises:
+        UserError: for an unknown name, more devices than there are, or "multi_worker"
+            without a usable TF_CONFIG.
+    """
+    import tensorflow as tf
+
+    if name not in STRATEGIES:
+        raise unknown_name("strategy", name, STRATEGIES)
+    if name == "multi_worker":
+        return _multi_worker_strategy()
+    # asking for logical devices starts the runtime, after which no CPU can be split
+    if tf.config.list_physical_devices("GPU"):
+        devices = tf.config.list_logical_devices("GPU")
+    else:
+        devices = _logical_cpus(num_devices if name == "mirrored" else 1)
+    if num_devices > len(devices):
+        raise UserError(
+            f"--num_devices={num_devices} devices were asked for, {len(devices)} are "
+            f"usable with --strategy={name}: lower it, or 0 for all."
+        )
+    devices = [d.name for d in devices[: num_devices or None]]
+    if name == "one_device" or (name == "auto" and len(devices) == 1):
+        return tf.distribute.OneDeviceStrategy(devices[0])
+    return tf.distribute.MirroredStrategy(devices)
+
+
+def _multi_worker_strategy():
+    import tensorflow as tf
+
+    global _workers
+    worker_index()
+    if _workers is None:  # one cluster a process; its server cannot start twice
+        _workers = tf.distribute.MultiWorkerMirroredStrategy()
+    return _workers
+
+
+def worker_index():
+    """Returns this machine's index in TF_CONFIG; worker 0 is the chief.
+
+    Raises:
+        UserError: if the variable is missing or cannot be read.
+    """
+    text = os.environ.get("TF_CONFIG", "")
+    try:
+        config = json.loads(text)
+        index, workers = config["task"]["index"], config["cluster"]["worker"]
+        if 0 <= index < len(workers):
+            return index
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise UserError(
+        "--strategy=multi_worker needs the variable TF_CONFIG, such as "
+        '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": '
+        '{"type": "worker", "index": 0}}, with its own index on each machine; '
+        f"got {text!r}."
+    )
+
+
+def is_chief(name):
+    """Whether this process writes the files, under the strategy called `name`."""
+    return name != "multi_worker" or worker_index() == 0
+
+
+def is_multi_worker(strategy):
+    """Whether the strategy spans several processes."""
+    import tensorflow as tf
+
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+@contextlib.contextmanager
+def explaining_lost_workers(strategy):
+    """Turns what TensorFlow raises for a worker that has gone into a `UserError`."""
+    import tensorflow as tf
+
+    errors = tf.errors
+    try:
+        yield
+    except (
+        errors.UnavailableError,
+        errors.AbortedError,
+        errors.InternalError,
+    ) as error:
+        if not is_multi_worker(strategy):
+            raise
+        raise UserError(
+            "Another worker has gone; all must be started again with their commands, "
+            "and go on from the last state. TensorFlow says: "
+            f"{' '.join(error.message.split())[-200:]}"
+        ) from error
+
+
+def spread_seeds(variables, strategy):
+    """Gives the random layers of each replica states of their own.
+
+    Keras draws the same dropout mask on every replica. Replica r gets the state of
+    replica 0 plus r times a stride; as all count alike, this holds for ever, and a
+    state file needs the state of replica 0 alone.
+
+    Args:
+        variables: Keras variables; seed states among them (uint32 [2]) are changed.
+        strategy: the `tf.distribute.Strategy` they live under.
+    """
+    if strategy.num_replicas_in_sync == 1:
+        return
+    worker = worker_index() if is_multi_worker(strategy) else 0
+    for variable in variables:
+        if not variable.path.endswith("seed_generator_state"):
+            continue
+        copies = strategy.experimental_local_results(variable.value)
+        base = copies[0].numpy().astype("int64")
+        for r, copy in enumerate(copies):
+            offset = SEED_STRIDE * (worker * len(copies) + r)
+            copy.assign([(base[0] + offset) % 2**32, base[1]])
+
+
+def _logical_cpus(count):
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    if count > 1:
+        parts = [tf.config.LogicalDeviceConfiguration() for _ in range(count)]
+        try:
+            tf.config.set_logical_device_configuration(cpu, parts)
+        except RuntimeError:  # already split, or TensorFlow already in use
+            pass
+    return tf.config.list_logical_devices("CPU")

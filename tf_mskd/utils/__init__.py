@@ -1,0 +1,1 @@
+"""Small things that any other package may use and that use none."""

@@ -1,0 +1,117 @@
+"""Atomic files: a reader sees the old content or the new, never a part."""
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+
+from tf_mskd.utils.errors import UserError
+
+TEMPORARY = re.compile(r"\.\w+\.\d+\.\w+")  # the names that `replacing` gives
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Gives a temporary path beside `path` and moves it there on success.
+
+    The data are flushed to the disk before the move. On an error the temporary file is
+    removed and `path` stays as it was.
+
+    Raises:
+        UserError: if the disk is full or the folder cannot be written.
+    """
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(
+            f"Cannot write {path}: {reason}. What was there is intact; mend it and "
+            "give the same command again."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def make_folder(path, what="folder"):
+    """Makes a folder and those above it unless they are there; returns its path.
+
+    Args:
+        path: str or path.
+        what: str, how the message of an error calls it.
+
+    Raises:
+        UserError: if it cannot be made.
+    """
+    path = pathlib.Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"Cannot make {what} {path}: {reason}.") from None
+    return path
+
+
+def write_text(path, text):
+    """Replaces the file at `path` by `text`, atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+def write_json(path, value):
+    """Replaces the file at `path` by `value` as indented JSON, atomically."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path):
+    """Reads a JSON file.
+
+    Raises:
+        UserError: if it is not JSON, or no file.
+    """
+    return _parse(_text(path), path)
+
+
+def read_json_lines(path):
+    """Reads a file of one JSON object a line into a list of dict.
+
+    Raises:
+        UserError: if a line is not a JSON object.
+    """
+    values = [_parse(line, path) for line in _text(path).splitlines()]
+    if not all(isinstance(value, dict) for value in values):
+        raise UserError(f"{path} must hold one JSON object a line, got something else.")
+    return values
+
+
+def remove_temporary(folder):
+    """Removes what processes that were killed in the middle of a write have left.
+
+    Call it only while no other process writes to `folder`.
+    """
+    for path in pathlib.Path(folder).iterdir():
+        if TEMPORARY.fullmatch(path.name):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _text(path):
+    if not os.path.isfile(path):  # reading a pipe would wait for ever
+        raise UserError(f"{path} is missing or no file.")
+    try:
+        return pathlib.Path(path).read_text(errors="replace")
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from None
+
+
+def _parse(text, path):
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: {error}.") from None
