@@ -56,7 +56,7 @@ def objective(guides, student, teacher, labels, ce, kd, temperature):
     return total
 
 
-def vote(exits, kind):
+def ensemble_scores(exits, kind):
     """Mean logits or mean probabilities of the exits."""
     change = softmax if kind == "probabilities" else np.asarray
     return np.mean([change(z) for z in exits.values()], axis=0)

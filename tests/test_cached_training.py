@@ -31,7 +31,7 @@ def base(tmp_path_factory):
     teacher = dataclasses.replace(TINY, width=0.125, epochs=2)
     experiment.run(dataclasses.replace(teacher, run_dir=str(folder / "teacher")))
     return dataclasses.replace(
-        TINY, method="mskd", teacher=str(folder / "teacher"), cache_views=2
+        TINY, method="mskd", teacher=str(folder / "teacher"), cached_augmentations=2
     )
 
 
@@ -121,7 +121,7 @@ def test_the_teacher_is_not_run_where_its_answers_are_given(tiny, digits):
 
 
 def test_views_repeat(base):
-    data = Data(dataclasses.replace(base, cache_views=2, augment="crop"))
+    data = Data(dataclasses.replace(base, cached_augmentations=2, augment="crop"))
     steps, rows = data.steps_per_epoch, {}
     for epoch in range(4):
         for images, targets in data.train_stream(epoch * steps).take(steps):
@@ -238,7 +238,7 @@ def test_methods_that_cannot_be_cached_say_so(base, tmp_path, method):
     data = Data(config)
     heads = ("projection",) if method == "sskd" else ()
     arguments = {"exits": "last", "input_shape": (8, 8, 1), "width": 0.125}
-    teacher = tf_mskd.create_model("resnet10", 10, side_heads=heads, **arguments)
+    teacher = tf_mskd.create_model("resnet10", 10, aux_heads=heads, **arguments)
     needs_one = create_method(method).needs_teacher
     distiller = build_distiller(config, data.source, teacher if needs_one else None)
     with pytest.raises(UserError, match=REFUSED[method]):
@@ -290,7 +290,7 @@ IDENTITY = {  # what changes -> the word of the message
     "augmentation": ({"augment": "none"}, "augmentation"),
     "crop": ({"crop_padding": 2}, "augmentation"),
     "size of the images": ({"image_size": 16}, "teacher .*data"),
-    "number of views": ({"cache_views": 3}, "views"),
+    "number of views": ({"cached_augmentations": 3}, "views"),
 }
 
 
@@ -334,10 +334,10 @@ def test_several_workers_want_a_full_cache(filled, monkeypatch, tmp_path):
         (
             {
                 "teacher_cache": "a",
-                "fresh_teacher": True,
+                "untrained_teacher": True,
                 "teacher_flagfile": "t.flags",
             },
-            "keeps a trained teacher's answers, --fresh_teacher",
+            "stores a trained teacher's outputs, --untrained_teacher",
         ),
     ],
 )

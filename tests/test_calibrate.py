@@ -168,7 +168,7 @@ def test_neighbours_in_float32_are_told_apart():
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("answer", ["vote", "exit"])
+@pytest.mark.parametrize("answer", ["ensemble", "exit"])
 def test_the_target_is_met_on_the_examples_it_is_fitted_to(rule, answer):
     logits, labels = held_out()
     for target in ({"max_accuracy_drop": 1.0}, {"target_macs": 0.6}):
@@ -230,7 +230,7 @@ def test_a_target_out_of_reach_gives_the_nearest():
 
 def test_temperatures_mend_overconfident_exits():
     errors = calibrate(*held_out(), MACS)["calibration_error"]
-    assert list(errors) == ["exit_1", "exit_2", "exit_3", "vote"]
+    assert list(errors) == ["exit_1", "exit_2", "exit_3", "ensemble"]
     for name in MACS:
         assert errors[name]["after"] < 0.5 * errors[name]["before"], f"{name}: {errors}"
 

@@ -162,7 +162,7 @@ def test_resolved_flags_read_back(path, tmp_path, monkeypatch):
         ({"teacher": "a", "teacher_flagfile": "b"}, "not both"),
         ({"phase_epochs": "1,2"}, "needs --phases=progressive, got --phases=joint"),
         ({"freeze": "backbone"}, "--freeze=backbone needs --init_flagfile"),
-        ({"fresh_teacher": True}, "--fresh_teacher needs --teacher_flagfile"),
+        ({"untrained_teacher": True}, "--untrained_teacher needs --teacher_flagfile"),
     ],
 )
 def test_contradictions_are_refused(values, message):

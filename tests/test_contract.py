@@ -11,12 +11,12 @@ from tf_mskd.methods.common.method import Method
 
 
 class Probe(Method):
-    """Compares stage maps with the teacher's, and keeps what it was given."""
+    """Compares feature maps with the teacher's, and keeps what it was given."""
 
     registry_name = "probe"
     default_weights = {"probe": 1.0}
 
-    def guides(self, student, teacher):
+    def output_pairs(self, student, teacher):
         return {"feature_2": ("feature_2",), "feature_4": ("feature_4",)}
 
     def call(self, student, teacher, targets):
@@ -35,7 +35,7 @@ class Twice(Method):
     registry_name = "twice"
     default_weights = {"ce": 1.0}
     needs_teacher = False
-    num_views = 2
+    rows_per_image = 2
 
     def augment(self, images, targets, student, teacher):
         images = keras.ops.cast(images, "float32")
@@ -98,7 +98,7 @@ def test_an_early_phase_computes_and_logs_only_what_it_can(tiny, digits):
 
 def test_a_phase_without_terms_is_refused(tiny, digits):
     class Deep(Probe):
-        def guides(self, student, teacher):
+        def output_pairs(self, student, teacher):
             return {"feature_4": ("feature_4",)}
 
     distiller = Distiller(tiny((2, 4)), tiny((4,)), Deep(), phases="progressive")
@@ -145,14 +145,14 @@ def test_a_missing_target_is_named(tiny, digits):
 
 def test_a_missing_output_is_named_when_building(tiny):
     class Wants(Probe):
-        def guides(self, student, teacher):
+        def output_pairs(self, student, teacher):
             return {"feature_9": ("feature_4",)}
 
     with pytest.raises(UserError, match="output of the student 'feature_9'"):
         Distiller(tiny((4,)), tiny((4,)), Wants())
 
     class WantsOfTeacher(Probe):
-        def guides(self, student, teacher):
+        def output_pairs(self, student, teacher):
             return {"feature_4": ("featur_4",)}
 
     with pytest.raises(UserError, match="teacher 'featur_4'; .* 'feature_4'"):
@@ -160,11 +160,11 @@ def test_a_missing_output_is_named_when_building(tiny):
 
 
 def test_a_side_head_is_computed_by_no_evaluation(tiny, digits):
-    student = tiny((2, 4), side_heads=("projection", "aux"))
+    student = tiny((2, 4), aux_heads=("projection", "rotation"))
     distiller = compiled(Distiller(student, method="ce"))
     assert set(distiller.evaluation_network().output) == {"exit_2", "exit_4"}
     before = {w.path: w.numpy() for w in student.trainable_variables}
     distiller.train_step((digits[0][:8], digits[1][:8]))
     for w in student.trainable_variables:
-        is_side = w.path.startswith(("aux", "projection"))
+        is_side = w.path.startswith(("rotation", "projection"))
         assert np.array_equal(before[w.path], w.numpy()) == is_side, w.path

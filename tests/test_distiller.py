@@ -91,7 +91,7 @@ def test_logs_hold_the_bare_terms_and_accuracies(tiny, teacher, batch):
     logs = compiled(student, teacher, term_weights={"kd": 0.5}).train_step(batch)
     expected = {
         "ensemble_accuracy": np.mean(
-            reference.vote(exits, "logits").argmax(-1) == labels
+            reference.ensemble_scores(exits, "logits").argmax(-1) == labels
         )
     }
     for name, z in exits.items():
@@ -137,7 +137,7 @@ def test_evaluate_gives_the_cross_entropy_of_the_vote(kind, tiny, batch):
     distiller = compiled(student, method="ce", ensemble=kind)
     logs = distiller.evaluate(images, labels, 5, verbose=0, return_dict=True)
     exits = outputs_of(student, images, training=False)
-    scores = reference.vote(exits, kind)
+    scores = reference.ensemble_scores(exits, kind)
     log_p = np.log(scores) if kind == "probabilities" else reference.log_softmax(scores)
     expected = -log_p[np.arange(BATCH), labels].mean()
     np.testing.assert_allclose(logs["loss"], expected, 1e-4, err_msg=kind)
@@ -178,7 +178,7 @@ def test_the_logged_loss_of_an_epoch_weighs_batches_by_their_weights(tiny, batch
         images, labels, 5, sample_weight=weight, verbose=0, return_dict=True
     )
     exits = outputs_of(distiller.student, images, training=False)
-    losses = reference.cross_entropy(labels, reference.vote(exits, "logits"))
+    losses = reference.cross_entropy(labels, reference.ensemble_scores(exits, "logits"))
     expected = np.average(losses, weights=weight)
     np.testing.assert_allclose(logs["loss"], expected, 1e-4)
 

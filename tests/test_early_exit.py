@@ -1,4 +1,4 @@
-"""Leaving early from a real run on digits: calibrate, evaluate, the two commands."""
+"""ExitPolicy early from a real run on digits: calibrate, evaluate, the two commands."""
 
 import dataclasses
 import json

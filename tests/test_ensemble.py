@@ -10,23 +10,23 @@ from tf_mskd.models import ensemble
 
 @pytest.mark.parametrize("kind", ["logits", "probabilities"])
 def test_vote_of_the_fixture(kind):
-    scores = np.asarray(ensemble.vote(reference.STUDENT_EXITS, kind))
+    scores = np.asarray(ensemble.ensemble_scores(reference.STUDENT_EXITS, kind))
     assert scores.argmax(-1).tolist() == [1, 4, 0, 4], f"{kind}: {scores}"
-    expected = reference.vote(reference.STUDENT_EXITS, kind)
+    expected = reference.ensemble_scores(reference.STUDENT_EXITS, kind)
     np.testing.assert_allclose(scores, expected, 1e-5, 1e-6, err_msg=kind)
     assert scores.dtype == np.float32
 
 
 def test_the_two_votes_differ_where_one_exit_is_loud():
     outputs = {"exit_1": [[9.0, 0.0]], "exit_2": [[0.0, 4.0]], "exit_3": [[0.0, 4.0]]}
-    assert np.argmax(ensemble.vote(outputs, "logits")) == 0
-    assert np.argmax(ensemble.vote(outputs, "probabilities")) == 1
+    assert np.argmax(ensemble.ensemble_scores(outputs, "logits")) == 0
+    assert np.argmax(ensemble.ensemble_scores(outputs, "probabilities")) == 1
 
 
 @pytest.mark.parametrize("kind", ["logits", "probabilities"])
 def test_vote_with_weights(kind):
     outputs = {n: reference.STUDENT_EXITS[n] for n in ("exit_1", "exit_2")}
-    got = ensemble.vote(outputs, kind, {"exit_1": 0.25, "exit_2": 2.0})
+    got = ensemble.ensemble_scores(outputs, kind, {"exit_1": 0.25, "exit_2": 2.0})
     change = reference.softmax if kind == "probabilities" else np.asarray
     expected = 0.25 * change(outputs["exit_1"]) + 2.0 * change(outputs["exit_2"])
     np.testing.assert_allclose(got, expected, 1e-5, 1e-6)
@@ -34,9 +34,9 @@ def test_vote_with_weights(kind):
 
 def test_vote_refuses():
     with pytest.raises(UserError, match="Unknown ensemble 'logit'; .* 'logits'"):
-        ensemble.vote(reference.STUDENT_EXITS, "logit")
+        ensemble.ensemble_scores(reference.STUDENT_EXITS, "logit")
     with pytest.raises(UserError, match="at least one exit, got none"):
-        ensemble.vote({})
+        ensemble.ensemble_scores({})
 
 
 def test_subsets_lists_each_once_small_ones_first():

@@ -25,7 +25,7 @@ NOT_ZERO_AT_EQUALITY = {
     "cc": "two linear views with weights of their own stand between the embeddings",
     "purf": "compares two views of one network, not student and teacher",
     "byot": "its targets are the student's own, and soft labels have an entropy",
-    "phuong": "the soft labels have an entropy",
+    "dbt": "the soft labels have an entropy",
     "eed": "teaches the mean of the vectors, which differ here",
     "tskd": "compares vectors behind adapters",
     "dml": "the teacher's cross-entropy is one of the terms",
@@ -68,7 +68,7 @@ def shapes(widths, rows):
         made[f"block_{2 * k - 1}"] = made[f"block_{2 * k}"] = (rows, side, side, width)
         made[f"embedding_{k}"] = (rows, widths[-1])
         made[f"exit_{k}"] = (rows, CLASSES)
-        made[f"aux_{k}"] = (rows, 4 * CLASSES)
+        made[f"rotation_{k}"] = (rows, 4 * CLASSES)
     made["projection_3"] = (rows, widths[-1])
     made["factor_3"] = (rows, 2, 2, widths[-1] // 2)
     made["reconstruction_3"] = (rows, 2, 2, widths[-1])
@@ -94,21 +94,21 @@ class Case:
     def __init__(self, name, same=False):
         self.name = name
         self.method = create_method(name, **ARGUMENTS.get(name, {}))
-        rows = IMAGES * self.method.num_views
+        rows = IMAGES * self.method.rows_per_image
         student = outputs(1, (4, 6, 8), rows)
         teacher = student if same else outputs(2, (5, 8, 12), rows)
         try:
-            self.guides = self.method.guides(list(student), list(teacher))
+            self.guides = self.method.output_pairs(list(student), list(teacher))
         except UserError:
             student = {
                 n: v for n, v in student.items() if n not in ("exit_1", "exit_2")
             }
-            self.guides = self.method.guides(list(student), list(teacher))
+            self.guides = self.method.output_pairs(list(student), list(teacher))
         reads = [n for n in student if n in self.guides or n.startswith("exit")]
         self.student = {n: student[n] for n in reads}
         guides = [name for names in self.guides.values() for name in names]
         self.teacher = {n: teacher[n] for n in dict.fromkeys(guides)}
-        label = labels().repeat(self.method.num_views)
+        label = labels().repeat(self.method.rows_per_image)
         self.targets = {"label": label, "index": np.arange(rows, dtype=np.int32)}
         if "negatives" in self.method.target_keys:
             count = self.method.num_negatives
@@ -155,7 +155,7 @@ def test_the_four_core_methods_are_there():
 @every_method
 def test_terms_are_float32_finite_and_per_row_or_scalar(name):
     case = Case(name)
-    rows = [(IMAGES,), (IMAGES * case.method.num_views,)]
+    rows = [(IMAGES,), (IMAGES * case.method.rows_per_image,)]
     for term, value in numpy(case.terms()).items():
         assert value.dtype == np.float32, f"{name} {term}: {value.dtype}"
         assert value.shape in [(), *rows], f"{name} {term}: {value.shape}"
@@ -166,7 +166,7 @@ def test_terms_are_float32_finite_and_per_row_or_scalar(name):
 @every_method
 def test_guides_are_the_same_when_only_they_are_on_offer(name):
     case = Case(name)
-    again = case.method.guides(list(case.student), list(case.teacher))
+    again = case.method.output_pairs(list(case.student), list(case.teacher))
     assert again == case.guides, name
 
 
@@ -188,7 +188,7 @@ def test_a_permuted_batch_permutes_the_terms(name):
     if name in NOT_BLIND_TO_ORDER:
         pytest.skip(NOT_BLIND_TO_ORDER[name])
     case = Case(name).ready()
-    views = case.method.num_views
+    views = case.method.rows_per_image
     images = np.random.default_rng(0).permutation(IMAGES)
     rows = (images[:, None] * views + np.arange(views)).ravel()
     expected = {
@@ -335,10 +335,10 @@ def test_a_distiller_trains_with_it_by_name(name, tiny, digits):
     for exits, policy in (((4,), "float32"), ((2, 4), "mixed_float16")):
         method = create_method(name, **ARGUMENTS.get(name, {}))
         keras.config.set_dtype_policy(policy)
-        student = tiny(exits, side_heads=method.side_heads)
+        student = tiny(exits, aux_heads=method.aux_heads)
         keras.config.set_dtype_policy("float32")
-        heads = ("projection", "aux", "paraphraser")
-        teacher = tiny(exits, 1 / 8, side_heads=heads) if method.needs_teacher else None
+        heads = ("projection", "rotation", "paraphraser")
+        teacher = tiny(exits, 1 / 8, aux_heads=heads) if method.needs_teacher else None
         try:
             distiller = Distiller(student, teacher, method)
         except UserError as error:
@@ -358,11 +358,9 @@ def test_a_distiller_trains_with_it_by_name(name, tiny, digits):
 
 
 @functools.cache
-def network(family, exits, side_heads):
+def network(family, exits, aux_heads):
     """A narrow network of one family, built once for all methods."""
-    return create_model(
-        family, CLASSES, exits=exits, width=1 / 16, side_heads=side_heads
-    )
+    return create_model(family, CLASSES, exits=exits, width=1 / 16, aux_heads=aux_heads)
 
 
 @pytest.mark.parametrize(
@@ -375,9 +373,9 @@ def test_it_is_built_for_networks_of_every_family(name, student, teacher):
     method = create_method(name, **ARGUMENTS.get(name, {}))
     guide = None
     if method.needs_teacher:
-        guide = network(teacher, "all", ("projection", "aux", "paraphraser"))
+        guide = network(teacher, "all", ("projection", "rotation", "paraphraser"))
     for exits in ("last", "all"):
-        learner = network(student, exits, method.side_heads)
+        learner = network(student, exits, method.aux_heads)
         try:
             distiller = Distiller(learner, guide, method)
         except UserError as error:

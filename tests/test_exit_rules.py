@@ -86,7 +86,7 @@ def test_a_threshold_of_0_lets_all_leave_and_one_above_1_none(rule):
 def test_answers_against_the_reference(temperatures, k):
     scaled = [z / t for z, t in zip(EXITS, temperatures, strict=True)][:k]
     expected = {
-        "vote": reference.softmax(np.mean(scaled, 0)),
+        "ensemble": reference.softmax(np.mean(scaled, 0)),
         "exit": reference.softmax(scaled[-1]),
     }
     for kind in ANSWERS:
@@ -95,7 +95,7 @@ def test_answers_against_the_reference(temperatures, k):
 
 
 def test_a_full_pass_is_the_librarys_vote():
-    vote = ensemble.vote(reference.STUDENT_EXITS, "logits")
+    vote = ensemble.ensemble_scores(reference.STUDENT_EXITS, "logits")
     got = answers_so_far(EXITS, [1.0] * 4)
     np.testing.assert_array_equal(np.argmax(got, -1), np.argmax(vote, -1))
     np.testing.assert_allclose(got, reference.softmax(vote), 1e-5, 1e-6)
@@ -130,7 +130,7 @@ def test_a_sum_carried_from_exit_to_exit_gives_every_answer(answer):
     scaled = [np.asarray(z, np.float64) / t for z, t in zip(EXITS, scales, strict=True)]
     for k in range(1, 5):
         total = add_exit(total, EXITS[k - 1], scales[k - 1], answer)
-        used = np.mean(scaled[:k], axis=0) if answer == "vote" else scaled[k - 1]
+        used = np.mean(scaled[:k], axis=0) if answer == "ensemble" else scaled[k - 1]
         got = answer_of(total, k, answer)
         np.testing.assert_allclose(got, reference.softmax(used), atol=1e-6)
         whole = answers_so_far(EXITS[:k], scales[:k], answer)
@@ -147,7 +147,7 @@ def test_mistakes_are_refused():
         confidence("entropie", PROBS)
     with pytest.raises(UserError, match="answer of at least one exit, got none"):
         confidence("margin", [])
-    with pytest.raises(UserError, match="Unknown answer 'votes'; .* 'vote'"):
-        answers_so_far(EXITS, [1.0] * 4, "votes")
+    with pytest.raises(UserError, match="Unknown answer 'ensembles'; .* 'ensemble'"):
+        answers_so_far(EXITS, [1.0] * 4, "ensembles")
     with pytest.raises(UserError, match="one temperature for each, got 1 for 4"):
         answers_so_far(EXITS, [1.0])

@@ -100,7 +100,7 @@ def world(tmp_path_factory, digits):
         labels[1000:1300],
         macs_so_far(student),
         rule="max_probability",
-        answer="vote",
+        answer="ensemble",
         max_accuracy_drop=1.0,
     )
     write_exits(path / "exits.json", fingerprint(student), exits)

@@ -105,7 +105,7 @@ def test_only_flags_and_commands_know_absl():
 
 
 def test_the_portable_core_never_imports_tensorflow():
-    """Methods and networks run on every Keras backend; AMKD's gradients need TensorFlow."""
+    """Methods and networks run on every backend; one module needs TensorFlow."""
     heavy = {
         module_of(path)
         for path in FILES

@@ -216,7 +216,7 @@ def peer(tmp_path):
 
 
 def config_of(folder, peer, **settings):
-    given = {"method": "dml", "fresh_teacher": True, "teacher_flagfile": str(peer)}
+    given = {"method": "dml", "untrained_teacher": True, "teacher_flagfile": str(peer)}
     return dataclasses.replace(SMALL, run_dir=str(folder), **{**given, **settings})
 
 
@@ -225,7 +225,7 @@ def history_of(folder):
     return [{**json.loads(line), "seconds": 0} for line in lines]
 
 
-def test_the_command_trains_a_fresh_teacher_too(peer, tmp_path):
+def test_the_command_trains_an_untrained_teacher_too(peer, tmp_path):
     folder = tmp_path / "dml"
     flagfile = tmp_path / "dml.flags"
     flagfile.write_text(to_flagfile(config_of("", peer, epochs=6, train_fraction=1.0)))
@@ -284,7 +284,11 @@ def test_an_interrupted_run_of_peers_ends_as_an_uninterrupted_one(
 def test_a_given_teacher_goes_on_learning(peer, tmp_path):
     file, shape = tmp_path / "trained.keras", (8, 8, 1)
     save_model(create_model("resnet10", 10, width=0.125, input_shape=shape), file)
-    settings = {"teacher": str(file), "teacher_flagfile": "", "fresh_teacher": False}
+    settings = {
+        "teacher": str(file),
+        "teacher_flagfile": "",
+        "untrained_teacher": False,
+    }
     settings |= {"method": "bilateral", "epochs": 1, "train_fraction": 0.1}
     result = experiment.run(config_of(tmp_path / "bilateral", peer, **settings))
     before = load_model(file)
@@ -300,10 +304,12 @@ def test_a_given_teacher_goes_on_learning(peer, tmp_path):
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"teacher_flagfile": ""}, "--fresh_teacher needs --teacher_flagfile"),
+        ({"teacher_flagfile": ""}, "--untrained_teacher needs --teacher_flagfile"),
         ({"method": "kd"}, "untrained teacher, which --method=kd does not train"),
     ],
 )
-def test_a_fresh_teacher_nobody_can_use_is_refused(settings, message, peer, tmp_path):
+def test_a_untrained_teacher_nobody_can_use_is_refused(
+    settings, message, peer, tmp_path
+):
     with pytest.raises(UserError, match=message):
         experiment.run(config_of(tmp_path / "refused", peer, **settings))

@@ -20,7 +20,7 @@ FIRST = {  # what a method wants done first: role -> the method of that run
 }
 ALONE = ("paraphraser", "sskd_teacher", "hsakd_teacher")  # they train no exit
 STARTS = {"ab": "ce"}  # they only initialise a student, which the other method trains
-RISING = {"phuong": "its temperature rises, and the entropy of soft labels with it"}
+RISING = {"dbt": "its temperature rises, and the entropy of soft labels with it"}
 ARGUMENTS = {"crd": "num_negatives=256", "sskd": "crop_padding=1"}
 ARGUMENTS["sskd_teacher"] = "crop_padding=1"
 

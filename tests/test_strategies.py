@@ -13,7 +13,7 @@ import pytest
 
 BATCH, STEPS = 16, 4
 RUNS = {"loop": ("oto", "detached"), "fit": ("mskd", "joint")}
-RUNS |= {"peers": ("dml", "joint"), "state": ("phuong", "joint")}
+RUNS |= {"peers": ("dml", "joint"), "state": ("dbt", "joint")}
 
 
 def train(strategy, arrays, method, phases, use_fit):

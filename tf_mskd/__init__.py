@@ -19,8 +19,8 @@ if typing.TYPE_CHECKING:
     from tf_mskd.models.create import available_models as available_models
     from tf_mskd.models.create import create_model as create_model
     from tf_mskd.models.ensemble import accuracies as accuracies
+    from tf_mskd.models.ensemble import ensemble_scores as ensemble_scores
     from tf_mskd.models.ensemble import fit_weights as fit_weights
-    from tf_mskd.models.ensemble import vote as vote
     from tf_mskd.models.exits import add_exits as add_exits
     from tf_mskd.models.macs import count_macs as count_macs
     from tf_mskd.models.saving import load_model as load_model
@@ -47,7 +47,7 @@ _HOME = {  # public name -> module that defines it
     "fit_weights": "models.ensemble",
     "load_model": "models.saving",
     "save_model": "models.saving",
-    "vote": "models.ensemble",
+    "ensemble": "models.ensemble",
 }
 __all__ = [*_HOME, "__version__"]
 

@@ -1,7 +1,8 @@
 """Fills a teacher cache ahead of the runs that use it.
 
     python -m tf_mskd.cache --flagfile=configs/cifar100/vgg8_mskd.flags \\
-        --run_dir=runs/cifar100/mskd --teacher_cache=runs/cifar100/cache --cache_views=8
+        --run_dir=runs/cifar100/mskd --teacher_cache=runs/cifar100/cache \\
+        --cached_augmentations=8
 
 Takes the flags of the run. It trains the teacher first if that has not been done, and
 leaves the run itself alone. The same command again goes on where it was stopped.

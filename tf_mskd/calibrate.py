@@ -26,7 +26,10 @@ def define():
         "rule", "best", ["best", *RULES], "When to leave; best: on validation."
     )
     flags.DEFINE_enum(
-        "answer", "vote", list(ANSWERS), "Vote of the exits so far, or the exit's own."
+        "answer",
+        "ensemble",
+        list(ANSWERS),
+        "Of the exits so far, or the exit's own.",
     )
     flags.DEFINE_float(
         "max_accuracy_drop",
@@ -52,7 +55,7 @@ def define():
 def calibrate_run(
     run_dir,
     rule="best",
-    answer="vote",
+    answer="ensemble",
     max_accuracy_drop=None,
     target_macs=None,
     images=20_000,

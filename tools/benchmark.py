@@ -197,11 +197,11 @@ def method_case(name, choices=("last", "all")):
         targets["negatives"] = np.stack(rows).astype("int32")
     teacher = None
     if method.needs_teacher:
-        heads = ("projection", "aux", "paraphraser")
-        teacher = tf_mskd.create_model("resnet18", 100, exits="all", side_heads=heads)
+        heads = ("projection", "rotation", "paraphraser")
+        teacher = tf_mskd.create_model("resnet18", 100, exits="all", aux_heads=heads)
     for exits in choices:
         student = tf_mskd.create_model(
-            "resnet10", 100, exits=exits, side_heads=method.side_heads
+            "resnet10", 100, exits=exits, aux_heads=method.aux_heads
         )
         try:
             distiller = tf_mskd.Distiller(student, teacher, method)

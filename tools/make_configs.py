@@ -66,7 +66,7 @@ TITLES = {
     "fitnet": "FitNet",
     "oto": "OtO",
     "oto_star": "OtO*",
-    "phuong": "Phuong-Lampert",
+    "dbt": "Phuong-Lampert",
 }
 TITLES |= {"fitnet_two_stage": "FitNet in two stages", "triplet": "Triplet-KD"}
 TITLES |= {"byot": "BYOT", "bilateral": "Bilateral KD", "ce": "Labels alone"}
@@ -77,16 +77,16 @@ COMPETITORS = ("fitnet", "at", "sp", "cc", "vid", "rkd", "pkt", "ab", "ft", "crd
 
 # method -> kind of the run that makes its teacher, or the start of its student
 TEACHERS = {"oto": "exits", "oto_star": "exits", "ft": "paraphraser"}
-TEACHERS |= {"sskd": "projection", "hsakd": "aux", "atf": "atf", "purf": "purf"}
+TEACHERS |= {"sskd": "projection", "hsakd": "rotation", "atf": "atf", "purf": "purf"}
 TEACHERS |= {"takd": "assistant"}
 STARTS = {"ab": "ab", "fitnet_two_stage": "fitnet"}
 # methods whose cell is an ordinary run after what was done first
 AFTERWARDS = {"ab": "ce", "purf": "kd", "takd": "kd", "oto_star": "oto"}
-OWN_TEACHER = ("byot", "phuong", "eed", "ce", "deep_supervision")
+OWN_TEACHER = ("byot", "dbt", "eed", "ce", "deep_supervision")
 
 # what a run done first adds to the teacher's or the pair's flags
 FIRST_METHODS = {"paraphraser": "paraphraser", "projection": "sskd_teacher"}
-FIRST_METHODS |= {"aux": "hsakd_teacher", "atf": "atf_teacher", "purf": "purf"}
+FIRST_METHODS |= {"rotation": "hsakd_teacher", "atf": "atf_teacher", "purf": "purf"}
 FIRST_METHODS |= {"ab": "ab", "fitnet": "fitnet", "assistant": "kd"}
 
 
@@ -129,7 +129,7 @@ def read_table(text):
 
 ALL_METHODS = (
     "ce deep_supervision kd fitnet fitnet_two_stage at sp cc vid rkd pkt ab ft crd dkd "
-    "dist afd sskd hsakd ccd tskd byot phuong eed takd dml bilateral triplet amkd aft "
+    "dist afd sskd hsakd ccd tskd byot dbt eed takd dml bilateral triplet amkd aft "
     "atf purf mskd oto oto_star"
 ).split()
 FAMILIES = (
@@ -141,7 +141,7 @@ FAMILIES = (
         lengths={
             "paraphraser": "--epochs=30 --lr=0.01 --lr_schedule=constant",
             "projection": "--epochs=60 --lr_drops=30,45",
-            "aux": "--epochs=100 --lr_drops=30,60,90",
+            "rotation": "--epochs=100 --lr_drops=30,60,90",
             "ab": "--epochs=30 --lr_schedule=constant",
         },
     ),
@@ -160,7 +160,7 @@ FAMILIES = (
         lengths={
             "paraphraser": "--epochs=2 --lr=0.01 --lr_schedule=constant",
             "projection": "--epochs=2",
-            "aux": "--epochs=3",
+            "rotation": "--epochs=3",
             "ab": "--epochs=2 --lr_schedule=constant",
             "fitnet": "--epochs=2 --lr_schedule=constant --l2=0",
             "atf": "--epochs=1 --lr=0.01",
@@ -216,7 +216,7 @@ def first_file(family, kind, pair):
     plain, pair_path = family.plain(teacher), pair_file(family, pair)[0]
     stem = f"{family.prefix}{teacher}_{kind}"
     flags = [f"--flagfile={plain}", f"--init_flagfile={plain}", method]
-    if kind in ("paraphraser", "projection", "aux"):
+    if kind in ("paraphraser", "projection", "rotation"):
         title = f"{title_of(teacher)} with {kind} for distillation, {family.title}."
         flags.insert(2, "--freeze=backbone")
     elif kind == "atf":

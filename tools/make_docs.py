@@ -40,10 +40,10 @@ def needs(method):
     words = []
     if method.needs_teacher:
         words.append("learning teacher" if method.trains_teacher else "teacher")
-    words += [f"{kind} heads" for kind in method.side_heads]
+    words += [f"{kind} heads" for kind in method.aux_heads]
     words += [key for key in method.target_keys if key not in ("label", "index")]
-    if method.num_views > 1:
-        words.append(f"{method.num_views} rows an image")
+    if method.rows_per_image > 1:
+        words.append(f"{method.rows_per_image} rows an image")
     return ", ".join(words) or "nothing"
 
 

@@ -53,7 +53,7 @@ class {title}(Method):
             raise UserError(f"power must be > 0, got {{power}}.")
         self.power = power
 
-    def guides(self, student, teacher):
+    def output_pairs(self, student, teacher):
         """Pairs every student exit with the teacher's last one."""
         return naming.every_exit(student, teacher)
 

@@ -10,7 +10,7 @@ import tf_mskd
 from tf_mskd.data import eval_stream, make_augment, sources, train_stream
 from tf_mskd.models import sub_model
 from tf_mskd.teacher_cache.store import TeacherCache
-from tf_mskd.training.evaluation import Forward
+from tf_mskd.training.evaluation import Predictor
 from tools import timing
 
 
@@ -109,7 +109,7 @@ class OurCases:
             views=1,
             examples=len(self._ids),
         )
-        forward = Forward(tf.distribute.get_strategy())
+        forward = Predictor(tf.distribute.get_strategy())
 
         def write(ids):
             stream = eval_stream(

@@ -124,4 +124,4 @@ def test_refuses_what_does_not_fit():
     with pytest.raises(
         UserError, match="reads preact_k of the teacher, .* only exit_1"
     ):
-        create_method("ab").guides(["preact_1"], ["exit_1"])
+        create_method("ab").output_pairs(["preact_1"], ["exit_1"])

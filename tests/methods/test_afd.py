@@ -108,7 +108,7 @@ def test_labels_and_soft_targets_at_every_exit():
     np.testing.assert_allclose(got["ce/exit_1"].mean(), 2.13784098, 2e-5)
     np.testing.assert_allclose(got["kd/exit_1"].mean(), 0.58628936, 2e-5)
     method = create_method("afd")
-    pairs = method.guides(
+    pairs = method.output_pairs(
         ["exit_1", "exit_2", "block_1"], ["exit_3", "exit_4", "block_1"]
     )
     assert pairs["exit_1"] == pairs["exit_2"] == ("exit_4",)
@@ -158,11 +158,11 @@ def test_attention_of_a_phase_runs_over_its_blocks_alone():
 def test_every_nth_block_counts_from_the_deepest(every, numbers):
     method = create_method("afd", every=every)
     names = [f"block_{k}" for k in range(1, 6)]
-    pairs = method.guides([*names, "exit_1"], [*names, "exit_1"])
+    pairs = method.output_pairs([*names, "exit_1"], [*names, "exit_1"])
     expected = tuple(f"block_{k}" for k in numbers)
     assert tuple(n for n in pairs if n.startswith("block")) == expected
     assert pairs["block_5"] == expected
-    assert method.guides(list(pairs), [*expected, "exit_1"]) == pairs
+    assert method.output_pairs(list(pairs), [*expected, "exit_1"]) == pairs
 
 
 def test_progressive_phases_train(tiny, digits):
@@ -186,4 +186,4 @@ def test_refuses_what_does_not_fit():
     with pytest.raises(UserError, match="temperature must be > 0, got 0"):
         create_method("afd", temperature=0)
     with pytest.raises(UserError, match="reads block_k of the teacher, .* only exit_1"):
-        create_method("afd").guides(["exit_1", "block_1"], ["exit_1"])
+        create_method("afd").output_pairs(["exit_1", "block_1"], ["exit_1"])

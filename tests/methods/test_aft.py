@@ -137,7 +137,7 @@ def test_the_adapters_batch_norm_moves_by_a_tenth():
 def test_stages_are_paired_from_the_deep_end_and_exits_at_the_end():
     student = ["feature_1", "feature_2", "exit_1", "exit_2"]
     teacher = ["feature_1", "feature_2", "feature_3", "exit_3"]
-    assert AFT().guides(student, teacher) == {
+    assert AFT().output_pairs(student, teacher) == {
         "feature_1": ("feature_2",),
         "feature_2": ("feature_3",),
         "exit_2": ("exit_3",),
@@ -228,7 +228,7 @@ def test_arguments_out_of_range_are_refused(arguments, message):
 
 def test_a_teacher_without_maps_is_refused():
     with pytest.raises(UserError, match="feature_k of the teacher"):
-        AFT().guides(["exit_1", "feature_1"], ["exit_1"])
+        AFT().output_pairs(["exit_1", "feature_1"], ["exit_1"])
 
 
 def test_initial_adapters_follow_the_global_seed():

@@ -380,4 +380,4 @@ def test_arguments_out_of_range_are_refused(arguments, message):
 
 def test_a_network_without_exits_is_refused():
     with pytest.raises(UserError, match="exit_k of the teacher, which makes only"):
-        AMKD().guides(["exit_1"], ["feature_1"])
+        AMKD().output_pairs(["exit_1"], ["feature_1"])

@@ -64,13 +64,13 @@ def test_scale_of_an_example_does_not_matter():
 
 def test_stages_are_paired_from_the_deep_end():
     method = create_method("at")
-    guides = method.guides(["feature_1", "feature_2", "exit_1"], ["feature_1"])
+    guides = method.output_pairs(["feature_1", "feature_2", "exit_1"], ["feature_1"])
     assert guides == {"feature_2": ("feature_1",)}
 
 
 def test_a_network_without_maps_is_refused():
     with pytest.raises(UserError, match="reads feature_k of the teacher, which makes"):
-        create_method("at").guides(["feature_1"], ["exit_1"])
+        create_method("at").output_pairs(["feature_1"], ["exit_1"])
 
 
 def test_zero_maps_give_zero_attention():

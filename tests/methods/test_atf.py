@@ -162,7 +162,7 @@ def test_labels_are_learnt_beside_it(method, term):
 @pytest.mark.parametrize("method, term", [(ATF, "atf"), (ATFTeacher, "atf_teacher")])
 def test_last_exits_are_paired(method, term):
     names = [f"exit_{k}" for k in (1, 2, 3)]
-    assert method().guides(names, names[:2]) == {"exit_3": ("exit_2",)}
+    assert method().output_pairs(names, names[:2]) == {"exit_3": ("exit_2",)}
     outputs = dict.fromkeys(names, reference.STUDENT)
     terms = method()(outputs, outputs, {"label": reference.LABELS})
     assert set(terms) == {f"ce/{name}" for name in names} | {f"{term}/exit_3"}
@@ -181,4 +181,4 @@ def test_a_temperature_that_is_not_positive_is_refused(method):
 
 def test_a_network_without_exits_is_refused():
     with pytest.raises(UserError, match="exit_k of the teacher"):
-        ATF().guides(["exit_1"], [])
+        ATF().output_pairs(["exit_1"], [])

@@ -18,7 +18,7 @@ WEIGHTS = {1: fill(0.6, [6, 6]), 2: fill(1.6, [6, 6]), 3: fill(2.6, [6, 6])}
 
 def reading(method, student):
     """The outputs the method reads, float32."""
-    names = method.guides(list(student), [])
+    names = method.output_pairs(list(student), [])
     return {name: np.float32(student[name]) for name in names}
 
 
@@ -119,8 +119,8 @@ def test_equal_vectors_have_finite_gradients():
 
 def test_two_exits_leave_no_feature_term_by_default():
     names = ["exit_2", "exit_4", "embedding_2", "embedding_4"]
-    assert BYOT().guides(names, []) == {"exit_2": (), "exit_4": ()}
-    assert list(BYOT(skip="none").guides(names, [])) == names
+    assert BYOT().output_pairs(names, []) == {"exit_2": (), "exit_4": ()}
+    assert list(BYOT(skip="none").output_pairs(names, [])) == names
 
 
 def test_a_phase_without_the_deepest_exit_learns_labels_alone(tiny, digits):

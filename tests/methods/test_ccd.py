@@ -63,7 +63,7 @@ def test_rows_alternate_between_clean_and_augmented(digits):
     np.testing.assert_array_equal(got[::2], images)
     np.testing.assert_array_equal(got[1::2], second)
     np.testing.assert_array_equal(targets["label"], digits[1][:5].repeat(2))
-    assert CCD.num_views == 2 and "second_view" in CCD.target_keys
+    assert CCD.rows_per_image == 2 and "second_view" in CCD.target_keys
     images = tf.cast(images, "float32")
     floats, _ = CCD().augment(images, {"second_view": second}, None, None)
     assert floats.dtype == "float32"
@@ -90,4 +90,4 @@ def test_a_temperature_of_zero_is_refused():
 
 def test_a_teacher_without_exits_is_refused():
     with pytest.raises(UserError, match="exit_k of the teacher, which makes only feat"):
-        CCD().guides(["exit_1"], ["feature_1"])
+        CCD().output_pairs(["exit_1"], ["feature_1"])

@@ -15,5 +15,5 @@ def test_sum_over_the_fixture_exits():
 
 def test_needs_no_teacher():
     assert not CE().needs_teacher
-    assert CE().guides(["exit_1"], ["exit_1"]) == {}
+    assert CE().output_pairs(["exit_1"], ["exit_1"]) == {}
     assert CE.default_weights == {"ce": 1.0}

@@ -18,11 +18,11 @@ LABEL = {"label": reference.LABELS}
 
 
 class Views(Method):
-    """Reads every row of a batch in which each image stands `num_views` times."""
+    """Reads every row of a batch in which each image stands `rows_per_image` times."""
 
     registry_name = "views"
     default_weights = {"views": 2.0}
-    num_views = 2
+    rows_per_image = 2
     needs_teacher = False
 
     def augment(self, images, targets, student, teacher):
@@ -122,16 +122,16 @@ def test_the_loss_is_the_sum_of_the_methods_losses(tiny, digits):
 
 def test_what_is_read_is_the_union():
     names = list(maps(0))
-    guides = create_method("oto,at").guides(names, names)
+    guides = create_method("oto,at").output_pairs(names, names)
     assert guides == {name: (name,) for name in names}
 
 
 def test_guides_of_one_output_are_joined_without_repeats():
     class More(KD):
-        def guides(self, student, teacher):
+        def output_pairs(self, student, teacher):
             return {"exit_1": ("exit_1", "exit_2")}
 
-    guides = Composite([KD(), More()]).guides(["exit_1"], ["exit_1", "exit_2"])
+    guides = Composite([KD(), More()]).output_pairs(["exit_1"], ["exit_1", "exit_2"])
     assert guides == {"exit_1": ("exit_2", "exit_1")}
 
 
@@ -139,12 +139,12 @@ def test_needs_of_the_methods_are_joined():
     class Peer(CE):
         registry_name = "peer"
         target_keys = ("label", "index", "negatives")
-        side_heads = ("projection",)
+        aux_heads = ("projection",)
         trains_teacher, teacher_rate, num_negatives = True, 0.1, 7
 
     method = Composite([CE(), Peer()])
     assert method.target_keys == ("label", "index", "negatives")
-    assert method.side_heads == ("projection",)
+    assert method.aux_heads == ("projection",)
     assert (method.trains_teacher, method.teacher_rate) == (True, 0.1)
     assert method.num_negatives == 7
     assert not method.needs_teacher and Composite([CE(), KD()]).needs_teacher
@@ -213,7 +213,7 @@ def test_beside_several_views_the_others_see_the_first():
     label["label"][1::2] = 4  # what the second view must not teach
     one = {name: value for name, value in student.items() if name != "exit_1"}
     method = Composite([KD(), Views()])
-    assert method.num_views == 2
+    assert method.rows_per_image == 2
     terms = method(one, teacher, label)
     first = [{n: z[::2] for n, z in part.items()} for part in (one, teacher, label)]
     equal_terms(terms, KD()(*first) | Views()(one, teacher, label))
@@ -233,7 +233,7 @@ def test_without_such_a_method_the_batch_stays():
     images, targets = object(), object()
     method = create_method("kd,at")
     assert method.augment(images, targets, None, None) == (images, targets)
-    assert method.num_views == 1
+    assert method.rows_per_image == 1
 
 
 def test_a_distiller_trains_with_views_and_without_at_once(tiny, digits):

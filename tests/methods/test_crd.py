@@ -353,7 +353,7 @@ def test_refuses_what_does_not_fit():
     with pytest.raises(UserError, match="'crd' keeps a vector .*: give num_examples"):
         method.build(*shapes)
     with pytest.raises(UserError, match="embedding_k of the teacher, .* only exit_1"):
-        method.guides(["embedding_1"], ["exit_1"])
+        method.output_pairs(["embedding_1"], ["exit_1"])
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ def test_gradients_are_those_of_the_formula():
 
 def test_every_exit_is_guided_by_the_teachers_last():
     method = create_method("dist")
-    pairs = method.guides(["exit_1", "exit_2"], ["exit_1", "exit_4"])
+    pairs = method.output_pairs(["exit_1", "exit_2"], ["exit_1", "exit_4"])
     assert pairs == {"exit_1": ("exit_4",), "exit_2": ("exit_4",)}
 
 

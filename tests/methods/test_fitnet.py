@@ -56,8 +56,8 @@ def test_random_maps_match_the_formula():
 
 def test_the_tap_chooses_the_stage():
     names = ["exit_4", "feature_1", "feature_2", "feature_3"]
-    assert FitNet().guides(names, names) == {"feature_2": ("feature_2",)}
-    assert FitNet(tap=3).guides(names, names) == {"feature_3": ("feature_3",)}
+    assert FitNet().output_pairs(names, names) == {"feature_2": ("feature_2",)}
+    assert FitNet(tap=3).output_pairs(names, names) == {"feature_3": ("feature_3",)}
 
 
 def test_refuses_a_tap_that_a_network_lacks():
@@ -66,9 +66,9 @@ def test_refuses_a_tap_that_a_network_lacks():
     few, many = ["exit_1", "feature_1"], ["feature_1", "feature_2"]
     message = "'fitnet' reads feature_2 of the student, which has feature_1: choose"
     with pytest.raises(UserError, match=message):
-        FitNet().guides(few, many)
-    with pytest.raises(UserError, match="feature_2 of the teacher, which has no stage"):
-        FitNet().guides(many, ["exit_1"])
+        FitNet().output_pairs(few, many)
+    with pytest.raises(UserError, match="feature_2 of the teacher, which has no feature"):
+        FitNet().output_pairs(many, ["exit_1"])
 
 
 def test_refuses_a_map_that_is_too_small():

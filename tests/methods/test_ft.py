@@ -116,8 +116,8 @@ def test_refuses_what_does_not_fit():
     method = create_method("ft")
     message = "'ft' reads factor_k of the teacher, .* only exit_1: train .* first"
     with pytest.raises(UserError, match=message):
-        method.guides(["exit_1", "feature_1"], ["exit_1"])
+        method.output_pairs(["exit_1", "feature_1"], ["exit_1"])
     with pytest.raises(
         UserError, match="reads feature_k of the student, .* only exit_1"
     ):
-        method.guides(["exit_1"], ["exit_1", "factor_1"])
+        method.output_pairs(["exit_1"], ["exit_1", "factor_1"])

@@ -11,9 +11,9 @@ from tf_mskd.methods.hsakd import HSAKD
 from tf_mskd.methods.hsakd_teacher import HSAKDTeacher
 
 LABEL = np.repeat([1, 2], 4).astype("int32")
-STUDENT = {f"aux_{k}": 2 * fill(0.1 * k, [8, 12]) for k in (1, 2, 3)}
+STUDENT = {f"rotation_{k}": 2 * fill(0.1 * k, [8, 12]) for k in (1, 2, 3)}
 STUDENT = {"exit_3": 2 * fill(0.4, [8, 3]), **STUDENT}
-TEACHER = {f"aux_{k}": 2 * fill(0.5 * k, [8, 12]) for k in (1, 2, 3)}
+TEACHER = {f"rotation_{k}": 2 * fill(0.5 * k, [8, 12]) for k in (1, 2, 3)}
 TEACHER = {"exit_3": 2 * fill(1.1, [8, 3]), **TEACHER}
 
 
@@ -25,7 +25,7 @@ def total(method, terms):
 def random_outputs(seed, stages, exits):
     rng = np.random.default_rng(seed)
     outputs = {f"exit_{k}": 3 * rng.normal(size=(24, 5)) for k in exits}
-    aux = {f"aux_{k}": rng.normal(size=(24, 20)) for k in range(1, stages + 1)}
+    aux = {f"rotation_{k}": rng.normal(size=(24, 20)) for k in range(1, stages + 1)}
     return {**outputs, **aux}
 
 
@@ -49,9 +49,9 @@ def test_terms_equal_the_reference_with_several_exits_and_other_stages():
         kl = reference.softened_kl(teacher["exit_4"], z, 2.0)
         expected[f"kd/exit_{k}"] = kl
     for k in (1, 2, 3):  # the last with the last
-        theirs = teacher[f"aux_{k + 1}"]
-        kl = reference.softened_kl(theirs, student[f"aux_{k}"], 2.0)
-        expected[f"hsakd/aux_{k}"] = kl
+        theirs = teacher[f"rotation_{k + 1}"]
+        kl = reference.softened_kl(theirs, student[f"rotation_{k}"], 2.0)
+        expected[f"hsakd/rotation_{k}"] = kl
     assert set(got) == set(expected)
     for name, value in expected.items():
         np.testing.assert_allclose(got[name], value, 1e-4, 1e-5, err_msg=name)
@@ -67,8 +67,8 @@ def test_teacher_terms_equal_the_reference():
     for k in (1, 2):
         z = network[f"exit_{k}"]
         expected[f"ce/exit_{k}"] = reference.cross_entropy(classes, z[::4])
-        hard = reference.cross_entropy(joint, network[f"aux_{k}"])
-        expected[f"hsakd_teacher/aux_{k}"] = hard
+        hard = reference.cross_entropy(joint, network[f"rotation_{k}"])
+        expected[f"hsakd_teacher/rotation_{k}"] = hard
     assert set(got) == set(expected)
     for name, value in expected.items():
         np.testing.assert_allclose(got[name], value, 1e-5, err_msg=name)
@@ -94,29 +94,31 @@ def test_an_early_phase_trains_its_own_classifier_alone():
     student, teacher = random_outputs(1, 3, (1, 3)), random_outputs(2, 3, (3,))
     method, targets = HSAKD(), {"label": np.zeros(24, "int32")}
     method(student, teacher, targets)
-    early = method({n: student[n] for n in ("exit_1", "aux_1")}, teacher, targets)
-    assert set(early) == {"ce/exit_1", "kd/exit_1", "hsakd/aux_1"}
+    early = method({n: student[n] for n in ("exit_1", "rotation_1")}, teacher, targets)
+    assert set(early) == {"ce/exit_1", "kd/exit_1", "hsakd/rotation_1"}
 
 
 @pytest.mark.parametrize("method", [HSAKD(), HSAKDTeacher()])
 def test_views_are_the_four_rotations(method, digits):
     images, label = digits[0][:6], digits[1][:6]
     got, targets = method.augment(tf.constant(images), {"label": label}, None, None)
-    assert method.num_views == 4 and not method.variables
+    assert method.rows_per_image == 4 and not method.variables
     for row in range(24):
         np.testing.assert_array_equal(got[row], np.rot90(images[row // 4], row % 4))
     np.testing.assert_array_equal(targets["label"], label.repeat(4))
 
 
 def test_networks_without_classifiers_are_refused():
-    with pytest.raises(UserError, match="'hsakd' reads aux_k of the student, wh"):
-        HSAKD().guides(["exit_3"], list(TEACHER))
+    with pytest.raises(UserError, match="'hsakd' reads rotation_k of the student, wh"):
+        HSAKD().output_pairs(["exit_3"], list(TEACHER))
     message = "of the teacher, which gives exit_3: train those heads first, with method"
     with pytest.raises(UserError, match=message):
-        HSAKD().guides(list(STUDENT), ["exit_3"])
-    message = r"'hsakd_teacher' reads aux_k of the network.*create_model\(side_heads='a"
+        HSAKD().output_pairs(list(STUDENT), ["exit_3"])
+    message = (
+        r"'hsakd_teacher' reads rotation_k of the network.*create_model\(aux_heads='r"
+    )
     with pytest.raises(UserError, match=message):
-        HSAKDTeacher().guides(["exit_3"], [])
+        HSAKDTeacher().output_pairs(["exit_3"], [])
 
 
 def test_a_temperature_of_zero_is_refused():

@@ -20,10 +20,10 @@ def test_fixture(temperature, expected):
 
 
 def test_reads_the_last_exit_of_any_teacher():
-    guides = KD().guides(["exit_1"], ["exit_1", "exit_2"])
+    guides = KD().output_pairs(["exit_1"], ["exit_1", "exit_2"])
     assert guides == {"exit_1": ("exit_2",)}
 
 
 def test_refuses_a_student_of_several_exits():
     with pytest.raises(UserError, match="'kd' trains one exit, the student has 2"):
-        KD().guides(["exit_1", "exit_2"], ["exit_1"])
+        KD().output_pairs(["exit_1", "exit_2"], ["exit_1"])

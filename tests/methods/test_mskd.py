@@ -48,9 +48,9 @@ def test_weighted_sum_of_each_preset(preset):
 
 def test_reads_only_the_teachers_last_exit():
     names = ["exit_1", "exit_2"]
-    guides = MSKD().guides(names, ["exit_2", "exit_3"])
+    guides = MSKD().output_pairs(names, ["exit_2", "exit_3"])
     assert set(guides.values()) == {("exit_3",)} and list(guides) == names
-    assert MSKD().guides(names[:1], ["exit_1"]) == {names[0]: ("exit_1",)}
+    assert MSKD().output_pairs(names[:1], ["exit_1"]) == {names[0]: ("exit_1",)}
 
 
 @pytest.mark.parametrize("kind", [KD, MSKD, OtO])

@@ -36,18 +36,18 @@ def test_sum_of_the_fixture():
     ],
 )
 def test_alignment_from_the_deep_end(student, teacher, expected):
-    assert numbers(OtO().guides(names(*student), names(*teacher))) == expected
+    assert numbers(OtO().output_pairs(names(*student), names(*teacher))) == expected
 
 
 def test_exits_are_ordered_by_number():
-    assert numbers(OtO().guides(names(1, 9, 10), names(9, 10, 1)))[10] == 10
+    assert numbers(OtO().output_pairs(names(1, 9, 10), names(9, 10, 1)))[10] == 10
 
 
 @pytest.mark.parametrize("exit_map", ["1:2,2:4,3:4", {1: 2, 2: 4, 3: 4}])
 def test_explicit_map(exit_map):
     method = OtO(exit_map=exit_map)
     expected = {1: 2, 2: 4, 3: 4}
-    assert numbers(method.guides(names(1, 2, 3), names(1, 2, 3, 4))) == expected
+    assert numbers(method.output_pairs(names(1, 2, 3), names(1, 2, 3, 4))) == expected
     again = OtO.from_config(method.get_config())
     assert again.exit_map == expected
 
@@ -68,7 +68,7 @@ def test_refuses_a_map_that_cannot_be_read():
 )
 def test_refuses_an_exit_without_guide(exit_map, student, teacher, message):
     with pytest.raises(UserError, match=message):
-        OtO(exit_map=exit_map).guides(names(*student), names(*teacher))
+        OtO(exit_map=exit_map).output_pairs(names(*student), names(*teacher))
 
 
 def test_refuses_a_map_of_exits_the_student_lacks():

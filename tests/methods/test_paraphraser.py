@@ -67,4 +67,4 @@ def test_refuses_what_does_not_fit():
         create_method("paraphraser", loss="l2")
     message = "'paraphraser' reads reconstruction_k .* only exit_1, feature_1: build it"
     with pytest.raises(UserError, match=message):
-        create_method("paraphraser").guides(["exit_1", "feature_1"], [])
+        create_method("paraphraser").output_pairs(["exit_1", "feature_1"], [])

@@ -75,5 +75,7 @@ def test_refuses_a_batch_of_one():
 
 
 def test_reads_the_deepest_embeddings():
-    guides = PKT().guides(["embedding_2", "embedding_4", "exit_4"], ["embedding_3"])
-    assert guides == {"embedding_4": ("embedding_3",)}
+    pairs = PKT().output_pairs(
+        ["embedding_2", "embedding_4", "exit_4"], ["embedding_3"]
+    )
+    assert pairs == {"embedding_4": ("embedding_3",)}

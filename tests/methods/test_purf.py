@@ -118,13 +118,13 @@ def test_a_compiled_run_on_digits_smooths_the_teacher(tiny, digits):
 
 def test_the_last_embedding_is_read_and_nothing_guides_it():
     names = ["exit_1", "embedding_1", "exit_2", "embedding_2"]
-    assert PURF().guides(names, []) == {"embedding_2": ()}
+    assert PURF().output_pairs(names, []) == {"embedding_2": ()}
     assert not PURF.needs_teacher
 
 
 def test_a_network_without_embedding_is_refused():
     with pytest.raises(UserError, match="embedding_k of the student, which makes only"):
-        PURF().guides(["exit_1"], [])
+        PURF().output_pairs(["exit_1"], [])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from tf_mskd.methods.common.create import create_method
 from tf_mskd.methods.common.self_taught import soft_cross_entropy
 
 EXITS = reference.STUDENT_EXITS
-METHODS = ("byot", "phuong", "eed", "tskd")
+METHODS = ("byot", "dbt", "eed", "tskd")
 
 
 def expected(target, logits, temperature):
@@ -55,7 +55,7 @@ def test_the_guide_of_a_soft_cross_entropy_gets_no_gradient():
 def test_a_student_of_one_exit_is_refused(name):
     message = f"{name}' lets exits .* has 1 .exit_4.: build it with exits='all'"
     with pytest.raises(UserError, match=message):
-        create_method(name).guides(["exit_4", "embedding_4"], ["exit_1"])
+        create_method(name).output_pairs(["exit_4", "embedding_4"], ["exit_1"])
 
 
 @pytest.mark.parametrize("name", ["byot", "eed", "tskd"])
@@ -63,4 +63,4 @@ def test_a_student_without_vectors_is_refused(name):
     exits = ["exit_1", "exit_2", "exit_3"]
     message = f"{name}' reads 'embedding_1' of the student, .*tf_mskd.create_model"
     with pytest.raises(UserError, match=message):
-        create_method(name).guides(exits, ["exit_1"])
+        create_method(name).output_pairs(exits, ["exit_1"])

@@ -73,6 +73,6 @@ def test_a_last_part_batch_of_one_counts_nothing(tiny, digits):
 
 def test_refuses_networks_without_maps():
     with pytest.raises(UserError, match="reads feature_k of the student"):
-        SP().guides(["exit_1"], ["feature_1"])
+        SP().output_pairs(["exit_1"], ["feature_1"])
     with pytest.raises(UserError, match="reads feature_k of the teacher"):
-        SP().guides(["feature_1"], ["exit_1"])
+        SP().output_pairs(["feature_1"], ["exit_1"])

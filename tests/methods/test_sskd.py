@@ -171,8 +171,8 @@ def test_the_state_of_the_crops_is_a_variable_of_the_method():
 
 
 def test_one_step_takes_four_rows_an_image(tiny, digits):
-    teacher = tiny((4,), 1 / 8, side_heads=["projection"])
-    student = tiny((2, 4), side_heads=["projection"])
+    teacher = tiny((4,), 1 / 8, aux_heads=["projection"])
+    student = tiny((2, 4), aux_heads=["projection"])
     distiller = Distiller(student, teacher, SSKD(crop_padding=1))
     distiller.compile("sgd", jit_compile=False)
     logs = distiller.train_step((digits[0][:16], digits[1][:16]))
@@ -198,7 +198,7 @@ def test_teacher_stage_equals_the_reference():
 
 
 def test_teacher_stage_trains_the_head_alone(tiny, digits):
-    network = tiny((4,), side_heads=["projection"])
+    network = tiny((4,), aux_heads=["projection"])
     for layer in network.layers:
         layer.trainable = layer.name.startswith("projection")
     before = {v.path: v.numpy() for v in network.variables}
@@ -217,7 +217,7 @@ def test_the_docstrings_weights():
         "sskd_transformed": 2.7,
         "sskd_contrast": 10.0,
     }
-    assert SSKD.num_views == SSKDTeacher.num_views == 4
+    assert SSKD.rows_per_image == SSKDTeacher.rows_per_image == 4
 
 
 @pytest.mark.parametrize(
@@ -237,13 +237,13 @@ def test_arguments_out_of_range_are_refused(arguments, message):
 
 def test_networks_without_projection_are_refused():
     with pytest.raises(UserError, match="'sskd' reads projection_k of the student, wh"):
-        SSKD().guides(["exit_4"], list(TEACHER))
+        SSKD().output_pairs(["exit_4"], list(TEACHER))
     message = "projection_k of the teacher, which gives exit_4: train that head first, "
     with pytest.raises(UserError, match=message + "with method sskd_teacher"):
-        SSKD().guides(list(STUDENT), ["exit_4"])
+        SSKD().output_pairs(list(STUDENT), ["exit_4"])
     message = "'sskd_teacher' reads projection_k of the network, which gives exit_4: b"
     with pytest.raises(UserError, match=message):
-        SSKDTeacher().guides(["exit_4"], [])
+        SSKDTeacher().output_pairs(["exit_4"], [])
 
 
 def test_teacher_stage_refuses_a_phase_without_its_head():

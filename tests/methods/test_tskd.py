@@ -133,7 +133,7 @@ def test_bad_arguments_are_refused(arguments, message):
         TSKD(**arguments)
 
 
-def test_a_student_without_stage_maps_is_refused():
+def test_a_student_without_feature_maps_is_refused():
     names = ["exit_1", "exit_2", "embedding_1", "embedding_2"]
     with pytest.raises(UserError, match="'tskd' reads 'feature_1' of the student"):
-        TSKD(features="feature").guides(names, ["exit_1"])
+        TSKD(features="feature").output_pairs(names, ["exit_1"])

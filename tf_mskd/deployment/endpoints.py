@@ -28,16 +28,16 @@ class Endpoints:
     Args:
         student: functional float32 model of one image, whose output is a dict of exits.
         names: list of str, its exits to export, shallow to deep.
-        leaving: `Leaving` for these exits.
+        policy: `ExitPolicy` for these exits.
     """
 
-    def __init__(self, student, names, leaving):
-        self.student, self.names, self.leaving = student, names, leaving
+    def __init__(self, student, names, policy):
+        self.student, self.names, self.policy = student, names, policy
         made = graph.available_outputs(student)
         self._exits = [made[name] for name in names]
         self.numbers = [graph.stage_number(name) for name in names]
-        self._temperatures = [leaving.temperatures[name] for name in names]
-        self._thresholds = [leaving.thresholds[name] for name in names]
+        self._temperatures = [policy.temperatures[name] for name in names]
+        self._thresholds = [policy.thresholds[name] for name in names]
 
     def functions(self):
         """Returns a dict, endpoint name -> `tf.function` of fixed input signature."""
@@ -138,7 +138,7 @@ class Endpoints:
 
     def _answer(self, k, logits, total):
         """(What exit k carries on, its answer); `total` is what it was given."""
-        kind = self.leaving.answer
+        kind = self.policy.answer
         with tf.name_scope(DECISION):
             total = exit_rules.add_exit(total, logits, self._temperatures[k], kind)
             return total, exit_rules.answer_of(total, k + 1, kind)
@@ -151,7 +151,7 @@ class Endpoints:
 
     def _sure(self, answers):
         with tf.name_scope(DECISION):
-            return exit_rules.confidence(self.leaving.rule, answers)
+            return exit_rules.confidence(self.policy.rule, answers)
 
     def _outputs(self, p, number):
         with tf.name_scope(DECISION):

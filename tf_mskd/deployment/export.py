@@ -95,15 +95,15 @@ def export_student(
     from tf_mskd.deployment.endpoints import Endpoints
     from tf_mskd.deployment.precision import in_float32
     from tf_mskd.deployment.verification import Reference
-    from tf_mskd.early_exit.policy import read_leaving
+    from tf_mskd.early_exit.policy import load_policy
     from tf_mskd.training.batch_norm import fold_batch_norms
 
     if "tflite" in formats:
         tflite.interpreter_class()
-    leaving = read_leaving(student, names, exits_file)
+    policy = load_policy(student, names, exits_file)
     kept = in_float32(sub_model(student, names))
-    reference = Reference(Endpoints(kept, names, leaving), images)
-    endpoints = Endpoints(fold_batch_norms(kept, for_good=True), names, leaving)
+    reference = Reference(Endpoints(kept, names, policy), images)
+    endpoints = Endpoints(fold_batch_norms(kept, for_good=True), names, policy)
     record = _record(student, kept, endpoints, class_names)
     with _folder(output, overwrite) as folder:
         record["files"] = _write(
@@ -151,7 +151,7 @@ def _write(folder, endpoints, record, reference, formats, quantize, calibration_
 
 def _record(student, kept, endpoints, class_names):
     """What each file says about itself."""
-    leaving = endpoints.leaving
+    policy = endpoints.policy
     return {
         "format": 1,
         "model": student.name,
@@ -160,10 +160,10 @@ def _record(student, kept, endpoints, class_names):
         "image": {"shape": list(kept.input.shape[1:]), "dtype": "uint8"},
         "exits": endpoints.names,
         "endpoints": list(endpoints.functions()),
-        "rule": leaving.rule,
-        "answer": leaving.answer,
-        "temperatures": leaving.temperatures,
-        "thresholds": leaving.thresholds,
+        "rule": policy.rule,
+        "answer": policy.answer,
+        "temperatures": policy.temperatures,
+        "thresholds": policy.thresholds,
         "class_names": list(class_names) if class_names else None,
         "versions": {
             "tf_mskd": VERSION,

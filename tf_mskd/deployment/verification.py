@@ -23,7 +23,7 @@ class Reference:
 
     def __init__(self, endpoints, images):
         self.images = images
-        self.names, self._leaving = endpoints.names, endpoints.leaving
+        self.names, self._policy = endpoints.names, endpoints.policy
         self._by_position = np.array(endpoints.numbers)
         student = endpoints.student
         parts = [student(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
@@ -31,7 +31,7 @@ class Reference:
             np.concatenate([np.asarray(part[name]) for part in parts])
             for name in self.names
         ]
-        self._scales = [self._leaving.temperatures[name] for name in self.names]
+        self._scales = [self._policy.temperatures[name] for name in self.names]
         self.thresholds = np.resize(np.float32(THRESHOLDS), len(images))
 
     def of(self, endpoint):
@@ -55,13 +55,13 @@ class Reference:
         left = np.full(len(distance), len(self.names) - 1)
         for k, name in enumerate(self.names):
             answer = exit_rules.answers_so_far(
-                self._logits[: k + 1], self._scales[: k + 1], self._leaving.answer
+                self._logits[: k + 1], self._scales[: k + 1], self._policy.answer
             )
             answers.append(np.asarray(answer))
             if k == len(self.names) - 1:
                 break
-            sure = np.asarray(exit_rules.confidence(self._leaving.rule, answers))
-            calibrated = self._leaving.thresholds[name]
+            sure = np.asarray(exit_rules.confidence(self._policy.rule, answers))
+            calibrated = self._policy.thresholds[name]
             limit = np.where(self.thresholds < 0, calibrated, self.thresholds)
             waiting = left > k
             # at 0 and above 1 rounding decides nothing

@@ -18,7 +18,7 @@ def calibrate(
     labels,
     macs,
     rule="best",
-    answer="vote",
+    answer="ensemble",
     max_accuracy_drop=None,
     target_macs=None,
 ):
@@ -33,7 +33,7 @@ def calibrate(
         macs: dict, exit name -> multiply-accumulates of an example that leaves there,
             with the heads of all exits up to it.
         rule: one of `exit_rules.RULES`, or "best" for the one that does best here.
-        answer: "vote" (of the exits so far) or "exit" (the exit's own).
+        answer: "ensemble" (of the exits so far) or "exit" (the exit's own).
         max_accuracy_drop: float >= 0, points of accuracy that may be lost against the
             full pass, the standard error of that loss included; the least MACs win.
         target_macs: float in (0, 1], mean MACs as a share of the full pass; the highest
@@ -110,7 +110,7 @@ def _by_name(setting, names):
     return dict(zip(names, [*setting.thresholds, 0.0], strict=True))
 
 
-def answers(logits, temperatures, answer="vote"):
+def answers(logits, temperatures, answer="ensemble"):
     """The answers at every exit, shallow to deep: list of float32 [N, classes].
 
     Args:
@@ -194,7 +194,7 @@ def _calibration_errors(logits, labels, temperatures):
 
     def errors(scales):
         own = answers(logits, scales, "exit")
-        votes = {"vote": answers(logits, scales, "vote")[-1]}
+        votes = {"ensemble": answers(logits, scales, "ensemble")[-1]}
         everyone = {**dict(zip(temperatures, own, strict=True)), **votes}
         return {name: calibration_error(p, labels) for name, p in everyone.items()}
 

@@ -9,7 +9,7 @@ NEVER = 2.0  # a threshold that no confidence reaches
 
 
 @dataclasses.dataclass(frozen=True)
-class Leaving:
+class ExitPolicy:
     """The leave rule of a student, see `exit_rules`.
 
     Args:
@@ -25,7 +25,7 @@ class Leaving:
     thresholds: dict
 
 
-def read_leaving(student, names, exits_file=None):
+def load_policy(student, names, exits_file=None):
     """The leave rule of the first exits of a student.
 
     Args:
@@ -35,16 +35,16 @@ def read_leaving(student, names, exits_file=None):
             temperatures 1, and thresholds that no image reaches.
 
     Returns:
-        `Leaving`.
+        `ExitPolicy`.
 
     Raises:
         UserError: if the file is missing, damaged or was fitted for another student.
     """
     if exits_file is None:
         ones, never = ({name: v for name in names} for v in (1.0, NEVER))
-        return Leaving("max_probability", "vote", ones, never)
+        return ExitPolicy("max_probability", "ensemble", ones, never)
     exits = read_exits(exits_file, fingerprint(student))
-    return Leaving(
+    return ExitPolicy(
         exits["rule"],
         exits["answer"],
         {name: float(exits["temperatures"][name]) for name in names},

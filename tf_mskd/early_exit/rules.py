@@ -11,22 +11,22 @@ from keras import ops
 from tf_mskd.utils.errors import UserError, unknown_name
 
 RULES = ("max_probability", "margin", "entropy", "patience")
-ANSWERS = ("vote", "exit")
+ANSWERS = ("ensemble", "exit")
 
 
-def answers_so_far(logits, temperatures, answer="vote"):
+def answers_so_far(logits, temperatures, answer="ensemble"):
     """Probabilities of the classes from the exits computed so far.
 
-    answer "vote":  softmax(1/k * sum_i z_i / T_i), over the exits i = 1..k
+    answer "ensemble":  softmax(1/k * sum_i z_i / T_i), over the exits i = 1..k
     answer "exit":  softmax(z_k / T_k)
 
     With all temperatures 1 and all exits the vote is that of
-    `ensemble.vote(outputs, "logits")`.
+    `ensemble.ensemble_scores(outputs, "logits")`.
 
     Args:
         logits: list of float [B, classes], exits 1..k, shallow to deep; at least one.
         temperatures: list of float > 0, one for each of them.
-        answer: "vote" or "exit".
+        answer: "ensemble" or "exit".
 
     Returns:
         float32 [B, classes], probabilities.
@@ -54,17 +54,17 @@ def answers_so_far(logits, temperatures, answer="vote"):
     return answer_of(total, len(logits), answer)
 
 
-def add_exit(total, logits, temperature, answer="vote"):
+def add_exit(total, logits, temperature, answer="ensemble"):
     """What is carried from exit to exit: one more exit costs one sum.
 
-    answer "vote":  t_k = t_(k-1) + z_k / T_k, t_0 = 0
+    answer "ensemble":  t_k = t_(k-1) + z_k / T_k, t_0 = 0
     answer "exit":  t_k = z_k / T_k
 
     Args:
         total: float32 [B, classes], t_(k-1); None at the first exit.
         logits: float [B, classes], z_k.
         temperature: float > 0, T_k.
-        answer: "vote" or "exit".
+        answer: "ensemble" or "exit".
 
     Returns:
         float32 [B, classes], t_k.
@@ -77,21 +77,21 @@ def add_exit(total, logits, temperature, answer="vote"):
     return scaled if total is None or answer == "exit" else total + scaled
 
 
-def answer_of(total, count, answer="vote"):
+def answer_of(total, count, answer="ensemble"):
     """Probabilities at exit k from what was carried there.
 
-    answer "vote":  softmax(t_k / k)
+    answer "ensemble":  softmax(t_k / k)
     answer "exit":  softmax(t_k)
 
     Args:
         total: float32 [B, classes], t_k of `add_exit`.
         count: int, k, the number of exits so far.
-        answer: "vote" or "exit".
+        answer: "ensemble" or "exit".
 
     Returns:
         float32 [B, classes].
     """
-    return ops.softmax(total * (1.0 / (count if answer == "vote" else 1)), axis=-1)
+    return ops.softmax(total * (1.0 / (count if answer == "ensemble" else 1)), axis=-1)
 
 
 def confidence(rule, probs):

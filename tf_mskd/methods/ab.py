@@ -39,7 +39,7 @@ class AB(Method):
         unequal size can be paired; networks here may have more stages.
 
     Example:
-        >>> AB().guides(["preact_1", "preact_2"], ["preact_1", "preact_2"])
+        >>> AB().output_pairs(["preact_1", "preact_2"], ["preact_1", "preact_2"])
         {'preact_1': ('preact_1',), 'preact_2': ('preact_2',)}
     """
 
@@ -52,7 +52,7 @@ class AB(Method):
             raise UserError(f"margin must be > 0, got {margin}.")
         self.margin = margin
 
-    def guides(self, student, teacher):
+    def output_pairs(self, student, teacher):
         """Pairs the maps before ReLUs from the deep end."""
         return naming.from_deep_end(student, teacher, "preact")
 

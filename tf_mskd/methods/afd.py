@@ -46,7 +46,7 @@ class AFD(Method):
 
     Example:
         >>> names = ["block_1", "block_2", "block_3", "exit_1"]
-        >>> AFD(every=2).guides(names, names)["block_1"]
+        >>> AFD(every=2).output_pairs(names, names)["block_1"]
         ('block_1', 'block_3')
     """
 
@@ -61,7 +61,7 @@ class AFD(Method):
             raise UserError(f"temperature must be > 0, got {temperature}.")
         self.dim, self.every, self.temperature = dim, every, temperature
 
-    def guides(self, student, teacher):
+    def output_pairs(self, student, teacher):
         """Guides each block by all blocks of the teacher, and each exit by its last."""
         last = naming.deepest(teacher, "exit", "teacher")
         blocks = tuple(self._blocks(teacher, "teacher"))

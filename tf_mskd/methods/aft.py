@@ -67,8 +67,8 @@ class AFT(Method):
         if not block >= 1:
             raise UserError(f"block must be at least 1, got {block}.")
 
-    def guides(self, student, teacher):
-        """Pairs the stage maps from the deep end, and the last exits."""
+    def output_pairs(self, student, teacher):
+        """Pairs the feature maps from the deep end, and the last exits."""
         guide = naming.deepest(teacher, "exit", "teacher")
         last = {naming.deepest(student, "exit", "student"): (guide,)}
         return {**naming.from_deep_end(student, teacher, "feature"), **last}

@@ -57,7 +57,7 @@ class AMKD(Method):
     """
 
     default_weights = {"ce": 1.0, "kd": 1.0, "amkd": 1.0}
-    num_views = 2
+    rows_per_image = 2
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class AMKD(Method):
                 raise UserError(f"{name} must be at least {least}, got {value}.")
         self.seed_generator = keras.random.SeedGenerator()
 
-    def guides(self, student, teacher):
+    def output_pairs(self, student, teacher):
         """Pairs the last exits."""
         guide = naming.deepest(teacher, "exit", "teacher")
         return {naming.deepest(student, "exit", "student"): (guide,)}

@@ -28,8 +28,8 @@ class AT(Method):
 
     default_weights = {"ce": 1.0, "at": 1000.0}
 
-    def guides(self, student, teacher):
-        """Pairs the stage maps from the deep end."""
+    def output_pairs(self, student, teacher):
+        """Pairs the feature maps from the deep end."""
         return naming.from_deep_end(student, teacher, "feature")
 
     def call(self, student, teacher, targets):

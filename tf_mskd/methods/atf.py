@@ -44,7 +44,7 @@ class ATF(Method):
             raise UserError(f"temperature must be > 0, got {temperature}.")
         self.alpha, self.temperature = alpha, temperature
 
-    def guides(self, student, teacher):
+    def output_pairs(self, student, teacher):
         """Pairs the last exits."""
         guide = naming.deepest(teacher, "exit", "teacher")
         return {naming.deepest(student, "exit", "student"): (guide,)}

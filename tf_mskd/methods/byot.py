@@ -60,7 +60,7 @@ class BYOT(SelfTaught):
             raise unknown_name("choice of skip", skip, SKIPS)
         self.temperature, self.skip = temperature, skip
 
-    def guides(self, student, teacher):
+    def output_pairs(self, student, teacher):
         """Reads all exits, and the vectors of those with a feature term and the last.
 
         The answer is the same when only these vectors are on offer.

@@ -36,13 +36,13 @@ class CCD(Method):
         learns both terms at each of them.
 
     Example:
-        >>> CCD().guides(["exit_1", "exit_2"], ["exit_1", "exit_4"])
+        >>> CCD().output_pairs(["exit_1", "exit_2"], ["exit_1", "exit_4"])
         {'exit_1': ('exit_4',), 'exit_2': ('exit_4',)}
     """
 
     default_weights = {"ce": 1.0, "ccd": 1.0}
     target_keys = ("label", "second_view")
-    num_views = 2
+    rows_per_image = 2
 
     def __init__(self, temperature=4.0, **kwargs):
         super().__init__(**kwargs)
@@ -50,7 +50,7 @@ class CCD(Method):
             raise UserError(f"temperature must be > 0, got {temperature}.")
         self.temperature = temperature
 
-    def guides(self, student, teacher):
+    def output_pairs(self, student, teacher):
         """Pairs every student exit with the teacher's last one."""
         return naming.every_exit(student, teacher)
 

@@ -78,7 +78,7 @@ class CRD(Method):
         self.num_examples, self.num_negatives = num_examples, num_negatives
         self.temperature, self.momentum, self.dim = temperature, momentum, dim
 
-    def guides(self, student, teacher):
+    def output_pairs(self, student, teacher):
         """Pairs the deepest embeddings."""
         guide = naming.deepest(teacher, "embedding", "teacher")
         return {naming.deepest(student, "embedding", "student"): (guide,)}

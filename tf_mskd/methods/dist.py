@@ -45,7 +45,7 @@ class DIST(Method):
             raise UserError(f"temperature must be > 0, got {temperature}.")
         self.temperature = temperature
 
-    def guides(self, student, teacher):
+    def output_pairs(self, student, teacher):
         """Pairs every student exit with the teacher's last one."""
         return naming.every_exit(student, teacher)
 

@@ -48,7 +48,7 @@ class DKD(Method):
             raise UserError(f"warmup_epochs must be >= 0, got {warmup_epochs}.")
         self.temperature, self.warmup_epochs = temperature, warmup_epochs
 
-    def guides(self, student, teacher):
+    def output_pairs(self, student, teacher):
         """Pairs every student exit with the teacher's last one."""
         return naming.every_exit(student, teacher)
 

@@ -11,7 +11,7 @@ class DML(Mutual):
     L_1 = CE(y, z_1) + KL(sg softmax(z_2) || softmax(z_1)), L_2 with 1 and 2 exchanged,
     z_i logits of peer i [B, classes], means over the batch; at every pair of exits, see
     `mutual.Mutual`. The student is peer 1, the teacher peer 2; both run in training
-    mode and learn at one rate. Give an untrained teacher (--fresh_teacher).
+    mode and learn at one rate. Give an untrained teacher (--untrained_teacher).
 
     Args:
         temperature: float > 0; above 1 the divergences are those of softened outputs,

@@ -55,7 +55,7 @@ class EED(SelfTaught):
         self.form, self.ensemble, self.temperature = form, ensemble, temperature
         self.default_weights = {**self.default_weights, "eed": FORMS[form]}
 
-    def guides(self, student, teacher):
+    def output_pairs(self, student, teacher):
         """Reads all exits of the student and their vectors."""
         exits = self.exits_of(student)
         vectors = [self.beside("embedding", name, student) for name in exits]

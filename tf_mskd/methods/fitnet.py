@@ -10,7 +10,7 @@ from tf_mskd.utils.errors import UserError
 
 @register("fitnet")
 class FitNet(Method):
-    """Hints: a regressor on a student's stage map aims at the teacher's.
+    """Hints: a regressor on a student's feature map aims at the teacher's.
 
     L = sum_k CE(y, z_k) + 100 * mean_{b,h,w,c} (R(F_s) - F_t)^2, F the map of stage
     `tap` [B, H, W, C], R the convolution, batch norm and ReLU of `Regressor`, which
@@ -34,7 +34,7 @@ class FitNet(Method):
         second. The paper's 1/2 and sum over channels are in the weight.
 
     Example:
-        >>> FitNet(tap=1).guides(["exit_3", "feature_1"], ["feature_1", "feature_2"])
+        >>> FitNet(tap=1).output_pairs(["exit_3", "feature_1"], ["feature_1"])
         {'feature_1': ('feature_1',)}
     """
 
@@ -46,13 +46,13 @@ class FitNet(Method):
             raise UserError(f"tap must be >= 1, got {tap}.")
         self.tap = tap
 
-    def guides(self, student, teacher):
+    def output_pairs(self, student, teacher):
         """Pairs the tap of both networks."""
         name = f"feature_{self.tap}"
         for role, names in (("student", student), ("teacher", teacher)):
             if name not in names:
                 known = ", ".join(n for n in names if n.startswith("feature"))
-                known = known or "no stage maps"
+                known = known or "no feature maps"
                 self.fail(
                     f"reads {name} of the {role}, which has {known}: choose "
                     "another tap."

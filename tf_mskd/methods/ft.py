@@ -18,9 +18,9 @@ class FT(Method):
 
     L = sum_k CE(y, z_k) + 500 * mean_{b,i} |f_s - f_t|, f = nrm(flatten(factor)),
     one unit vector per example; f_t of the teacher's `factor` [B, H, W, C'], f_s of
-    T(F), F the student's deepest stage map [B, H, W, C]. The translator T is three 3x3
-    convolutions C -> C -> C' -> C' with biases and leaky ReLU 0.1. The larger of the
-    two factors is pooled to the smaller one.
+    T(F), F the student's deepest feature map [B, H, W, C]. The translator T is three
+    3x3 convolutions C -> C -> C' -> C' with biases and leaky ReLU 0.1. The larger of
+    the two factors is pooled to the smaller one.
 
     The benchmark form has batch norm in front of each leaky ReLU of T, compares
     f = nrm(flatten(mean_c factor^2)), the factors' attention maps, and weighs 200. The
@@ -52,7 +52,7 @@ class FT(Method):
         self.form = form
         self.default_weights = {"ce": 1.0, "ft": WEIGHTS[form]}
 
-    def guides(self, student, teacher):
+    def output_pairs(self, student, teacher):
         """Pairs the student's deepest map with the teacher's factor."""
         factors = naming.numbered(teacher, "factor")
         if not factors:

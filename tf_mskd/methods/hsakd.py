@@ -15,7 +15,8 @@ class HSAKD(Method):
       + sum_k mean over 4 B rows of KD_T(t, z_k)
       + sum_l mean over 4 B rows of KD_T(q_t^l, q_s^l);
     rows are the four rotations of B images, z_k the logits of student exit k, t those
-    of the teacher's last exit, q^l the logits of `aux_l` over 4 * classes joint labels;
+    of the teacher's last exit, q^l the logits of `rotation_l` over 4 * classes joint
+    labels;
     all weights 1, KD of `ops.softened_kl`. The student's auxiliary classifiers see no
     labels. They are paired with the teacher's from the deep end.
 
@@ -26,7 +27,7 @@ class HSAKD(Method):
 
     Raises:
         UserError: if the temperature is not positive, a network has no classifiers
-            aux_k, or the images are not square.
+            rotation_k, or the images are not square.
 
     Source: Yang, An, Cai, Xu, "Hierarchical Self-supervised Augmented Knowledge
         Distillation", IJCAI 2021, arXiv 2107.13715.
@@ -35,13 +36,13 @@ class HSAKD(Method):
         differ; the classifier behind the last stage is smaller, see `create_model`.
 
     Example:
-        >>> HSAKD().guides(["exit_2", "aux_1", "aux_2"], ["exit_3", "aux_2", "aux_3"])
-        {'exit_2': ('exit_3',), 'aux_1': ('aux_2',), 'aux_2': ('aux_3',)}
+        >>> HSAKD().output_pairs(["exit_2", "rotation_1"], ["exit_3", "rotation_2"])
+        {'exit_2': ('exit_3',), 'rotation_1': ('rotation_2',)}
     """
 
     default_weights = {"ce": 1.0, "kd": 1.0, "hsakd": 1.0}
-    num_views = views.NUM_ROTATIONS
-    side_heads = ("aux",)
+    rows_per_image = views.NUM_ROTATIONS
+    aux_heads = ("rotation",)
 
     def __init__(self, temperature=3.0, **kwargs):
         super().__init__(**kwargs)
@@ -49,22 +50,22 @@ class HSAKD(Method):
             raise UserError(f"temperature must be > 0, got {temperature}.")
         self.temperature = temperature
 
-    def guides(self, student, teacher):
+    def output_pairs(self, student, teacher):
         """Pairs exits with the teacher's last one, classifiers from the deep end."""
-        remedy = "build it with create_model(side_heads='aux')"
-        views.side_heads(self, "aux", student, "student", remedy)
+        remedy = "build it with create_model(aux_heads='rotation')"
+        views.aux_heads(self, "rotation", student, "student", remedy)
         remedy = "train those heads first, with method hsakd_teacher"
-        views.side_heads(self, "aux", teacher, "teacher", remedy)
+        views.aux_heads(self, "rotation", teacher, "teacher", remedy)
         guide = naming.deepest(teacher, "exit", "teacher")
         exits = {name: (guide,) for name in naming.numbered(student, "exit")}
-        return {**exits, **naming.from_deep_end(student, teacher, "aux")}
+        return {**exits, **naming.from_deep_end(student, teacher, "rotation")}
 
     def augment(self, images, targets, student, teacher):
         """Returns [4 * B, H, W, C]; row 4 i + r is image i turned by r * 90 degrees."""
-        return views.rotations(images), views.repeat(targets, self.num_views)
+        return views.rotations(images), views.repeat(targets, self.rows_per_image)
 
     def call(self, student, teacher, targets):
-        """Returns {"ce/exit_k": float32 [B], "kd/exit_k", "hsakd/aux_l": [4 B]}."""
+        """Returns {"ce/exit_k", "kd/exit_k": [B], "hsakd/rotation_l": [4 B]}."""
         upright = {name: views.upright(value) for name, value in student.items()}
         labels = {"label": views.upright(targets["label"])}
         terms = self.label_terms(upright, labels)

@@ -11,15 +11,15 @@ class HSAKDTeacher(Method):
     """Trains a classifier of class and rotation behind every stage.
 
     L = sum_k CE(y, z_k[upright]) + sum_l mean over 4 B rows of CE(4 y + r, q_l);
-    z_k logits of exit k [B, classes], q_l logits of `aux_l` [4 B, 4 * classes], y the
-    class and r the rotation of a row. Both terms have weight 1.
+    z_k logits of exit k [B, classes], q_l logits of `rotation_l` [4 B, 4 * classes], y
+    the class and r the rotation of a row. Both terms have weight 1.
 
     It trains the network it is given. Start from a trained teacher and leave all but
     the classifiers as it is (`--init_flagfile` with `--freeze=backbone`; the first term
     is then a constant), or train all at once.
 
     Raises:
-        UserError: if the network has no classifiers aux_k; for images that are not
+        UserError: if the network has no classifiers rotation_k; for images that are not
             square.
 
     Source: Yang, An, Cai, Xu, "Hierarchical Self-supervised Augmented Knowledge
@@ -29,31 +29,31 @@ class HSAKDTeacher(Method):
         smaller, see `create_model`.
 
     Example:
-        >>> HSAKDTeacher().guides(["exit_4", "aux_3", "aux_4"], [])
-        {'exit_4': (), 'aux_3': (), 'aux_4': ()}
+        >>> HSAKDTeacher().output_pairs(["exit_4", "rotation_3", "rotation_4"], [])
+        {'exit_4': (), 'rotation_3': (), 'rotation_4': ()}
     """
 
     default_weights = {"ce": 1.0, "hsakd_teacher": 1.0}
-    num_views = views.NUM_ROTATIONS
-    side_heads = ("aux",)
+    rows_per_image = views.NUM_ROTATIONS
+    aux_heads = ("rotation",)
     needs_teacher = False
 
-    def guides(self, student, teacher):
+    def output_pairs(self, student, teacher):
         """Reads every exit and every auxiliary classifier."""
-        remedy = "build it with create_model(side_heads='aux')"
-        heads = views.side_heads(self, "aux", student, "network", remedy)
+        remedy = "build it with create_model(aux_heads='rotation')"
+        heads = views.aux_heads(self, "rotation", student, "network", remedy)
         return dict.fromkeys((*naming.numbered(student, "exit"), *heads), ())
 
     def augment(self, images, targets, student, teacher):
         """Returns [4 * B, H, W, C]; row 4 i + r is image i turned by r * 90 degrees."""
-        return views.rotations(images), views.repeat(targets, self.num_views)
+        return views.rotations(images), views.repeat(targets, self.rows_per_image)
 
     def call(self, student, teacher, targets):
-        """Returns {"ce/exit_k": float32 [B], "hsakd_teacher/aux_l": float32 [4 B]}."""
+        """Returns {"ce/exit_k": float32 [B], "hsakd_teacher/rotation_l": [4 B]}."""
         label = targets["label"]
         upright = {name: views.upright(value) for name, value in student.items()}
         terms = self.label_terms(upright, {"label": views.upright(label)})
         joint = views.joint_labels(label)
-        for name in naming.numbered(student, "aux"):
+        for name in naming.numbered(student, "rotation"):
             terms[f"hsakd_teacher/{name}"] = cross_entropy(joint, student[name])
         return terms

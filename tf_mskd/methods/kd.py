@@ -37,7 +37,7 @@ class KD(SoftTargets):
             raise UserError(f"decay must be > 0, got {decay}.")
         self.decay = decay
 
-    def guides(self, student, teacher):
+    def output_pairs(self, student, teacher):
         """Pairs the student's only exit with the teacher's last one."""
         exits = naming.numbered(student, "exit")
         if len(exits) > 1:

@@ -23,6 +23,6 @@ class MSKD(SoftTargets):
         3.0
     """
 
-    def guides(self, student, teacher):
+    def output_pairs(self, student, teacher):
         """Pairs every student exit with the teacher's last one."""
         return naming.every_exit(student, teacher)

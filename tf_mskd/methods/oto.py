@@ -31,7 +31,7 @@ class OtO(SoftTargets):
         numbers of exits are inferred.
 
     Example:
-        >>> OtO(exit_map="1:2").guides(["exit_1"], ["exit_2", "exit_3"])
+        >>> OtO(exit_map="1:2").output_pairs(["exit_1"], ["exit_2", "exit_3"])
         {'exit_1': ('exit_2',)}
     """
 
@@ -39,7 +39,7 @@ class OtO(SoftTargets):
         super().__init__(preset, temperature, **kwargs)
         self.exit_map = read_exit_map(exit_map)
 
-    def guides(self, student, teacher):
+    def output_pairs(self, student, teacher):
         """Pairs every student exit with its own teacher exit."""
         student = naming.numbered(student, "exit")
         teacher = naming.numbered(teacher, "exit")

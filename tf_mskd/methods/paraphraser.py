@@ -15,7 +15,7 @@ class Paraphraser(Method):
     """The stage before FT: an autoencoder behind a trained teacher, without labels.
 
     L = mean_{b,h,w,c} (R - F)^2, or of |R - F|,
-    F the deepest stage map of the network in training [B, H, W, C], R its
+    F the deepest feature map of the network in training [B, H, W, C], R its
     `reconstruction` [B, H, W, C] from `factor` [B, H, W, C / 2]. No gradient flows
     into F.
 
@@ -35,14 +35,14 @@ class Paraphraser(Method):
     Departs from the source: a mean over all elements instead of a sum.
 
     Example:
-        >>> Paraphraser().side_heads
+        >>> Paraphraser().aux_heads
         ('paraphraser',)
     """
 
     default_weights = {"paraphraser": 1.0}
     target_keys = ()
     needs_teacher = False
-    side_heads = ("paraphraser",)
+    aux_heads = ("paraphraser",)
 
     def __init__(self, loss="mse", **kwargs):
         super().__init__(**kwargs)
@@ -50,12 +50,12 @@ class Paraphraser(Method):
             raise unknown_name("loss", loss, LOSSES)
         self.loss = loss
 
-    def guides(self, student, teacher):
+    def output_pairs(self, student, teacher):
         """Reads the deepest map and its reconstruction."""
         if not naming.numbered(student, "reconstruction"):
             self.fail(
                 "reads reconstruction_k of the network it trains, which makes only "
-                f"{', '.join(student)}: build it with side_heads='paraphraser'."
+                f"{', '.join(student)}: build it with aux_heads='paraphraser'."
             )
         kinds = ("feature", "reconstruction")
         return {naming.deepest(student, kind, "student"): () for kind in kinds}

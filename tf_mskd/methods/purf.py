@@ -43,7 +43,7 @@ class PURF(Method):
 
     default_weights = {"ce": 1.0, "purf": 1.0}
     needs_teacher = False
-    num_views = 2
+    rows_per_image = 2
 
     def __init__(self, noise=0.1, pixel_std=0.267, **kwargs):
         super().__init__(**kwargs)
@@ -54,7 +54,7 @@ class PURF(Method):
         self.noise, self.pixel_std = noise, pixel_std
         self.seed_generator = keras.random.SeedGenerator()
 
-    def guides(self, student, teacher):
+    def output_pairs(self, student, teacher):
         """Reads the vector before the last exit."""
         return {naming.deepest(student, "embedding", "student"): ()}
 

@@ -14,10 +14,10 @@ class SP(Relational):
     """Similarity-preserving distillation.
 
     L = sum_k CE(y, z_k) + 3000 * 1/B^2 * sum_ij (G_s - G_t)_ij^2, G = nrm(Q Q^T) with
-    rows of length 1, Q the last stage map as rows [B, H * W * C]. Sizes and channels of
-    the two networks may differ; the value depends on the size of the batch. The scalar
-    term compares the examples of the local batch with each other; on several replicas
-    each sees its own part.
+    rows of length 1, Q the last feature map as rows [B, H * W * C]. Sizes and channels
+    of the two networks may differ; the value depends on the size of the batch. The
+    scalar term compares the examples of the local batch with each other; on several
+    replicas each sees its own part.
 
     Source: Tung, Mori, ICCV 2019, arXiv 1907.09682, equations 2 to 4, with the weight
         of the CRD benchmark.

@@ -56,7 +56,7 @@ class SSKD(views.RotatedCrops):
         "sskd_transformed": 2.7,
         "sskd_contrast": 10.0,
     }
-    side_heads = ("projection",)
+    aux_heads = ("projection",)
 
     def __init__(
         self,
@@ -79,12 +79,12 @@ class SSKD(views.RotatedCrops):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} must be in [0, 1], got {getattr(self, name)}.")
 
-    def guides(self, student, teacher):
+    def output_pairs(self, student, teacher):
         """Pairs every exit with the teacher's last one, and the projection heads."""
-        remedy = "build it with create_model(side_heads='projection')"
-        ours = views.side_heads(self, "projection", student, "student", remedy)
+        remedy = "build it with create_model(aux_heads='projection')"
+        ours = views.aux_heads(self, "projection", student, "student", remedy)
         remedy = "train that head first, with method sskd_teacher"
-        theirs = views.side_heads(self, "projection", teacher, "teacher", remedy)
+        theirs = views.aux_heads(self, "projection", teacher, "teacher", remedy)
         guide = naming.deepest(teacher, "exit", "teacher")
         exits = {name: (guide,) for name in naming.numbered(student, "exit")}
         return {**exits, ours[-1]: (theirs[-1],)}

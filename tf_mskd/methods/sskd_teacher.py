@@ -32,18 +32,18 @@ class SSKDTeacher(views.RotatedCrops):
     Departs from the source: nothing known.
 
     Example:
-        >>> SSKDTeacher().guides(["exit_4", "projection_4"], [])
+        >>> SSKDTeacher().output_pairs(["exit_4", "projection_4"], [])
         {'projection_4': ()}
     """
 
     default_weights = {"sskd_teacher": 1.0}
-    side_heads = ("projection",)
+    aux_heads = ("projection",)
     needs_teacher = False
 
-    def guides(self, student, teacher):
+    def output_pairs(self, student, teacher):
         """Reads the projection head."""
-        remedy = "build it with create_model(side_heads='projection')"
-        found = views.side_heads(self, "projection", student, "network", remedy)
+        remedy = "build it with create_model(aux_heads='projection')"
+        found = views.aux_heads(self, "projection", student, "network", remedy)
         return {found[-1]: ()}
 
     def call(self, student, teacher, targets):

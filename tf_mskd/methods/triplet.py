@@ -46,7 +46,7 @@ class Triplet(Method):
 
     default_weights = {"ce": 1.0, "kd": 1.0, "triplet": 2.0}
     target_keys = ("label", "other_image")
-    num_views = 2
+    rows_per_image = 2
 
     def __init__(self, margin=5.0, temperature=1.0, **kwargs):
         super().__init__(**kwargs)
@@ -56,7 +56,7 @@ class Triplet(Method):
             raise UserError(f"temperature must be > 0, got {temperature}.")
         self.margin, self.temperature = margin, temperature
 
-    def guides(self, student, teacher):
+    def output_pairs(self, student, teacher):
         """Pairs every student exit with the teacher's last one."""
         return naming.every_exit(student, teacher)
 

@@ -31,7 +31,7 @@ class TSKD(SelfTaught):
     Args:
         temperature: float > 0, T of both teachers.
         supervised: "all" or "last", the student's exits that the teacher guides.
-        features: "embedding" for vectors or "feature" for stage maps.
+        features: "embedding" for vectors or "feature" for feature maps.
 
     Raises:
         UserError: for a student of one exit, or an argument out of range.
@@ -64,7 +64,7 @@ class TSKD(SelfTaught):
         self.temperature, self.supervised = temperature, supervised
         self.features = features
 
-    def guides(self, student, teacher):
+    def output_pairs(self, student, teacher):
         """Pairs the supervised exits with the teacher's last one; reads the rest."""
         exits = self.exits_of(student)
         guide = naming.deepest(teacher, "exit", "teacher")

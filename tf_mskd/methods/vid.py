@@ -51,8 +51,8 @@ class VID(Method):
             )
         self.initial_variance = initial_variance
 
-    def guides(self, student, teacher):
-        """Pairs the stage maps from the deep end."""
+    def output_pairs(self, student, teacher):
+        """Pairs the feature maps from the deep end."""
         return naming.from_deep_end(student, teacher, "feature")
 
     def build(self, student_shape, teacher_shape=None, targets_shape=None):

@@ -1,7 +1,7 @@
 """Networks with exits, and tools on their graphs.
 
 A model here is a Keras functional model whose output is a dict of named tensors:
-`exit_k` logits, `feature_k` stage maps, `preact_k`, `embedding_k`.
+`exit_k` logits, `feature_k` feature maps, `preact_k`, `embedding_k`.
 """
 
 from tf_mskd.models.create import available_models, create_model

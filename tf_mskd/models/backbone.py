@@ -29,7 +29,7 @@ class Backbone:
         stem: callable(x) -> tensor, the layers before stage 1.
         stages: tuple of `Stage`, shallow to deep.
         close: callable(x, name) -> tensor, or None. In a pre-activation network the
-            batch norm that a raw stage map [B, H, W, C] needs before ReLU.
+            batch norm that a raw feature map [B, H, W, C] needs before ReLU.
         embedding_dropout: bool, whether `dropout` belongs before the dense layers of
             the exits (else the stages have used it).
     """

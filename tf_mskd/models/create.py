@@ -5,9 +5,9 @@ import re
 
 import keras
 
+from tf_mskd.models import aux_heads as auxiliary
 from tf_mskd.models import blocks, graph, resnet, vgg, wrn
 from tf_mskd.models import exits as heads
-from tf_mskd.models import side_heads as side
 from tf_mskd.utils.errors import UserError, unknown_name
 
 CIFAR100_MEAN = (0.5071, 0.4867, 0.4408)
@@ -34,7 +34,7 @@ def create_model(
     input_shape=(32, 32, 3),
     width=1.0,
     features=(),
-    side_heads=(),
+    aux_heads=(),
     attention=False,
     dropout=0.0,
     vgg_taps=(1, 2, 3, 5),
@@ -61,9 +61,10 @@ def create_model(
             after its last ReLU (raw in a wide ResNet); `preact_k`, the map before that
             ReLU (in a wide ResNet after the batch norm that follows the map);
             `embedding_k` [B, D], the vector before the dense layer of exit k.
-        side_heads: kinds of further outputs that some methods teach with:
-            "projection" (`projection_K` [B, D]), "aux" (`aux_k` [B, 4 * num_classes]),
-            "paraphraser" (`factor_K`, `reconstruction_K`); see `models/side_heads.py`.
+        aux_heads: kinds of further outputs that some methods teach with:
+            "projection" (`projection_K` [B, D]), "rotation" (`rotation_k`
+            [B, 4 * num_classes]),
+            "paraphraser" (`factor_K`, `reconstruction_K`); see `models/aux_heads.py`.
         attention: bool, a mask over the map each head reads.
         dropout: float in [0, 1), rate before each dense layer; in a wide ResNet between
             the convolutions of each block instead.
@@ -90,14 +91,14 @@ def create_model(
     """
     input_shape = _check(num_classes, input_shape, width, dropout)
     heads.check_head(exit_head)
-    side_heads = [side_heads] if isinstance(side_heads, str) else list(side_heads)
-    side.check(side_heads)
+    aux_heads = [aux_heads] if isinstance(aux_heads, str) else list(aux_heads)
+    auxiliary.check(aux_heads)
     norm = functools.partial(blocks.batch_norm, synchronized=synchronized_bn)
     backbone = _backbone(name, input_shape, width, norm, dropout, vgg_taps)
     last = len(backbone.stages)
     wanted = [f"exit_{k}" for k in _exit_numbers(exits, last, name)]
     wanted += _feature_names(features, last)
-    needed = [*wanted, f"embedding_{last}"] if side_heads else wanted
+    needed = [*wanted, f"embedding_{last}"] if aux_heads else wanted
 
     image = keras.Input(input_shape, name="image")
     x = _scaling(input_shape[-1], mean, std)(image)
@@ -117,7 +118,7 @@ def create_model(
         if f"exit_{k}" in wanted:
             x = made[f"embedding_{k}"]
             made[f"exit_{k}"] = heads.classify(x, k, num_classes, rate)
-    beside = side.attach(side_heads, made, backbone, num_classes, norm)
+    beside = auxiliary.attach(aux_heads, made, backbone, num_classes, norm)
     outputs = {**{n: made[n] for n in wanted}, **beside}
     return keras.Model(image, outputs, name=name)
 

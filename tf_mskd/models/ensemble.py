@@ -1,4 +1,4 @@
-"""How the exits of one network vote."""
+"""The ensemble of the exits of one network."""
 
 import itertools
 
@@ -10,7 +10,7 @@ from tf_mskd.utils.errors import UserError, unknown_name
 KINDS = ("logits", "probabilities")
 
 
-def vote(outputs, kind="logits", weights=None):
+def ensemble_scores(outputs, kind="logits", weights=None):
     """Combines the exits' logits into one score per class.
 
     kind "logits":         score = sum_k w_k * z_k
@@ -22,7 +22,7 @@ def vote(outputs, kind="logits", weights=None):
         weights: dict, exit name -> float, or None for the mean (1 / number of exits).
 
     Returns:
-        float32 [B, classes]; the class voted for is the argmax. With `weights=None`
+        float32 [B, classes]; the predicted class is the argmax. With `weights=None`
         these are mean logits or mean probabilities.
 
     Raises:
@@ -33,7 +33,7 @@ def vote(outputs, kind="logits", weights=None):
 
     Example:
         >>> z = {"exit_1": [[1.0, 0.0]], "exit_2": [[0.0, 3.0]]}
-        >>> [float(v) for v in vote(z)[0]]
+        >>> [float(v) for v in ensemble_scores(z)[0]]
         [0.5, 1.5]
     """
     if kind not in KINDS:
@@ -72,8 +72,9 @@ def fit_weights(outputs, labels, l2=1e-3):
         l2: float >= 0, strength of the pull towards the mean.
 
     Returns:
-        dict, exit name -> float >= 0, for `vote(outputs, "logits", weights)`. They are
-        not normalised: their sum is the inverse temperature the held-out data prefer.
+        dict, exit name -> float >= 0, for `ensemble_scores(outputs, "logits",
+        weights)`. They are not normalised: their sum is the inverse temperature the
+        held-out data prefer.
     """
     from scipy import optimize, special
 
@@ -114,8 +115,8 @@ def accuracies(outputs, labels, weights=None):
         return 100.0 * float(np.mean(np.argmax(np.asarray(scores), -1) == labels))
 
     table = {name: percent(logits) for name, logits in outputs.items()}
-    table["mean_logits"] = percent(vote(outputs, "logits"))
-    table["mean_probabilities"] = percent(vote(outputs, "probabilities"))
+    table["mean_logits"] = percent(ensemble_scores(outputs, "logits"))
+    table["mean_probabilities"] = percent(ensemble_scores(outputs, "probabilities"))
     if weights:
-        table["fitted"] = percent(vote(outputs, "logits", weights))
+        table["fitted"] = percent(ensemble_scores(outputs, "logits", weights))
     return table

@@ -51,8 +51,8 @@ def available_outputs(model):
 
     Returns:
         dict, name -> symbolic tensor: its outputs; `exit_k`, `feature_k`, `preact_k`,
-        `embedding_k` and the outputs of side heads, wherever a layer makes them; and
-        `block_1`, `block_2`, ..., the ends of all residual blocks, shallow to deep
+        `embedding_k` and the outputs of auxiliary heads, wherever a layer makes them;
+        and `block_1`, `block_2`, ..., the ends of all residual blocks, shallow to deep
         (those of the stages where a network has no such blocks).
 
     Example:
@@ -237,5 +237,5 @@ def _refuse_detour(name, calls, known):
         if node.is_input and not any(id(t) in known for t in node.outputs):
             raise UserError(
                 f"detach_stages cannot cut: {name!r} also reads the image by a path "
-                "around the stage map in front of it. Choose taps that all paths pass."
+                "around the feature map in front of it. Choose taps on all paths."
             )

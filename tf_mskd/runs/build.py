@@ -31,7 +31,7 @@ def build_student(config, source, synchronized_bn=False):
     return models.create_model(
         config.model,
         source.num_classes,
-        side_heads=build_method(config).side_heads,
+        aux_heads=build_method(config).aux_heads,
         exits=exits,
         exit_head=config.exit_head,
         input_shape=source.image_shape,
@@ -103,12 +103,12 @@ def build_distiller(config, source, teacher=None, init=None, method=None):
 
 
 def build_peer(config, source):
-    """The untrained network that `--fresh_teacher` asks for; under the scope."""
+    """The untrained network that `--untrained_teacher` asks for; under the scope."""
     synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
     return build_student(read_flagfile(config.teacher_flagfile), source, synchronized)
 
 
-def rehearse(config, source, steps_per_epoch, num_examples=0):
+def check_run(config, source, steps_per_epoch, num_examples=0):
     """Builds the whole run untrained: a mistake shows before a teacher trains for days.
 
     Args:
@@ -131,9 +131,9 @@ def rehearse(config, source, steps_per_epoch, num_examples=0):
     if config.init_flagfile:
         init = build_student(read_flagfile(config.init_flagfile), source)
     method = build_method(config, num_examples)
-    if config.fresh_teacher and not method.trains_teacher:
+    if config.untrained_teacher and not method.trains_teacher:
         raise UserError(
-            "--fresh_teacher gives an untrained teacher, which "
+            "--untrained_teacher gives an untrained teacher, which "
             f"--method={config.method} does not train: drop the flag, or take a method "
             "such as dml."
         )

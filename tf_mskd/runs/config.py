@@ -11,7 +11,7 @@ from tf_mskd.training.schedules import LEARNING_RATES
 from tf_mskd.training.strategies import STRATEGIES
 from tf_mskd.utils.errors import UserError
 
-CACHE_VIEWS = 8  # of --teacher_cache, if --cache_views does not say
+CACHE_VIEWS = 8  # of --teacher_cache, if --cached_augmentations does not say
 
 HEADS = ("dense", "separable", "bottleneck", "stage", "linear")
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -139,7 +139,7 @@ class Config:
     init_run_dir: str = _teacher(
         "", "Its run folder; empty: beside run_dir, named as the file.", free=True
     )
-    fresh_teacher: bool = _teacher(
+    untrained_teacher: bool = _teacher(
         False, "Take the network of teacher_flagfile untrained: a peer that learns too."
     )
     freeze: str = _teacher(
@@ -153,7 +153,7 @@ class Config:
         "Folder that keeps what the teacher says of every view of every image: it runs "
         "once, for all epochs, students and seeds; empty: it runs in every step.",
     )
-    cache_views: int = _teacher(
+    cached_augmentations: int = _teacher(
         0,
         "Different augmentations of each image; epoch e sees number e modulo this. 0: "
         "8 with --teacher_cache, else a new one each epoch.",
@@ -182,7 +182,7 @@ class Config:
     @property
     def views(self):
         """Number of different augmentations of each image; 0: one an epoch."""
-        return self.cache_views or (CACHE_VIEWS if self.teacher_cache else 0)
+        return self.cached_augmentations or (CACHE_VIEWS if self.teacher_cache else 0)
 
     @property
     def augment_seed(self):
@@ -204,14 +204,16 @@ class Config:
         pairs("exit_weights", self.exit_weights)
         if self.teacher and self.teacher_flagfile:
             raise UserError("Give --teacher or --teacher_flagfile, not both.")
-        if self.fresh_teacher and not self.teacher_flagfile:
-            raise UserError("--fresh_teacher needs --teacher_flagfile, which is empty.")
+        if self.untrained_teacher and not self.teacher_flagfile:
+            raise UserError(
+                "--untrained_teacher needs --teacher_flagfile, which is empty."
+            )
         if self.cache_top_k and not self.teacher_cache:
             raise UserError("--cache_top_k needs --teacher_cache, which is empty.")
-        if self.teacher_cache and self.fresh_teacher:
+        if self.teacher_cache and self.untrained_teacher:
             raise UserError(
-                "--teacher_cache keeps a trained teacher's answers, --fresh_teacher "
-                "asks for an untrained one: drop one of them."
+                "--teacher_cache stores a trained teacher's outputs, "
+                "--untrained_teacher asks for an untrained one: drop one of them."
             )
         if self.phase_epochs and self.phases != "progressive":
             raise UserError(

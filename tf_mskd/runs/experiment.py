@@ -63,23 +63,23 @@ def _run(config, folder):
     _set_up(config)
     method = build.build_method(config)
     data = Data(config, method)
-    examples = _rehearse(config, data)
+    examples = _check_run(config, data)
     teacher_path = config.teacher
-    if not config.fresh_teacher:
+    if not config.untrained_teacher:
         teacher_path = _run_first(config, "teacher") or config.teacher
     init_path = _run_first(config, "init")
     print(f"run {folder.path}")
     _set_up(config)
     with strategy.scope():
         teacher = _load(folder, "teacher", teacher_path)
-        if config.fresh_teacher:
+        if config.untrained_teacher:
             teacher = build.build_peer(config, data.source)
         init = _load(folder, "init", init_path)
         method = build.build_method(config, examples)
         distiller = build.build_distiller(config, data.source, teacher, init, method)
         build.compile_distiller(distiller, config, data.steps_per_epoch)
     test = Evaluator(strategy, data.test_stream())
-    _report_teacher(distiller, test, config.fresh_teacher)
+    _report_teacher(distiller, test, config.untrained_teacher)
     history = _train(distiller, strategy, data, config, folder)
     result = _measure(distiller, strategy, data, test, config, folder)
     result["seconds"] = round(sum(epoch["seconds"] for epoch in history), 1)
@@ -111,7 +111,7 @@ def fill_cache(config):
     strategy = create_strategy(config.strategy, config.num_devices)  # before other TF
     _set_up(config)
     data = Data(config, build.build_method(config))
-    examples = _rehearse(config, data)
+    examples = _check_run(config, data)
     path = _run_first(config, "teacher") or config.teacher
     _set_up(config)
     with strategy.scope():
@@ -130,10 +130,10 @@ def summary(result):
     return "test " + ", ".join(f"{name} {value:.2f} %" for name, value in test.items())
 
 
-def _rehearse(config, data):
+def _check_run(config, data):
     """Builds the run untrained, see `build`; returns the number of examples."""
     examples = len(data.source.train.labels)
-    untrained = build.rehearse(config, data.source, data.steps_per_epoch, examples)
+    untrained = build.check_run(config, data.source, data.steps_per_epoch, examples)
     if config.teacher_cache:
         cached_vectors(untrained, config.cache_top_k)
     return examples

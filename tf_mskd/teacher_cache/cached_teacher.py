@@ -9,7 +9,7 @@ import tqdm
 
 from tf_mskd.models.saving import fingerprint
 from tf_mskd.teacher_cache.store import TeacherCache
-from tf_mskd.training.evaluation import Forward
+from tf_mskd.training.evaluation import Predictor
 from tf_mskd.training.strategies import is_multi_worker
 from tf_mskd.utils.errors import UserError
 
@@ -32,7 +32,7 @@ class CachedTeacher:
 
     def __init__(self, distiller, strategy, data, config):
         self._network, self._data = distiller.teacher_network, data
-        self._strategy, self._forward = strategy, Forward(strategy)
+        self._strategy, self._forward = strategy, Predictor(strategy)
         sizes = cached_vectors(distiller, config.cache_top_k)
         identity = {
             "teacher": fingerprint(distiller.teacher),

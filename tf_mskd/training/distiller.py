@@ -253,11 +253,11 @@ class Distiller(keras.Model):
         """
         targets = _as_dict(y)
         exits = {name: y_pred[name] for name in self.exits if name in y_pred}
-        views = self.method.num_views if training else 1
+        views = self.method.rows_per_image if training else 1
         first = {name: logits[::views] for name, logits in exits.items()}
         self._update_accuracies(first, targets["label"][::views], sample_weight)
         if not training:
-            scores = ensembles.vote(exits, self.ensemble)
+            scores = ensembles.ensemble_scores(exits, self.ensemble)
             if self.ensemble == "probabilities":
                 scores = ops.log(scores + 1e-12)
             loss = cross_entropy(targets["label"], scores)
@@ -293,7 +293,7 @@ class Distiller(keras.Model):
         return total
 
     def _update_accuracies(self, exits, label, sample_weight):
-        scores = {**exits, "ensemble": ensembles.vote(exits, self.ensemble)}
+        scores = {**exits, "ensemble": ensembles.ensemble_scores(exits, self.ensemble)}
         for name, value in scores.items():
             hits = correct(label, value)
             self.accuracy_metrics[name].update_state(hits, sample_weight)

@@ -8,7 +8,7 @@ from tf_mskd.models import exit_names, sub_model
 from tf_mskd.training.strategies import explaining_lost_workers
 
 
-class Forward:
+class Predictor:
     """Runs models over streams in inference mode, one compiled program each.
 
     Args:
@@ -72,7 +72,7 @@ class Evaluator:
 
     def __init__(self, strategy, stream):
         self._batches = strategy.experimental_distribute_dataset(stream)
-        self._forward, self._networks = Forward(strategy), {}
+        self._forward, self._networks = Predictor(strategy), {}
 
     def logits(self, model):
         """Returns the logits of every exit and the labels.
@@ -87,7 +87,7 @@ class Evaluator:
             UserError: if another worker of several has gone.
         """
         names = exit_names(model)
-        if id(model) not in self._networks:  # a student without its side heads
+        if id(model) not in self._networks:  # a student without its auxiliary heads
             bare = model if list(model.output) == names else sub_model(model, names)
             self._networks[id(model)] = (bare, model)  # keeps the id alive
         network = self._networks[id(model)][0]

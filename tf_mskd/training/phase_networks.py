@@ -33,7 +33,7 @@ class PhaseNetworks:
         self._exits = exit_names(student)
         self._tensors = available_outputs(student)
         theirs = [] if teacher is None else list(available_outputs(teacher))
-        self.guides = method.guides(list(self._tensors), theirs)
+        self.guides = method.output_pairs(list(self._tensors), theirs)
         for name, guides in self.guides.items():
             _check("student", name, self._tensors)
             for guide in guides:

@@ -36,7 +36,7 @@ class Composite(Method):
         order = [t for method in self.methods for t in method.default_weights]
         self.default_weights = {t: self.default_weights[t] for t in order}
         self.target_keys = _union(m.target_keys for m in self.methods)
-        self.side_heads = _union(m.side_heads for m in self.methods)
+        self.aux_heads = _union(m.aux_heads for m in self.methods)
         self.needs_teacher = any(m.needs_teacher for m in self.methods)
         self.trains_teacher = any(m.trains_teacher for m in self.methods)
         self.teacher_rate = min(m.teacher_rate for m in self.methods)
@@ -45,16 +45,16 @@ class Composite(Method):
             names = " and ".join(m.registry_name for m in changing)
             self.fail(f"cannot be: {names} both change the batch. Take one of them.")
         self._augmenting = changing[0] if changing else None
-        self.num_views = max(m.num_views for m in self.methods)
+        self.rows_per_image = max(m.rows_per_image for m in self.methods)
         for method in self.methods:
             if hasattr(method, "num_negatives"):
                 self.num_negatives = method.num_negatives
 
-    def guides(self, student, teacher):
+    def output_pairs(self, student, teacher):
         """Joins what the methods read."""
         joined = {}
         for method in self.methods:
-            for name, guides in method.guides(student, teacher).items():
+            for name, guides in method.output_pairs(student, teacher).items():
                 joined[name] = tuple(dict.fromkeys((*joined.get(name, ()), *guides)))
         return joined
 
@@ -80,7 +80,7 @@ class Composite(Method):
         """Returns the terms of all methods."""
         terms, maker = {}, {}
         for method in self.methods:
-            step = self.num_views // method.num_views
+            step = self.rows_per_image // method.rows_per_image
             parts = (student, teacher, targets)
             if step > 1:
                 parts = ({n: t[::step] for n, t in part.items()} for part in parts)

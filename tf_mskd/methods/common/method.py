@@ -15,12 +15,12 @@ class Method(keras.layers.Layer):
         call(student, teacher, targets) -> {"term/output": float32 [rows] or scalar}
 
     `student` and `teacher` hold network outputs by name: the exits in training and what
-    `guides` asks for; `targets` holds what the data pipeline delivers. A term that is a
-    mean over examples stays [rows]: the Distiller reduces it with sample weights,
-    exactly, on any number of replicas. A term that compares examples with each other is
-    a scalar over the local batch. Terms leave unweighted; the Distiller multiplies by
-    the weight of the term and of the exit, and logs them bare. An output the running
-    phase does not compute is absent from `student`.
+    `output_pairs` asks for; `targets` holds what the data pipeline delivers. A term
+    that is a mean over examples stays [rows]: the Distiller reduces it with sample
+    weights, exactly, on any number of replicas. A term that compares examples with each
+    other is a scalar over the local batch. Terms leave unweighted; the Distiller
+    multiplies by the weight of the term and of the exit, and logs them bare. An output
+    the running phase does not compute is absent from `student`.
 
     Attributes:
         default_weights: dict, term -> weight used unless the Distiller is told others.
@@ -29,9 +29,9 @@ class Method(keras.layers.Layer):
             (int [B, num_negatives], positions of other classes), "other_image" (uint8
             [B, H, W, C], an image of another class), "second_view" (the same image,
             augmented once more, by the run's second augmentation).
-        num_views: int, rows that `augment` makes of each image; row `num_views * i`
-            is image i as it would be without.
-        side_heads: tuple of str, kinds of further outputs that the student must have
+        rows_per_image: int, rows that `augment` makes of each image; row
+            `rows_per_image * i` is image i as it would be without.
+        aux_heads: tuple of str, kinds of further outputs that the student must have
             beyond its exits; see `tf_mskd.create_model`.
         needs_teacher: bool, whether `Distiller` must be given a teacher.
         trains_teacher: bool, whether the teacher learns too; its outputs then carry
@@ -41,8 +41,8 @@ class Method(keras.layers.Layer):
 
     default_weights = {}
     target_keys = ("label",)
-    num_views = 1
-    side_heads = ()
+    rows_per_image = 1
+    aux_heads = ()
     needs_teacher = True
     trains_teacher = False
     teacher_rate = 1.0
@@ -51,7 +51,7 @@ class Method(keras.layers.Layer):
         super().__init__(dtype=dtype, **kwargs)  # terms stay float32 in mixed precision
         self.pairs = {}
 
-    def guides(self, student, teacher):
+    def output_pairs(self, student, teacher):
         """Says which outputs the method reads and which teacher outputs guide them.
 
         Asked for the whole networks. The answer must be the same when only the outputs
@@ -77,7 +77,7 @@ class Method(keras.layers.Layer):
             teacher_shape: the same for the teacher, or None.
             targets_shape: dict, target -> shape.
         """
-        self.pairs = self.guides(list(student_shape), list(teacher_shape or {}))
+        self.pairs = self.output_pairs(list(student_shape), list(teacher_shape or {}))
 
     @property
     def changes_batch(self):
@@ -96,8 +96,8 @@ class Method(keras.layers.Layer):
                 mode and return their dicts of outputs; `teacher` may be None.
 
         Returns:
-            (images, targets); with `num_views` above 1 the rows of one image follow
-            each other: row num_views * i + v is view v of image i.
+            (images, targets); with `rows_per_image` above 1 the rows of one image
+            follow each other: row rows_per_image * i + v is view v of image i.
         """
         return images, targets
 

@@ -35,7 +35,7 @@ class Mutual(Method):
             raise UserError(f"temperature must be > 0, got {temperature}.")
         self.temperature = temperature
 
-    def guides(self, student, teacher):
+    def output_pairs(self, student, teacher):
         """Pairs the exits of both networks, from the deep end."""
         return naming.from_deep_end(student, teacher, "exit")
 

@@ -22,7 +22,7 @@ class Relational(Method):
 
     reads = "embedding"
 
-    def guides(self, student, teacher):
+    def output_pairs(self, student, teacher):
         """Pairs the deepest output of both networks."""
         ours = naming.deepest(student, self.reads, "student")
         return {ours: (naming.deepest(teacher, self.reads, "teacher"),)}

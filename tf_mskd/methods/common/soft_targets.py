@@ -16,7 +16,7 @@ class SoftTargets(Method):
     """Base of the methods in which a teacher exit guides each student exit.
 
     L_k = w_kd * KD_T(u_k, z_k) + w_ce * CE(y, z_k), with KD_T of `losses.softened_kl`;
-    subclasses say in `guides` which teacher exit u_k guides student exit k.
+    subclasses say in `output_pairs` which teacher exit u_k guides student exit k.
 
     Args:
         preset: "repdistiller" (w_ce 0.1, w_kd 0.9, T 4), "hsakd" (1, 1, 3) or "byot"

@@ -168,7 +168,7 @@ def mean_of(values, kept):
     return ops.sum(values * weight) / ops.maximum(ops.sum(weight), 1.0)
 
 
-def side_heads(method, kind, names, role, remedy):
+def aux_heads(method, kind, names, role, remedy):
     """The outputs "kind_k" among the `names` that a network gives.
 
     Raises:
@@ -193,7 +193,7 @@ class RotatedCrops(Method):
         UserError: if `crop_padding` is negative; for images that are not square.
     """
 
-    num_views = NUM_ROTATIONS
+    rows_per_image = NUM_ROTATIONS
 
     def __init__(self, crop_padding=4, **kwargs):
         super().__init__(**kwargs)

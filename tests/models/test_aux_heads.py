@@ -1,12 +1,12 @@
-"""Side heads: names and shapes, and that the network behind them stays what it is."""
+"""Auxiliary heads: names, shapes, and the network behind them unchanged."""
 
 import keras
 import numpy as np
 import pytest
 
 from tf_mskd.models import create_model, exit_names, saving, sub_model
+from tf_mskd.models.aux_heads import KINDS
 from tf_mskd.models.graph import available_outputs
-from tf_mskd.models.side_heads import KINDS
 from tf_mskd.utils.errors import UserError
 
 SMALL = dict(input_shape=(16, 16, 3), width=1 / 16)
@@ -20,7 +20,7 @@ def images():
 
 
 def with_heads(name, **arguments):
-    return create_model(name, 5, side_heads=list(KINDS), **{**SMALL, **arguments})
+    return create_model(name, 5, aux_heads=list(KINDS), **{**SMALL, **arguments})
 
 
 def numpy(outputs):
@@ -37,7 +37,7 @@ def test_names_and_shapes(name, images):
     expected = {
         f"exit_{last}": (2, 5),
         f"projection_{last}": embedding.shape,
-        **{f"aux_{k}": (2, 20) for k in range(1, last + 1)},
+        **{f"rotation_{k}": (2, 20) for k in range(1, last + 1)},
         f"factor_{last}": (2, height, wide, width // 2),
         f"reconstruction_{last}": (2, height, wide, width),
     }
@@ -53,10 +53,10 @@ def test_one_kind_makes_its_outputs_alone(name, kind):
     last = FAMILIES[name]
     made = {
         "projection": [f"projection_{last}"],
-        "aux": [f"aux_{k}" for k in range(1, last + 1)],
+        "rotation": [f"rotation_{k}" for k in range(1, last + 1)],
         "paraphraser": [f"factor_{last}", f"reconstruction_{last}"],
     }
-    model = create_model(name, 5, side_heads=kind, **SMALL)
+    model = create_model(name, 5, aux_heads=kind, **SMALL)
     assert list(model.output) == [f"exit_{last}", *made[kind]]
     # every layer that makes an output has its name
     assert sorted(model.output_names) == sorted(model.output)
@@ -64,7 +64,7 @@ def test_one_kind_makes_its_outputs_alone(name, kind):
 
 
 def test_projection_is_linear_relu_linear_of_one_width():
-    model = create_model("resnet10", 5, side_heads="projection", **SMALL)
+    model = create_model("resnet10", 5, aux_heads="projection", **SMALL)
     first, second = (model.get_layer(n) for n in ("projection_dense", "projection_4"))
     for layer in (first, second):
         assert layer.kernel.shape == (32, 32) and layer.use_bias
@@ -75,7 +75,7 @@ def test_projection_is_linear_relu_linear_of_one_width():
 @pytest.mark.parametrize("width, narrow", [(1 / 16, 16), (0.0117, 3), (0.001, 1)])
 def test_paraphraser_has_three_layers_down_and_three_up(width, narrow):
     arguments = dict(input_shape=(16, 16, 3), width=width)
-    model = create_model("resnet10", 5, side_heads="paraphraser", **arguments)
+    model = create_model("resnet10", 5, aux_heads="paraphraser", **arguments)
     wide = model.get_layer("feature_4").output.shape[-1]
     assert narrow == max(1, wide // 2)
     layers = [n for n in model.layers if "kernel_size" in vars(n)]
@@ -94,11 +94,11 @@ def test_paraphraser_has_three_layers_down_and_three_up(width, narrow):
 @every_family
 def test_aux_heads_are_copies_of_the_stages_behind(name):
     last = FAMILIES[name]
-    model = create_model(name, 5, side_heads="aux", **SMALL)
+    model = create_model(name, 5, aux_heads="rotation", **SMALL)
     layers = {layer.name: layer for layer in model.layers}
     starts = ("stage_", "block_", "preact_", "feature_")
     for k in range(1, last):
-        start = f"aux_{k}_"
+        start = f"rotation_{k}_"
         own = [n.removeprefix(start) for n in layers if n.startswith(start)]
         for name_ in own:
             if name_.startswith(starts):  # the backbone's layer, with fresh weights
@@ -109,9 +109,10 @@ def test_aux_heads_are_copies_of_the_stages_behind(name):
         stages = {int(n[8:]) for n in own if n.startswith("feature_")}
         assert stages == set(range(k + 1, last + 1))
         assert (
-            layers[f"aux_{k}"].input.shape[-1] == layers[f"aux_{last}"].input.shape[-1]
+            layers[f"rotation_{k}"].input.shape[-1]
+            == layers[f"rotation_{last}"].input.shape[-1]
         )
-    conv = layers[f"aux_{last}_conv_last"]
+    conv = layers[f"rotation_{last}_conv_last"]
     width = layers[f"feature_{last}"].output.shape[-1]
     assert conv.kernel.shape == (3, 3, width, width) and conv.strides == (1, 1)
 
@@ -149,7 +150,7 @@ def test_what_is_put_to_use_holds_no_side_head(name, images):
     bare = sub_model(model, exit_names(model))
     assert {n.name for n in bare.layers} == {n.name for n in plain.layers}
     assert bare.count_params() == plain.count_params() < model.count_params()
-    starts = ("aux", "projection", "paraphraser", "factor", "reconstruction")
+    starts = ("rotation", "projection", "paraphraser", "factor", "reconstruction")
     assert not [n.name for n in bare.layers if n.name.startswith(starts)]
     whole, cut = numpy(model(images)), numpy(bare(images))
     assert list(cut) == list(plain.output)
@@ -173,7 +174,7 @@ def test_a_frozen_backbone_keeps_its_statistics_in_training(name, images):
 
 
 def test_early_exits_alone_still_get_their_side_heads():
-    model = create_model("resnet10", 5, exits=[1], side_heads="projection", **SMALL)
+    model = create_model("resnet10", 5, exits=[1], aux_heads="projection", **SMALL)
     assert list(model.output) == ["exit_1", "projection_4"]
     assert "exit_4" not in [layer.name for layer in model.layers]
 
@@ -181,7 +182,9 @@ def test_early_exits_alone_still_get_their_side_heads():
 def test_heads_give_float32_under_mixed_precision(images):
     keras.config.set_dtype_policy("mixed_float16")
     try:
-        model = create_model("wrn_10_1", 5, side_heads=["projection", "aux"], **SMALL)
+        model = create_model(
+            "wrn_10_1", 5, aux_heads=["projection", "rotation"], **SMALL
+        )
     finally:
         keras.config.set_dtype_policy("float32")
     for output, value in model(images).items():
@@ -192,6 +195,6 @@ def test_unknown_kinds_are_refused():
     with pytest.raises(
         UserError, match="Unknown side head 'projector'; did you mean 'p"
     ):
-        create_model("resnet10", 5, side_heads=["aux", "projector"], **SMALL)
+        create_model("resnet10", 5, aux_heads=["rotation", "projector"], **SMALL)
     with pytest.raises(UserError, match="Unknown side head 'au'"):
-        create_model("resnet10", 5, side_heads="au", **SMALL)
+        create_model("resnet10", 5, aux_heads="au", **SMALL)

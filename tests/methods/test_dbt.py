@@ -5,7 +5,7 @@ import pytest
 
 from tests import reference
 from tf_mskd import SGD, Distiller, UserError
-from tf_mskd.methods.phuong import Phuong
+from tf_mskd.methods.dbt import DBT
 from tf_mskd.training import checkpoint
 
 EXITS = {n: np.float32(z) for n, z in reference.STUDENT_EXITS.items()}
@@ -31,13 +31,13 @@ def expected(exits, labels, temperature, share=0.5, scale=1.0):
 
 
 def test_constant_temperature_on_the_fixture():
-    method = Phuong(temperature=4.0)
+    method = DBT(temperature=4.0)
     np.testing.assert_allclose(loss(method), 41.77126927, 2e-5)
     assert not method.variables
 
 
 def test_first_rising_step_on_the_fixture():
-    method = Phuong()
+    method = DBT()
     np.testing.assert_allclose(loss(method), 6.07940041, 2e-5)
     highest = reference.softmax(reference.STUDENT_EXITS["exit_4"]).max(-1).mean()
     np.testing.assert_allclose(highest, 0.51455050, 1e-7)
@@ -45,7 +45,7 @@ def test_first_rising_step_on_the_fixture():
 
 
 def test_the_step_uses_the_temperature_before_its_own_rise():
-    method = Phuong()
+    method = DBT()
     first, second = loss(method), loss(method)
     labels = reference.LABELS
     np.testing.assert_allclose(first, expected(EXITS, labels, 1.0), 2e-5)
@@ -53,7 +53,7 @@ def test_the_step_uses_the_temperature_before_its_own_rise():
 
 
 def test_the_temperature_stops_where_the_last_exit_is_unsure():
-    method = Phuong()
+    method = DBT()
     sharp = {name: 3 * z for name, z in EXITS.items()}
     reached = []
     for _ in range(40):
@@ -65,7 +65,7 @@ def test_the_temperature_stops_where_the_last_exit_is_unsure():
 
 
 def test_the_temperature_never_falls():
-    method = Phuong()
+    method = DBT()
     loss(method, {name: 9 * z for name, z in EXITS.items()})
     risen = method.current.numpy()
     loss(method, {name: 0 * z for name, z in EXITS.items()})
@@ -77,13 +77,13 @@ def test_loss_is_the_formula_on_random_outputs(temperature, scale):
     rng = np.random.default_rng(2)
     exits = {f"exit_{k}": 3 * rng.normal(size=(8, 7)) for k in (1, 3, 4)}
     labels = rng.integers(0, 7, 8)
-    method = Phuong(temperature=temperature, scale=scale)
+    method = DBT(temperature=temperature, scale=scale)
     known = expected(exits, labels, temperature, scale=scale)
     np.testing.assert_allclose(loss(method, exits, {"label": labels}), known, 2e-5)
 
 
 def test_without_distillation_it_is_the_sum_of_the_labels_terms():
-    method = Phuong(temperature=4.0)
+    method = DBT(temperature=4.0)
     terms = method(EXITS, {}, TARGETS)
     labels = sum(np.mean(t) for name, t in terms.items() if name.startswith("ce/"))
     np.testing.assert_allclose(labels, 8.50035848, 2e-5)
@@ -91,7 +91,7 @@ def test_without_distillation_it_is_the_sum_of_the_labels_terms():
 
 def test_the_temperature_is_in_the_state_of_a_run(tiny, digits, tmp_path):
     def make():
-        distiller = Distiller(tiny((2, 4)), method="phuong")
+        distiller = Distiller(tiny((2, 4)), method="dbt")
         distiller.compile(SGD(0.0), jit_compile=False)
         distiller.optimizer.build(distiller.trainable_variables)
         return distiller
@@ -108,7 +108,7 @@ def test_the_temperature_is_in_the_state_of_a_run(tiny, digits, tmp_path):
 def test_a_compiled_step_raises_the_temperature_once(tiny, digits):
     import tensorflow as tf
 
-    distiller = Distiller(tiny((2, 4)), method="phuong")
+    distiller = Distiller(tiny((2, 4)), method="dbt")
     dense = distiller.student.get_layer("exit_4")
     dense.kernel.assign(100 * dense.kernel)  # so sure that T has to rise
     distiller.compile(SGD(0.0), jit_compile=False)
@@ -128,4 +128,4 @@ def test_a_compiled_step_raises_the_temperature_once(tiny, digits):
 )
 def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(UserError, match=message):
-        Phuong(**arguments)
+        DBT(**arguments)

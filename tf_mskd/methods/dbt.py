@@ -11,13 +11,13 @@ from tf_mskd.utils.replicas import all_reduce_sum
 CONFIDENCE, GROWTH = 0.5, 1.05
 
 
-@register("phuong")
-class Phuong(SelfTaught):
+@register("dbt")
+class DBT(SelfTaught):
     """Distillation-based training for multi-exit architectures.
 
     L = s * { sum_{k<=K} 0.5 * CE(y, z_k) + sum_{k<K} 0.5 * T^2 * SCE_T(sg z_K, z_k) },
     z_k logits of exit k [B, classes], SCE of `self_taught.soft_cross_entropy`, mean
-    over the batch. As SCE holds the entropy of the target, "phuong" rises with T.
+    over the batch. As SCE holds the entropy of the target, "dbt" rises with T.
 
     T is a state of the method, kept in checkpoints: it starts at 1, and after every
     step in which mean_b max_n softmax(z_K / T) > 0.5 it grows by the factor 1.05. The
@@ -38,11 +38,11 @@ class Phuong(SelfTaught):
         unlabelled images. Its run (MSDNet, batch 64, Nesterov, L2 1e-4) is flags.
 
     Example:
-        >>> Phuong(temperature=4.0, scale=2.5).default_weights
-        {'ce': 1.25, 'phuong': 1.25}
+        >>> DBT(temperature=4.0, scale=2.5).default_weights
+        {'ce': 1.25, 'dbt': 1.25}
     """
 
-    default_weights = {"ce": 0.5, "phuong": 0.5}
+    default_weights = {"ce": 0.5, "dbt": 0.5}
 
     def __init__(self, temperature=None, scale=1.0, **kwargs):
         super().__init__(**kwargs)
@@ -51,9 +51,9 @@ class Phuong(SelfTaught):
         if not scale > 0:
             raise UserError(f"scale must be > 0, got {scale}.")
         self.temperature, self.scale = temperature, scale
-        self.default_weights = {"ce": 0.5 * scale, "phuong": 0.5 * scale}
+        self.default_weights = {"ce": 0.5 * scale, "dbt": 0.5 * scale}
 
-    def guides(self, student, teacher):
+    def output_pairs(self, student, teacher):
         """Reads all exits of the student."""
         return dict.fromkeys(self.exits_of(student), ())
 
@@ -71,7 +71,7 @@ class Phuong(SelfTaught):
             )
 
     def call(self, student, teacher, targets):
-        """Returns {"ce/exit_k", "phuong/exit_k": float32 [B]}; may raise T."""
+        """Returns {"ce/exit_k", "dbt/exit_k": float32 [B]}; may raise T."""
         terms = self.label_terms(student, targets)
         *exits, last = naming.numbered(self.pairs, "exit")
         if last not in student:
@@ -82,7 +82,7 @@ class Phuong(SelfTaught):
             self._anneal(student[last], temperature)
         for name in exits:
             gap = soft_cross_entropy(student[last], student[name], temperature)
-            terms[f"phuong/{name}"] = temperature**2 * gap
+            terms[f"dbt/{name}"] = temperature**2 * gap
         return terms
 
     def _anneal(self, logits, temperature):

@@ -1,4 +1,4 @@
-"""Side heads: further outputs that some methods teach with and nobody deploys."""
+"""Auxiliary heads: further outputs that some methods teach with and nobody deploys."""
 
 import keras
 
@@ -31,7 +31,7 @@ def projection(made, backbone, num_classes, norm):
 
 
 def auxiliary(made, backbone, num_classes, norm):
-    """`aux_k` [B, 4 * classes] behind every stage k: joint class and rotation.
+    """`rotation_k` [B, 4 * classes] behind every stage k: joint class and rotation.
 
     Head k is a fresh copy of the stages after k, pooling and a dense layer. The head
     behind the last stage is one 3x3 convolution, batch norm and ReLU of its width.
@@ -41,7 +41,7 @@ def auxiliary(made, backbone, num_classes, norm):
     """
     last, outputs = len(backbone.stages), {}
     for k in range(1, last + 1):
-        x, start = made[f"feature_{k}"], f"aux_{k}_"
+        x, start = made[f"feature_{k}"], f"rotation_{k}_"
         for number in range(k + 1, last + 1):
             stage = backbone.stages[number - 1].build(x, start)
             x = stage[f"feature_{number}"]
@@ -52,8 +52,8 @@ def auxiliary(made, backbone, num_classes, norm):
             x = blocks.relu(x, f"{start}relu_last")
         x = keras.layers.GlobalAveragePooling2D(name=f"{start}pool")(x)
         count = NUM_ROTATIONS * num_classes
-        dense = keras.layers.Dense(count, dtype="float32", name=f"aux_{k}")
-        outputs[f"aux_{k}"] = dense(x)
+        dense = keras.layers.Dense(count, dtype="float32", name=f"rotation_{k}")
+        outputs[f"rotation_{k}"] = dense(x)
     return outputs
 
 
@@ -84,7 +84,7 @@ def paraphraser(made, backbone, num_classes, norm, rate=0.5):
     return outputs
 
 
-KINDS = {"projection": projection, "aux": auxiliary, "paraphraser": paraphraser}
+KINDS = {"projection": projection, "rotation": auxiliary, "paraphraser": paraphraser}
 
 
 def attach(kinds, made, backbone: Backbone, num_classes, norm):
