@@ -11,11 +11,10 @@ import keras
 from tf_mskd.models import exit_names, sub_model
 from tf_mskd.models.saving import fingerprint
 from tf_mskd.utils import files
+from tf_mskd.utils.choices import FORMATS, QUANTIZATIONS
 from tf_mskd.utils.errors import UserError, unknown_name
 from tf_mskd.utils.version import VERSION
 
-FORMATS = ("saved_model", "tflite")
-QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
 MIN_CALIBRATION = 200  # images that the ranges of int8 come from, at least
 
 

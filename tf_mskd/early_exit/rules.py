@@ -8,10 +8,9 @@ import math
 
 from keras import ops
 
+from tf_mskd.utils.choices import ANSWERS
+from tf_mskd.utils.choices import CRITERIA as RULES
 from tf_mskd.utils.errors import UserError, unknown_name
-
-RULES = ("max_probability", "margin", "entropy", "patience")
-ANSWERS = ("ensemble", "exit")
 
 
 def answers_so_far(logits, temperatures, answer="ensemble"):

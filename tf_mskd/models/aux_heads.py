@@ -4,6 +4,7 @@ import keras
 
 from tf_mskd.models import blocks
 from tf_mskd.models.backbone import Backbone
+from tf_mskd.utils.choices import AUX_HEADS
 from tf_mskd.utils.errors import unknown_name
 
 NUM_ROTATIONS = 4
@@ -84,7 +85,7 @@ def paraphraser(made, backbone, num_classes, norm, rate=0.5):
     return outputs
 
 
-KINDS = {"projection": projection, "rotation": auxiliary, "paraphraser": paraphraser}
+KINDS = dict(zip(AUX_HEADS, (projection, auxiliary, paraphraser), strict=True))
 
 
 def attach(kinds, made, backbone: Backbone, num_classes, norm):

@@ -8,11 +8,11 @@ import keras
 from tf_mskd.models import aux_heads as auxiliary
 from tf_mskd.models import blocks, graph, resnet, vgg, wrn
 from tf_mskd.models import exits as heads
+from tf_mskd.utils.choices import MODELS, WIDE_RESNET
 from tf_mskd.utils.errors import UserError, unknown_name
 
 CIFAR100_MEAN = (0.5071, 0.4867, 0.4408)
 CIFAR100_STD = (0.2675, 0.2565, 0.2761)
-WRN_EXAMPLES = ("wrn_16_1", "wrn_16_2", "wrn_28_10", "wrn_40_1", "wrn_40_2")
 
 
 def available_models():
@@ -22,7 +22,7 @@ def available_models():
         >>> available_models()[:3]
         ['resnet10', 'resnet18', 'resnet34']
     """
-    return [*resnet.BLOCKS, *vgg.DEPTHS, *WRN_EXAMPLES]
+    return list(MODELS)
 
 
 def create_model(
@@ -143,7 +143,7 @@ def _backbone(name, input_shape, width, norm, dropout, vgg_taps):
         return resnet.build_resnet(name, input_shape, width, norm)
     if name in vgg.DEPTHS:
         return vgg.build_vgg(name, input_shape, width, norm, vgg_taps)
-    if isinstance(name, str) and re.fullmatch(wrn.NAME, name):
+    if isinstance(name, str) and re.fullmatch(WIDE_RESNET, name):
         return wrn.build_wrn(name, input_shape, width, norm, dropout)
     raise unknown_name("model", name, available_models())
 

@@ -5,9 +5,8 @@ import itertools
 import numpy as np
 from keras import ops
 
+from tf_mskd.utils.choices import ENSEMBLES
 from tf_mskd.utils.errors import UserError, unknown_name
-
-KINDS = ("logits", "probabilities")
 
 
 def ensemble_scores(outputs, kind="logits", weights=None):
@@ -36,8 +35,8 @@ def ensemble_scores(outputs, kind="logits", weights=None):
         >>> [float(v) for v in ensemble_scores(z)[0]]
         [0.5, 1.5]
     """
-    if kind not in KINDS:
-        raise unknown_name("ensemble", kind, KINDS)
+    if kind not in ENSEMBLES:
+        raise unknown_name("ensemble", kind, ENSEMBLES)
     if not outputs:
         raise UserError("An ensemble needs at least one exit, got none.")
     scores = []

@@ -7,6 +7,7 @@ A head turns the map of stage k into the map that exit k pools. Its layers are c
 import keras
 
 from tf_mskd.models import blocks
+from tf_mskd.utils.choices import EXIT_HEADS
 
 
 def remaining(k, stages):
@@ -84,13 +85,8 @@ def linear_head(x, k, stages, norm, mid_width):
     return x
 
 
-HEADS = {
-    "dense": dense_head,
-    "separable": separable_head,
-    "bottleneck": bottleneck_head,
-    "stage": stage_head,
-    "linear": linear_head,
-}
+_HEADS = (dense_head, separable_head, bottleneck_head, stage_head, linear_head)
+HEADS = dict(zip(EXIT_HEADS, _HEADS, strict=True))
 
 
 def attend(x, k, norm):

@@ -1,7 +1,6 @@
 """Students and teachers as `.keras` files: atomic out, safe in."""
 
 import hashlib
-import os
 import pathlib
 
 import keras
@@ -43,11 +42,7 @@ def load_model(path):
     Example:
         >>> student = tf_mskd.load_model("runs/mskd")  # doctest: +SKIP
     """
-    path = pathlib.Path(path)
-    if os.path.isdir(path):
-        path = path / "student.keras"
-    if not os.path.isfile(path):
-        raise UserError(f"No model file at {str(path)!r}: has the run finished?")
+    path = files.model_file(path)
     _check_suffix(path)
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)

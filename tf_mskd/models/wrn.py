@@ -4,6 +4,7 @@ import re
 
 from tf_mskd.models import blocks
 from tf_mskd.models.backbone import Backbone, Stage, halved
+from tf_mskd.utils.choices import WIDE_RESNET
 from tf_mskd.utils.errors import UserError
 
 
@@ -17,7 +18,7 @@ def parse_name(name):
         >>> parse_name("wrn_40_2")
         (40, 2)
     """
-    depth, factor = (int(part) for part in re.fullmatch(NAME, name).groups())
+    depth, factor = (int(part) for part in re.fullmatch(WIDE_RESNET, name).groups())
     if depth < 10 or (depth - 4) % 6:
         below = max(10, depth - (depth - 4) % 6)
         raise UserError(
@@ -25,9 +26,6 @@ def parse_name(name):
             f"{depth} in {name!r}. Use for example 'wrn_{below}_{factor}'."
         )
     return depth, factor
-
-
-NAME = r"wrn_([1-9]\d*)_([1-9]\d*)"
 
 
 def build_wrn(name, input_shape, width, norm, dropout):

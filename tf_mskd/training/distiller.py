@@ -11,10 +11,9 @@ from tf_mskd.models.graph import available_outputs, exit_names
 from tf_mskd.training.optimizers import SGD
 from tf_mskd.training.phase_networks import PhaseNetworks
 from tf_mskd.training.term_schedule import TermSchedule
+from tf_mskd.utils.choices import ENSEMBLES, PHASES
 from tf_mskd.utils.errors import UserError, unknown_name
 from tf_mskd.utils.replicas import all_reduce_sum, num_replicas, replica_mean
-
-PHASES = ("joint", "progressive", "detached")
 
 
 class Distiller(keras.Model):
@@ -78,8 +77,8 @@ class Distiller(keras.Model):
         super().__init__(autocast=False, **kwargs)
         if phases not in PHASES:
             raise unknown_name("phases", phases, PHASES)
-        if ensemble not in ensembles.KINDS:
-            raise unknown_name("ensemble", ensemble, ensembles.KINDS)
+        if ensemble not in ENSEMBLES:
+            raise unknown_name("ensemble", ensemble, ENSEMBLES)
         self.method = create_method(method) if _is_name(method) else method
         _check_parts(student, teacher, self.method)
         self.student, self.teacher = student, teacher

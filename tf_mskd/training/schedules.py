@@ -4,9 +4,8 @@ import bisect
 
 import keras
 
+from tf_mskd.utils.choices import LEARNING_RATES
 from tf_mskd.utils.errors import UserError, unknown_name
-
-LEARNING_RATES = ("step", "cosine", "constant")
 
 
 def learning_rate(

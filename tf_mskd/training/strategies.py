@@ -4,9 +4,9 @@ import contextlib
 import json
 import os
 
+from tf_mskd.utils.choices import STRATEGIES
 from tf_mskd.utils.errors import UserError, unknown_name
 
-STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
 SEED_STRIDE = 1_000_003  # far more than the dropout layers of any network
 
 _workers = None

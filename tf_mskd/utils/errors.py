@@ -39,6 +39,21 @@ def unknown_name(kind, name, known):
         "Unknown model 'resnet11'; did you mean 'resnet10'? Known: resnet10, vgg8."
     """
     known = sorted(known)
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    return UserError(f"Unknown {kind} {name!r}{hint} Known: {', '.join(known)}.")
+    listed = ", ".join(known)
+    return UserError(f"Unknown {kind} {name!r}{nearest(name, known)} Known: {listed}.")
+
+
+def nearest(name, known, cutoff=0.4):
+    """Returns the end of a sentence: the nearest valid name, if there is one.
+
+    Args:
+        name: the value that arrived.
+        known: iterable of str, the valid names.
+        cutoff: float in [0, 1], how alike the nearest one must be.
+
+    Example:
+        >>> nearest("dnse", ["dense", "linear"]), nearest("x", ["dense", "linear"])
+        ("; did you mean 'dense'?", '.')
+    """
+    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=cutoff)
+    return f"; did you mean {near[0]!r}?" if near else "."

@@ -58,6 +58,20 @@ def make_folder(path, what="folder"):
     return path
 
 
+def model_file(path):
+    """Returns the path of a model file: of the student, if `path` is a run folder.
+
+    Raises:
+        UserError: if there is no such file.
+    """
+    path = pathlib.Path(path)
+    if os.path.isdir(path):
+        path = path / "student.keras"
+    if not os.path.isfile(path):
+        raise UserError(f"No model file at {str(path)!r}: has the run finished?")
+    return path
+
+
 def write_text(path, text):
     """Replaces the file at `path` by `text`, atomically."""
     with replacing(path) as temporary:

@@ -1,0 +1,22 @@
+"""Names that settings choose from: flags read them, so this module imports nothing."""
+
+STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
+DTYPE_POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
+AUGMENTATIONS = ("autoaugment", "crop", "cutout", "flip", "jda", "none", "rotate")
+MODELS = (
+    *("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    *("vgg8", "vgg11", "vgg13", "vgg16", "vgg19"),
+    *("wrn_16_1", "wrn_16_2", "wrn_28_10", "wrn_40_1", "wrn_40_2"),
+)
+WIDE_RESNET = r"wrn_([1-9]\d*)_([1-9]\d*)"  # any depth and factor, not only those above
+EXIT_HEADS = ("dense", "separable", "bottleneck", "stage", "linear")
+AUX_HEADS = ("projection", "rotation", "paraphraser")
+PHASES = ("joint", "progressive", "detached")
+ENSEMBLES = ("logits", "probabilities")
+FROZEN = ("none", "backbone")
+LEARNING_RATES = ("step", "cosine", "constant")
+CRITERIA = ("max_probability", "margin", "entropy", "patience")
+ANSWERS = ("ensemble", "exit")
+STUDENTS = ("last", "best")
+FORMATS = ("saved_model", "tflite")
+QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
