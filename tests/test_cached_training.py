@@ -217,7 +217,7 @@ def test_the_command_wants_a_folder(base, tmp_path):
     done = cache_command(base, tmp_path)
     assert done.returncode == 2
     assert done.stderr.endswith(
-        "error: --teacher_cache is empty: say which folder to fill.\n"
+        "error: --teacher_cache is empty: name the folder to fill.\n"
     )
 
 

@@ -75,7 +75,7 @@ def untrained(flagfile):
     if not flagfile:
         return None
     config = narrowed(flagfile)
-    return build.build_student(config, shapes_of(config))
+    return build.build_network(config, shapes_of(config))
 
 
 @pytest.mark.parametrize("method", ["mskd", "kd,at"])

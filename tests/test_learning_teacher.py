@@ -305,7 +305,10 @@ def test_a_given_teacher_goes_on_learning(peer, tmp_path):
     "settings, message",
     [
         ({"teacher_flagfile": ""}, "--untrained_teacher needs --teacher_flagfile"),
-        ({"method": "kd"}, "untrained teacher, which --method=kd does not train"),
+        (
+            {"method": "kd"},
+            "--method=kd does not train its teacher: drop --untr",
+        ),
     ],
 )
 def test_a_untrained_teacher_nobody_can_use_is_refused(

@@ -4,22 +4,26 @@
         --run_dir=runs/cifar100/mskd --teacher_cache=runs/cifar100/cache \\
         --cached_augmentations=8
 
-Takes the flags of the run. It trains the teacher first if that has not been done, and
-leaves the run itself alone. The same command again goes on where it was stopped.
+Takes the flags of the run. It trains the teacher first if that has not been done; the
+run itself is not started. The same command resumes where it was interrupted. --dry_run
+prints the runs that it would do first.
 """
 
 from absl import flags
 
 from tf_mskd.runs import cli
-from tf_mskd.runs.flags import config_from, define
+from tf_mskd.runs.flags import define_run as define
+from tf_mskd.runs.plan import describe, plan_cache
 
 
-def main():
-    """Fills the cache and says what it holds."""
-    config = config_from(flags.FLAGS)
-    from tf_mskd.runs import (
-        experiment,  # TensorFlow starts after the flags are known good
-    )
+def main() -> None:
+    """Fills the cache and prints what it holds."""
+    config = cli.config()
+    runs = plan_cache(config)
+    if flags.FLAGS.dry_run:
+        print(describe(runs))
+        return
+    from tf_mskd.runs import experiment  # starts TensorFlow
 
     cache = experiment.fill_cache(config)
     space = cache.views * cache.bytes_per_view() / 1e6
@@ -28,5 +32,4 @@ def main():
 
 
 if __name__ == "__main__":
-    define()
-    cli.run(main, __doc__)
+    cli.run(main, define, __doc__)

@@ -14,6 +14,7 @@ from absl import flags
 
 from tf_mskd.early_exit.rules import ANSWERS, RULES
 from tf_mskd.runs import cli
+from tf_mskd.runs.inputs import check_finished_run
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.tables import as_text, count_text
 
@@ -149,6 +150,7 @@ def threshold_text(value):
 def main():
     """Calibrates and prints what came out."""
     values = flags.FLAGS
+    check_finished_run(values.run_dir)
     arguments = inspect.signature(calibrate_run).parameters  # each has its flag
     fitted = calibrate_run(**{name: getattr(values, name) for name in arguments})
     print("\n\n".join(as_lines(fitted)))
@@ -156,5 +158,4 @@ def main():
 
 
 if __name__ == "__main__":
-    define()
-    cli.run(main, __doc__)
+    cli.run(main, define, __doc__)

@@ -13,6 +13,7 @@ from absl import flags
 
 from tf_mskd.models import ensemble as ensembles
 from tf_mskd.runs import cli
+from tf_mskd.runs.inputs import check_finished_run
 from tf_mskd.utils import files
 from tf_mskd.utils.errors import UserError
 
@@ -113,6 +114,7 @@ def evaluate_early_exit(run_dir, data_dir="", exits_file="", output=""):
 def main():
     """Prints the accuracies."""
     values = flags.FLAGS
+    check_finished_run(values.run_dir)
     if values.early_exit:
         print_early_exit(values)
         return
@@ -147,5 +149,4 @@ def print_early_exit(values):
 
 
 if __name__ == "__main__":
-    define()
-    cli.run(main, __doc__)
+    cli.run(main, define, __doc__)

@@ -13,6 +13,7 @@ from absl import flags
 
 from tf_mskd.deployment import FORMATS, QUANTIZATIONS, export_student
 from tf_mskd.runs import cli
+from tf_mskd.runs.inputs import check_finished_run
 
 NUM_CALIBRATION = 400  # training images that the ranges of int8 come from
 
@@ -105,6 +106,7 @@ def main():
     from tf_mskd.utils.tables import as_text
 
     values = flags.FLAGS
+    check_finished_run(values.run_dir)
     record = export_run(
         values.run_dir,
         values.output,
@@ -126,5 +128,4 @@ def main():
 
 
 if __name__ == "__main__":
-    define()
-    cli.run(main, __doc__)
+    cli.run(main, define, __doc__)

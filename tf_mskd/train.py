@@ -2,26 +2,28 @@
 
     python -m tf_mskd.train --flagfile=configs/digits/mskd.flags --run_dir=runs/mskd
 
-Settings after --flagfile win over the file's. The same command again goes on where the
-run was stopped, or says that it is finished.
+Settings after --flagfile win over the file's. The same command resumes a run that was
+interrupted, or reports that it is finished. --dry_run prints the runs that it would do.
 """
 
 from absl import flags
 
 from tf_mskd.runs import cli
-from tf_mskd.runs.flags import config_from, define
+from tf_mskd.runs.flags import define_run as define
+from tf_mskd.runs.plan import describe, plan
 
 
-def main():
+def main() -> None:
     """Reads the flags and does the run."""
-    config = config_from(flags.FLAGS)
-    from tf_mskd.runs import (
-        experiment,  # TensorFlow starts after the flags are known good
-    )
+    config = cli.config()
+    runs = plan(config)
+    if flags.FLAGS.dry_run:
+        print(describe(runs))
+        return
+    from tf_mskd.runs import experiment  # starts TensorFlow
 
     experiment.run(config)
 
 
 if __name__ == "__main__":
-    define()
-    cli.run(main, __doc__)
+    cli.run(main, define, __doc__)

@@ -7,19 +7,19 @@ import tensorflow as tf
 from tf_mskd.data import counter_random as random
 from tf_mskd.data.autoaugment import autoaugment
 from tf_mskd.data.jda import joint_augmentation
+from tf_mskd.utils.choices import AUGMENTATIONS
 from tf_mskd.utils.errors import UserError, unknown_name
 
-NAMES = ("autoaugment", "crop", "cutout", "flip", "jda", "none", "rotate")
 DRAWS_PER_STEP = 16  # draw numbers reserved for one entry of the list of names
 
 
 def make_augment(
-    names="crop,flip", *, crop_padding=4, rotation_degrees=20.0, cutout_size=16
+    names=("crop", "flip"), *, crop_padding=4, rotation_degrees=20.0, cutout_size=16
 ):
     """Makes one function that applies the named transforms in the listed order.
 
     Args:
-        names: str, comma list of
+        names: sequence of str, or one str with commas between, of
             "crop": pad with zeros (raw pixels, before any normalisation, so black; some
                 published code does the same, some pads after normalising and so with
                 the mean colour), then cut a random window of the original size;
@@ -28,7 +28,7 @@ def make_augment(
             "autoaugment": the CIFAR-10 policy, see `autoaugment.py`;
             "jda": fourteen operations, each with probability 0.3, see `jda.py`;
             "cutout": one square of zeros, centre uniform, clipped at the borders;
-            "none" or "": images pass unchanged.
+            "none": images pass unchanged, as without names.
         crop_padding: int >= 0, pixels on each side.
         rotation_degrees: float >= 0, largest angle in degrees, either way.
         cutout_size: int >= 1, side of the square in pixels.
@@ -50,11 +50,12 @@ def make_augment(
         >>> flip(images, tf.range(2, dtype=tf.int64), seed=0, view=0).shape
         TensorShape([2, 1, 2, 1])
     """
-    steps = [name.strip() for name in (names or "").split(",")]
+    names = names.split(",") if isinstance(names, str) else names
+    steps = [name.strip() for name in names or ()]
     steps = [name for name in steps if name and name != "none"]
     for name in steps:
-        if name not in NAMES:
-            raise unknown_name("augmentation", name, NAMES)
+        if name not in AUGMENTATIONS:
+            raise unknown_name("augmentation", name, AUGMENTATIONS)
     _check_at_least("crop_padding", crop_padding, 0)
     _check_at_least("rotation_degrees", rotation_degrees, 0)
     _check_at_least("cutout_size", cutout_size, 1)

@@ -1,11 +1,17 @@
 """Networks, method, Distiller and optimizer from a configuration."""
 
+import typing
+from collections.abc import Sequence
+
+import keras
 import tensorflow as tf
 
 from tf_mskd import models
 from tf_mskd.methods.common.create import create_method, method_defaults
+from tf_mskd.methods.common.method import Method
 from tf_mskd.models.saving import load_model
-from tf_mskd.runs import config as configs
+from tf_mskd.runs import parsers
+from tf_mskd.runs.config import Config
 from tf_mskd.runs.flags import read_flagfile
 from tf_mskd.training import schedules
 from tf_mskd.training.distiller import Distiller
@@ -13,39 +19,50 @@ from tf_mskd.training.optimizers import SGD
 from tf_mskd.utils.errors import UserError
 
 
-def build_student(config, source, synchronized_bn=False):
+def build_student(
+    config: Config,
+    source: typing.Any,
+    aux_heads: Sequence[str] = (),
+    synchronized_bn: bool = False,
+) -> keras.Model:
     """Creates the network that `config` trains, for the classes and images of `source`.
 
     Args:
         config: `Config`.
         source: `data.sources.Source`, or anything with its `num_classes`,
             `image_shape`, `mean` and `std`.
+        aux_heads: sequence of str, kinds of heads that the method teaches with.
         synchronized_bn: bool, batch statistics over all replicas.
 
     Returns:
         functional Keras model with named exits.
     """
-    exits = config.exits
-    if exits not in ("all", "last"):
-        exits = configs.numbers("exits", exits)
     return models.create_model(
         config.model,
         source.num_classes,
-        aux_heads=build_method(config).aux_heads,
-        exits=exits,
+        aux_heads=aux_heads,
+        exits=config.exits,
         exit_head=config.exit_head,
         input_shape=source.image_shape,
         width=config.width,
         attention=config.attention,
         dropout=config.dropout,
-        vgg_taps=configs.numbers("vgg_taps", config.vgg_taps),
+        vgg_taps=config.vgg_taps,
         mean=source.mean,
         std=source.std,
         synchronized_bn=synchronized_bn,
     )
 
 
-def build_method(config, num_examples=0):
+def build_network(
+    config: Config, source: typing.Any, synchronized_bn: bool = False
+) -> keras.Model:
+    """Creates the network of another run, with the heads of that run's method."""
+    aux_heads = build_method(config).aux_heads
+    return build_student(config, source, aux_heads, synchronized_bn)
+
+
+def build_method(config: Config, num_examples: int = 0) -> Method:
     """Creates the method that `config` names, with its arguments.
 
     Args:
@@ -54,7 +71,7 @@ def build_method(config, num_examples=0):
             for each example.
     """
     defaults = method_defaults(config.method)
-    arguments = configs.arguments(config.method_args, defaults, "method_args")
+    arguments = parsers.typed("method_args", config.method_args, defaults)
     if config.exit_map:
         arguments["exit_map"] = config.exit_map
     if "num_examples" in defaults:
@@ -62,7 +79,13 @@ def build_method(config, num_examples=0):
     return create_method(config.method, **arguments)
 
 
-def build_distiller(config, source, teacher=None, init=None, method=None):
+def build_distiller(
+    config: Config,
+    source: typing.Any,
+    teacher: keras.Model | None = None,
+    init: keras.Model | None = None,
+    method: Method | None = None,
+) -> Distiller:
     """Builds student and method and joins them; call it under the strategy's scope.
 
     Args:
@@ -78,44 +101,50 @@ def build_distiller(config, source, teacher=None, init=None, method=None):
     Raises:
         UserError: if the parts do not fit together.
     """
-    synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
-    student = build_student(config, source, synchronized)
+    method = method or build_method(config)
+    student = build_student(config, source, method.aux_heads, _several_replicas())
     if init is not None:
         given = copy_weights(init, student)
         if config.freeze == "backbone":
             for layer in given:
                 layer.trainable = False
-    method = method or build_method(config)
     if method.needs_teacher and teacher is None:
         raise UserError(
-            f"--method={config.method} needs a teacher: give --teacher_flagfile or "
-            "--teacher."
+            f"--method={config.method} needs a teacher: name one with "
+            "--teacher_flagfile or --teacher."
         )
     return Distiller(
         student,
         teacher,
         method,
         phases=config.phases,
-        term_weights=configs.pairs("term_weights", config.term_weights),
-        exit_weights=configs.pairs("exit_weights", config.exit_weights),
+        term_weights=config.term_weights,
+        exit_weights=config.exit_weights,
         ensemble=config.ensemble,
     )
 
 
-def build_peer(config, source):
-    """The untrained network that `--untrained_teacher` asks for; under the scope."""
-    synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
-    return build_student(read_flagfile(config.teacher_flagfile), source, synchronized)
+def build_peer(config: Config, source: typing.Any) -> keras.Model:
+    """Creates the untrained network of `--untrained_teacher`; under the scope."""
+    peer = read_flagfile(config.teacher_flagfile)
+    return build_network(peer, source, _several_replicas())
 
 
-def check_run(config, source, steps_per_epoch, num_examples=0):
-    """Builds the whole run untrained: a mistake shows before a teacher trains for days.
+def _several_replicas():
+    return tf.distribute.get_strategy().num_replicas_in_sync > 1
+
+
+def check_run(
+    config: Config, source: typing.Any, steps_per_epoch: int, method: Method
+) -> Distiller:
+    """Builds a run untrained: a mistake shows before a teacher trains for days.
 
     Args:
         config: `Config`.
         source: see `build_student`.
         steps_per_epoch: int > 0.
-        num_examples: see `build_method`.
+        method: `Method` of `build_method`, which serves this check alone: building it
+            gives it weights.
 
     Returns:
         `Distiller`, compiled, with untrained networks in place of flagfiles' results.
@@ -125,17 +154,15 @@ def check_run(config, source, steps_per_epoch, num_examples=0):
     """
     teacher, init = None, None
     if config.teacher_flagfile:
-        teacher = build_student(read_flagfile(config.teacher_flagfile), source)
+        teacher = build_network(read_flagfile(config.teacher_flagfile), source)
     elif config.teacher:
         teacher = load_model(config.teacher)
     if config.init_flagfile:
-        init = build_student(read_flagfile(config.init_flagfile), source)
-    method = build_method(config, num_examples)
+        init = build_network(read_flagfile(config.init_flagfile), source)
     if config.untrained_teacher and not method.trains_teacher:
         raise UserError(
-            "--untrained_teacher gives an untrained teacher, which "
-            f"--method={config.method} does not train: drop the flag, or take a method "
-            "such as dml."
+            f"--method={config.method} does not train its teacher: drop "
+            "--untrained_teacher, or use a method such as dml."
         )
     distiller = build_distiller(config, source, teacher, init, method)
     phase_lengths(config, distiller.exits)
@@ -143,15 +170,14 @@ def check_run(config, source, steps_per_epoch, num_examples=0):
     return distiller
 
 
-def phase_lengths(config, exits):
+def phase_lengths(config: Config, exits: Sequence[str]) -> tuple[int, ...]:
     """Returns the epochs of each phase, checked against the run; () for equal ones."""
-    lengths = configs.numbers("phase_epochs", config.phase_epochs)
     if config.phases == "progressive":
-        schedules.phase_ends(config.epochs, len(exits), lengths)
-    return lengths
+        schedules.phase_ends(config.epochs, len(exits), config.phase_epochs)
+    return config.phase_epochs
 
 
-def copy_weights(source, target):
+def copy_weights(source: keras.Model, target: keras.Model) -> list[keras.Layer]:
     """Copies weights by layer name from one model to another.
 
     Args:
@@ -182,21 +208,23 @@ def copy_weights(source, target):
     return given
 
 
-def make_optimizer(config, steps_per_epoch):
+def make_optimizer(config: Config, steps_per_epoch: int) -> SGD:
     """Creates the SGD and its learning-rate schedule."""
     rate = schedules.learning_rate(
         config.lr_schedule,
         config.lr,
         epochs=config.epochs,
         steps_per_epoch=steps_per_epoch,
-        drops=configs.numbers("lr_drops", config.lr_drops),
+        drops=config.lr_drops,
         decay=config.lr_decay,
         warmup_epochs=config.warmup_epochs,
     )
     return SGD(rate, config.momentum, config.nesterov, config.l2)
 
 
-def compile_distiller(distiller, config, steps_per_epoch):
-    """Compiles a distiller and builds its optimizer: a state can be restored."""
+def compile_distiller(
+    distiller: Distiller, config: Config, steps_per_epoch: int
+) -> None:
+    """Compiles a distiller and builds its optimizer: a checkpoint can be restored."""
     distiller.compile(make_optimizer(config, steps_per_epoch), jit_compile=False)
     distiller.optimizer.build(distiller.trainable_variables)

@@ -2,26 +2,35 @@
 
 import os
 import sys
+from collections.abc import Callable
 
 from absl import app, flags, logging
 
-from tf_mskd.runs.config import GROUPS
-from tf_mskd.runs.flags import check_flagfile
+from tf_mskd.runs.config import Config
+from tf_mskd.runs.flagfiles import expand
+from tf_mskd.runs.flags import config_from
+from tf_mskd.runs.inputs import check_names
 from tf_mskd.training.stopping import Stopped, signals_stop
 from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.flag_errors import explain, listed
 
 
-def run(main, doc):
+def run(main: Callable[[], None], define: Callable[[], None], doc: str) -> None:
     """Parses the flags, calls `main()` and exits; a user's mistake gets one line.
 
     Exit codes: 0 done, 1 unknown flag or bad flag value, 2 any other mistake of the
     user, 130 stopped by SIGINT, 143 stopped by SIGTERM.
 
     Args:
-        main: function without arguments.
+        main: function without arguments. It imports what needs TensorFlow itself, after
+            the checks that need only flags and files.
+        define: function without arguments that defines the command's flags.
         doc: str, what `--help` shows above the flags.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Before TensorFlow is imported, which reports processor features and missing GPUs
+    # as warnings and errors; its failures arrive as exceptions.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    define()
     if {"--help", "-help", "-h"} & set(sys.argv[1:]):
         print(doc.strip(), *_help(), sep="\n\n")
         return
@@ -37,8 +46,7 @@ def run(main, doc):
             with signals_stop():
                 main()
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
+            _fail(error, 2)
         except Stopped as stop:
             print(stop.text)
             raise
@@ -46,20 +54,30 @@ def run(main, doc):
     app.run(guarded, flags_parser=_parse)
 
 
+def config() -> Config:
+    """Returns the settings that the flags of a command give.
+
+    Raises:
+        UserError: for an unknown network or method, or settings that do not fit.
+    """
+    settings = config_from(flags.FLAGS)
+    check_names(settings)
+    return settings
+
+
 def _parse(argv):
     try:
-        for argument, following in zip(argv, [*argv[1:], ""], strict=True):
-            name, equals, path = argument.partition("=")
-            if name in ("--flagfile", "-flagfile"):
-                check_flagfile(path if equals else following)
+        return flags.FLAGS([argv[0], *expand(argv[1:])])
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    return app.parse_flags_with_usage(argv)
+        _fail(error, 2)
+    except flags.Error as error:
+        _fail(UserError(explain(error, flags.FLAGS)), 1)
+
+
+def _fail(error, code):
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(code)
 
 
 def _help():
-    values = flags.FLAGS
-    known = [f"{name} flags" for name in GROUPS] + [sys.argv[0]]
-    modules = [m for m in values.flags_by_module_dict() if m in known]
-    return [values.module_help(module).strip() for module in modules]
+    return [flags.FLAGS.module_help(group).strip() for group in listed(flags.FLAGS)]

@@ -1,23 +1,23 @@
 """Every setting of a run, once: name, type, default, bounds and help.
 
 `flags.py` makes the absl flags from these fields; `Config` checks what one flag alone
-cannot show. Settings marked `free` may change between two starts of the same run.
+cannot show. Settings marked `free` may change when a run is resumed.
 """
 
 import dataclasses
+import os
+import typing
 
-from tf_mskd.models.ensemble import KINDS
-from tf_mskd.training.schedules import LEARNING_RATES
-from tf_mskd.training.strategies import STRATEGIES
-from tf_mskd.utils.errors import UserError
+from tf_mskd.runs import parsers
+from tf_mskd.utils import choices as names
+from tf_mskd.utils.errors import UserError, nearest
 
-CACHE_VIEWS = 8  # of --teacher_cache, if --cached_augmentations does not say
-
-HEADS = ("dense", "separable", "bottleneck", "stage", "linear")
-POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
+CACHED_AUGMENTATIONS = 8  # of --teacher_cache, unless --cached_augmentations is set
 
 
-def _setting(group, default, text, *, low=None, high=None, choices=None, free=False):
+def _setting(
+    group, default, text, *, low=None, high=None, choices=None, free=False, form=None
+):
     metadata = {
         "group": group,
         "help": text,
@@ -25,6 +25,7 @@ def _setting(group, default, text, *, low=None, high=None, choices=None, free=Fa
         "high": high,
         "choices": choices,
         "free": free,
+        "language": form,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -39,7 +40,18 @@ _run, _data, _model, _method, _teacher, _training = map(_group, GROUPS)
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The settings of one run; see `--help` of `tf_mskd.train` for each of them."""
+    """The settings of one run; see `--help` of `tf_mskd.train` for each of them.
+
+    Settings of several values are tuples or dicts; their text, as in a flag, is read.
+
+    Raises:
+        UserError: for a value out of range, or values that do not fit together.
+
+    Example:
+        >>> config = Config(exits="1,2", term_weights={"ce": 1})
+        >>> config.exits, config.term_weights
+        ((1, 2), {'ce': 1.0})
+    """
 
     run_dir: str = _run("", "Folder of the run; required.", free=True)
     seed: int = _run(0, "Seed of weights, order and augmentation.", low=0)
@@ -47,21 +59,23 @@ class Config:
         "auto",
         "Devices: all GPUs or else the CPU (auto), the first one, all (mirrored), or "
         "those of all machines in TF_CONFIG (multi_worker).",
-        choices=STRATEGIES,
+        choices=names.STRATEGIES,
         free=True,
     )
     num_devices: int = _run(0, "Devices to use; 0 takes all.", low=0, free=True)
-    dtype_policy: str = _run("float32", "Keras dtype policy.", choices=POLICIES)
+    dtype_policy: str = _run(
+        "float32", "Keras dtype policy.", choices=names.DTYPE_POLICIES
+    )
     deterministic: bool = _run(True, "Use TensorFlow's deterministic operations.")
     steps_per_call: int = _run(
         20, "Training steps per compiled call, at most.", low=1, free=True
     )
     checkpoint_minutes: float = _run(
-        10.0, "Write the state this often within an epoch; 0: never.", low=0, free=True
+        10.0, "Minutes between checkpoints within an epoch; 0: none.", low=0, free=True
     )
     checkpoint_steps: int = _run(
         0,
-        "Write the state after so many steps within an epoch; 0: never.",
+        "Steps between checkpoints within an epoch; 0: none.",
         low=0,
         free=True,
     )
@@ -76,14 +90,17 @@ class Config:
         "", "Folder of the prepared data; empty: TFDS' own default.", free=True
     )
     image_size: int = _data(0, "Side to resize to, in pixels; 0 keeps it.", low=0)
-    augment: str = _data(
+    augment: tuple[str, ...] = _data(
         "crop,flip",
-        "In this order: crop, flip, rotate, autoaugment, jda, cutout; or none.",
+        "Augmentations in order, of crop, flip, rotate, autoaugment, jda, cutout; or "
+        "none.",
+        form=parsers.AUGMENTATION,
     )
-    second_augment: str = _data(
+    second_augment: tuple[str, ...] = _data(
         "",
-        "Augmentation of the second view, for methods that compare two; empty: as the "
+        "Augmentations of the second view, for methods that compare two; empty: as the "
         "first.",
+        form=parsers.AUGMENTATION,
     )
     crop_padding: int = _data(4, "Zero padding before the crop, in pixels.", low=0)
     rotation_degrees: float = _data(
@@ -91,67 +108,92 @@ class Config:
     )
     cutout_size: int = _data(16, "Side of the cut-out square, in pixels.", low=1)
     train_fraction: float = _data(
-        1.0, "Share of the training images in use, by class.", low=0, high=1
+        1.0, "Fraction of each class's training images in use.", low=0, high=1
     )
     validation_fraction: float = _data(
-        0.0, "Share of the training images held out, by class.", low=0, high=1
+        0.0, "Fraction of each class's training images held out.", low=0, high=1
     )
     batch_size: int = _data(64, "Images per step, over all devices.", low=1)
     eval_batch_size: int = _data(
-        256, "Images per step of an evaluation.", low=1, free=True
+        256, "Images per step of an evaluation, over all devices.", low=1, free=True
     )
 
     model: str = _model("resnet10", "Network, such as resnet18, vgg8 or wrn_16_2.")
-    exits: str = _model("all", "Exits to build: all, last, or numbers such as 1,2,4.")
-    exit_head: str = _model("dense", "Kind of the exits' heads.", choices=HEADS)
+    exits: str | tuple[int, ...] = _model(
+        "all",
+        "Exits to build: all, last, or numbers such as 1,2,4.",
+        form=parsers.EXITS,
+    )
+    exit_head: str = _model(
+        "dense", "Kind of the exits' heads.", choices=names.EXIT_HEADS
+    )
     attention: bool = _model(False, "Attention mask before the heads of early exits.")
     width: float = _model(1.0, "Multiplier of all channel counts.", low=0)
     dropout: float = _model(0.0, "Dropout rate.", low=0, high=1)
-    vgg_taps: str = _model("1,2,3,5", "Blocks of a VGG after which its exits sit.")
+    vgg_taps: tuple[int, ...] = _model(
+        "1,2,3,5",
+        "Blocks of a VGG after which its exits branch off.",
+        form=parsers.NUMBERS,
+    )
 
     method: str = _method(
         "ce", "Method, such as ce, kd, mskd or oto, or several: kd,at; docs/methods.md."
     )
-    method_args: str = _method(
-        "", "Arguments of the method, such as preset=hsakd or kd.temperature=3."
+    method_args: dict[str, str] = _method(
+        "",
+        "Arguments of the method, such as preset=hsakd or kd.temperature=3.",
+        form=parsers.ARGUMENTS,
     )
-    term_weights: str = _method("", "Weights of loss terms, such as ce:0.1,kd:0.9.")
-    exit_weights: str = _method("", "Weights of exits, such as exit_1:0.5,exit_4:1.")
-    exit_map: str = _method("", "OtO pairs student:teacher, such as 1:2,2:3.")
+    term_weights: dict[str, float] = _method(
+        "", "Weights of loss terms, such as ce:0.1,kd:0.9.", form=parsers.WEIGHTS
+    )
+    exit_weights: dict[str, float] = _method(
+        "", "Weights of exits, such as exit_1:0.5,exit_4:1.", form=parsers.WEIGHTS
+    )
+    exit_map: dict[int, int] = _method(
+        "", "OtO pairs student:teacher, such as 1:2,2:3.", form=parsers.EXIT_MAP
+    )
     phases: str = _method(
         "joint",
-        "Exits at once, one more each phase, or each stage on its own.",
-        choices=("joint", "progressive", "detached"),
+        "Train all exits together (joint), one more exit each phase (progressive), or "
+        "each stage on its own (detached).",
+        choices=names.PHASES,
     )
-    phase_epochs: str = _method("", "Epochs of each phase, such as 10,10,10,30.")
-    ensemble: str = _method("logits", "What the exits average to vote.", choices=KINDS)
+    phase_epochs: tuple[int, ...] = _method(
+        "", "Epochs of each phase, such as 10,10,10,30.", form=parsers.NUMBERS
+    )
+    ensemble: str = _method(
+        "logits",
+        "Averaged over exits in the ensemble: logits or probabilities.",
+        choices=names.ENSEMBLES,
+    )
 
     teacher: str = _teacher("", "Trained teacher: a .keras file or a run folder.")
     teacher_flagfile: str = _teacher(
-        "", "Flagfile of the teacher's own run, done first."
+        "", "Flagfile of the teacher's own run, which is done first."
     )
     teacher_run_dir: str = _teacher(
-        "", "Its run folder; empty: beside run_dir, named as the file.", free=True
+        "", "Its run folder; empty: beside run_dir, named as the flagfile.", free=True
     )
     init_flagfile: str = _teacher(
-        "", "Flagfile of a run, done first, whose weights this network starts from."
+        "", "Flagfile of a run, done first, whose weights initialise this network."
     )
     init_run_dir: str = _teacher(
-        "", "Its run folder; empty: beside run_dir, named as the file.", free=True
+        "", "Its run folder; empty: beside run_dir, named as the flagfile.", free=True
     )
     untrained_teacher: bool = _teacher(
-        False, "Take the network of teacher_flagfile untrained: a peer that learns too."
+        False, "Use the network of teacher_flagfile untrained: a peer that learns too."
     )
     freeze: str = _teacher(
         "none",
-        "What stays fixed: nothing, or all layers that init_flagfile gave (backbone).",
-        choices=("none", "backbone"),
+        "Layers to freeze: none, or all initialised from init_flagfile (backbone).",
+        choices=names.FROZEN,
     )
 
     teacher_cache: str = _teacher(
         "",
-        "Folder that keeps what the teacher says of every view of every image: it runs "
-        "once, for all epochs, students and seeds; empty: it runs in every step.",
+        "Folder that stores the teacher's outputs, so that it runs once per image and "
+        "view; empty: it runs in every step.",
     )
     cached_augmentations: int = _teacher(
         0,
@@ -160,7 +202,7 @@ class Config:
         low=0,
     )
     cache_top_k: int = _teacher(
-        0, "Keep the k largest logits alone, to save disk space; 0: all.", low=0
+        0, "Store only the k largest logits, to save disk space; 0: all.", low=0
     )
     view_seed: int = _teacher(
         -1,
@@ -169,23 +211,34 @@ class Config:
         low=-1,
     )
 
-    epochs: int = _training(240, "Length of the run.", low=1)
+    epochs: int = _training(240, "Epochs to train.", low=1)
     lr: float = _training(0.05, "Learning rate at the start.", low=0)
-    lr_schedule: str = _training("step", "Course of the rate.", choices=LEARNING_RATES)
-    lr_drops: str = _training("", "Epochs after which it falls, such as 150,180,210.")
-    lr_decay: float = _training(0.1, "Factor of each fall.", low=0, high=1)
-    warmup_epochs: float = _training(0.0, "Linear rise before a cosine.", low=0)
+    lr_schedule: str = _training(
+        "step", "Learning-rate schedule.", choices=names.LEARNING_RATES
+    )
+    lr_drops: tuple[int, ...] = _training(
+        "",
+        "Epochs after which the rate drops, such as 150,180,210.",
+        form=parsers.NUMBERS,
+    )
+    lr_decay: float = _training(0.1, "Decay factor at each drop.", low=0, high=1)
+    warmup_epochs: float = _training(
+        0.0, "Linear warm-up before the cosine, in epochs.", low=0
+    )
     momentum: float = _training(0.9, "Momentum of SGD.", low=0, high=1)
-    nesterov: bool = _training(False, "Nesterov's form of the momentum.")
-    l2: float = _training(5e-4, "L2 inside the gradient, for every variable.", low=0)
+    nesterov: bool = _training(False, "Use Nesterov momentum.")
+    l2: float = _training(
+        5e-4, "L2 penalty, added to the gradient of every variable.", low=0
+    )
 
     @property
-    def views(self):
+    def views(self) -> int:
         """Number of different augmentations of each image; 0: one an epoch."""
-        return self.cached_augmentations or (CACHE_VIEWS if self.teacher_cache else 0)
+        usual = CACHED_AUGMENTATIONS if self.teacher_cache else 0
+        return self.cached_augmentations or usual
 
     @property
-    def augment_seed(self):
+    def augment_seed(self) -> int:
         """The seed of the augmentation."""
         if self.view_seed >= 0:
             return self.view_seed
@@ -194,14 +247,12 @@ class Config:
     def __post_init__(self):
         """Checks what one flag alone cannot show."""
         for field in dataclasses.fields(self):
-            _check_bounds(field, getattr(self, field.name))
-        numbers("lr_drops", self.lr_drops)
-        numbers("phase_epochs", self.phase_epochs)
-        numbers("vgg_taps", self.vgg_taps)
-        if self.exits not in ("all", "last"):
-            numbers("exits", self.exits)
-        pairs("term_weights", self.term_weights)
-        pairs("exit_weights", self.exit_weights)
+            value = getattr(self, field.name)
+            if field.metadata["language"]:
+                text = value if isinstance(value, str) else text_of(field, value)
+                # the class is frozen: this is how its own constructor sets a field
+                object.__setattr__(self, field.name, read_setting(field, text))
+            _check_bounds(field, value)
         if self.teacher and self.teacher_flagfile:
             raise UserError("Give --teacher or --teacher_flagfile, not both.")
         if self.untrained_teacher and not self.teacher_flagfile:
@@ -213,12 +264,12 @@ class Config:
         if self.teacher_cache and self.untrained_teacher:
             raise UserError(
                 "--teacher_cache stores a trained teacher's outputs, "
-                "--untrained_teacher asks for an untrained one: drop one of them."
+                "--untrained_teacher has none: drop one of them."
             )
         if self.phase_epochs and self.phases != "progressive":
             raise UserError(
-                f"--phase_epochs={self.phase_epochs} needs --phases=progressive, got "
-                f"--phases={self.phases}."
+                f"--phase_epochs={','.join(map(str, self.phase_epochs))} needs "
+                f"--phases=progressive, got --phases={self.phases}."
             )
         if self.freeze == "backbone" and not self.init_flagfile:
             raise UserError("--freeze=backbone needs --init_flagfile, which is empty.")
@@ -229,7 +280,8 @@ def _check_bounds(field, value):
     choices = field.metadata["choices"]
     if choices and value not in choices:
         raise UserError(
-            f"--{field.name} must be one of {', '.join(choices)}, got {value!r}."
+            f"--{field.name} must be one of {', '.join(choices)}, got {value!r}"
+            f"{nearest(value, choices)}"
         )
     above = low is None or value >= low  # false for "not a number" too
     if not (above and (high is None or value <= high)):
@@ -239,83 +291,60 @@ def _check_bounds(field, value):
         )
 
 
-def numbers(name, text):
-    """Reads "1,2,3" into a tuple of int; empty text gives ().
+def read_setting(field: dataclasses.Field, text: str) -> typing.Any:
+    """Reads the value of a field of `Config` from its text in a flag.
 
-    Example:
-        >>> numbers("exits", "1,2,4")
-        (1, 2, 4)
+    Raises:
+        UserError: if the text cannot be read.
     """
+    language = field.metadata["language"]
+    if language:
+        return language.read(field.name, text)
+    if field.type is bool:
+        return parsers.boolean(field.name, text)
     try:
-        return tuple(int(part) for part in text.split(",") if text)
+        return field.type(text)
     except ValueError:
-        raise UserError(
-            f"--{name} must be numbers such as 1,2,3, got {text!r}."
-        ) from None
+        kind = "an integer" if field.type is int else "a number"
+        raise UserError(f"--{field.name} must be {kind}, got {text!r}.") from None
 
 
-def pairs(name, text):
-    """Reads "ce:0.1,kd:0.9" into a dict, str -> float; empty text gives {}.
+def text_of(field: dataclasses.Field, value: typing.Any) -> str:
+    """Returns the text that `read_setting` reads as this value.
 
-    Example:
-        >>> pairs("term_weights", "ce:0.1,kd:0.9")
-        {'ce': 0.1, 'kd': 0.9}
+    Raises:
+        UserError: if a value of several parts is neither collection nor text.
     """
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not field.metadata["language"]:
+        return str(value)
     try:
-        split = (part.split(":") for part in text.split(",") if text)
-        return {key.strip(): float(value) for key, value in split}
-    except ValueError:
+        return field.metadata["language"].write(value)
+    except (TypeError, AttributeError):
         raise UserError(
-            f"--{name} must be pairs such as ce:0.1,kd:0.9, got {text!r}."
+            f"--{field.name} takes a {field.type}, or its text, got {value!r}."
         ) from None
 
 
-def arguments(text, defaults, what):
-    """Reads "preset=hsakd,temperature=3" into a dict typed by the defaults.
-
-    Args:
-        text: str, name=value pairs separated by commas; a value may hold a comma if
-            no "name=" follows it ("exit_map=1:2,2:3").
-        defaults: dict, known name -> default value; None takes a float.
-        what: str, for the error.
-
-    Example:
-        >>> arguments("temperature=3", {"temperature": 4.0}, "kd")
-        {'temperature': 3.0}
-    """
-    parts = []
-    for part in text.split(",") if text else ():
-        if "=" in part or not parts:
-            parts.append(part)
-        else:
-            parts[-1] += "," + part
-    values = {}
-    for part in parts:
-        name, found, value = part.partition("=")
-        if not found:
-            raise UserError(f"--{what} must be name=value pairs, got {text!r}.")
-        default = defaults.get(name.strip(), "")
-        values[name.strip()] = _typed(name, value, default, what)
-    return values
-
-
-def _typed(name, value, default, what):
-    kind = float if default is None else type(default)
-    if kind is bool:
-        kind = {"true": True, "false": False}.__getitem__
-        value = value.lower()
-    try:
-        return kind(value)
-    except (ValueError, KeyError):
-        raise UserError(
-            f"--{what}: {name} takes a value like {default!r}, got {value!r}."
-        ) from None
-
-
-def differing(old, new):
+def differing(old: Config, new: Config) -> list[str]:
     """Lists the fixed settings in which two configurations differ, as readable text."""
     return [
-        f"--{f.name} (was {getattr(old, f.name)!r}, now {getattr(new, f.name)!r})"
+        f"--{f.name} (was {_shown(f, old)}, now {_shown(f, new)})"
         for f in dataclasses.fields(Config)
-        if not f.metadata["free"] and getattr(old, f.name) != getattr(new, f.name)
+        if not f.metadata["free"]
+        and not _equal(f.name, getattr(old, f.name), getattr(new, f.name))
     ]
+
+
+def _equal(name, old, new):
+    if old != new and name.endswith("_flagfile") and old and new:
+        # the same file has another path when its run is resumed from another folder
+        known = os.path.exists(old) and os.path.exists(new)
+        return known and os.path.samefile(old, new)
+    return old == new
+
+
+def _shown(field, config):
+    value = getattr(config, field.name)
+    return repr(text_of(field, value) if field.metadata["language"] else value)

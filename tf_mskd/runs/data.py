@@ -3,6 +3,14 @@
 import numpy as np
 
 from tf_mskd.data import augment, pipeline, sources, splits
+from tf_mskd.runs.config import Config
+
+
+def load(config: Config) -> sources.Source:
+    """Reads the data set of a configuration into memory."""
+    return sources.load_source(
+        config.dataset, config.data_dir or None, config.image_size or None
+    )
 
 
 class Data:
@@ -10,16 +18,15 @@ class Data:
 
     Args:
         config: `Config`.
-        method: `Method`, which says what beside labels its steps need, or None.
+        method: `Method`, whose steps may need more than labels, or None.
+        source: `Source` of `load`, or None to read it here.
     """
 
-    def __init__(self, config, method=None):
+    def __init__(self, config, method=None, source=None):
         self.config = config
         self._keys = method.target_keys if method else ()
         self._num_negatives = getattr(method, "num_negatives", 0)
-        self.source = sources.load_source(
-            config.dataset, config.data_dir or None, config.image_size or None
-        )
+        self.source = source or load(config)
         self.train_ids, self.validation_ids = splits.split_ids(
             self.source.train.labels,
             validation_fraction=config.validation_fraction,
@@ -36,7 +43,7 @@ class Data:
         }
         self._augment = augment.make_augment(config.augment, **options)
         text = ", ".join(f"{name} {value}" for name, value in options.items())
-        self.augmentation = f"{config.augment}; {text}"
+        self.augmentation = f"{','.join(config.augment)}; {text}"
         second = config.second_augment or config.augment
         self._second_augment = augment.make_augment(second, **options)
         self.train_stream(0)  # what it refuses shows now, not after a teacher's run

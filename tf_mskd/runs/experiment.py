@@ -1,8 +1,6 @@
 """A whole run from its configuration: data, networks, training, result."""
 
-import dataclasses
 import functools
-import pathlib
 
 import keras
 import tensorflow as tf
@@ -14,32 +12,23 @@ from tf_mskd.callbacks.progress import Progress
 from tf_mskd.models import ensemble as ensembles
 from tf_mskd.models.saving import fingerprint, load_model, save_model
 from tf_mskd.runs import build
-from tf_mskd.runs.data import Data
-from tf_mskd.runs.flags import read_flagfile
+from tf_mskd.runs.config import Config
+from tf_mskd.runs.data import Data, load
+from tf_mskd.runs.plan import plan, plan_cache
 from tf_mskd.runs.run_folder import RunFolder
 from tf_mskd.teacher_cache.cached_teacher import CachedTeacher, cached_vectors
+from tf_mskd.teacher_cache.store import TeacherCache
 from tf_mskd.training.evaluation import Evaluator, validation_logs
 from tf_mskd.training.strategies import create_strategy
 from tf_mskd.training.term_schedule import TermSchedule
 from tf_mskd.training.trainer import Trainer
-from tf_mskd.utils.errors import UserError
-
-# what a run done first takes over from the run that needs it
-HANDED_DOWN = (
-    "data_dir",
-    "strategy",
-    "num_devices",
-    "tensorboard",
-    "checkpoint_minutes",
-    "checkpoint_steps",
-)
 
 
-def run(config):
-    """Trains what `config` says, or goes on, or says that it is finished.
+def run(config: Config) -> dict:
+    """Trains what `config` describes, resumes it, or reports that it is finished.
 
     The runs of `--teacher_flagfile` and `--init_flagfile` are done first, each in a run
-    folder of its own, or reused if they are finished.
+    folder of its own, or reused if they are finished; see `plan`.
 
     Args:
         config: `Config` with `run_dir`.
@@ -50,32 +39,47 @@ def run(config):
     Raises:
         UserError: for any mistake in the configuration, the data or the folder.
     """
-    with RunFolder(config) as folder:
-        result = folder.result()
-        if result is None:
-            result = _run(config, folder)
-        print(f"{folder.path} is finished: {summary(result)}")
-        return result
+    runs = plan(config)
+    with RunFolder(config) as own:  # while its teacher trains too
+        if own.result() is not None:
+            return _finish(runs[-1], own, None, {})
+        # before anything else starts TensorFlow's devices
+        strategy = create_strategy(config.strategy, config.num_devices)
+        data = _check_all(runs)
+        _finish_all(runs[:-1], strategy, data)
+        return _finish(runs[-1], own, strategy, data)
 
 
-def _run(config, folder):
-    strategy = create_strategy(config.strategy, config.num_devices)  # before other TF
-    _set_up(config)
-    method = build.build_method(config)
-    data = Data(config, method)
-    examples = _check_run(config, data)
-    teacher_path = config.teacher
-    if not config.untrained_teacher:
-        teacher_path = _run_first(config, "teacher") or config.teacher
-    init_path = _run_first(config, "init")
-    print(f"run {folder.path}")
+def _check_all(runs):
+    """Builds each unfinished run untrained, the own one first; returns their data."""
+    unfinished = [run for run in reversed(runs) if run.status != "finished"]
+    return {run.run_dir: _check_run(run.config) for run in unfinished}
+
+
+def _finish_all(runs, strategy, data):
+    for planned in runs:
+        with RunFolder(planned.config) as folder:
+            _finish(planned, folder, strategy, data)
+
+
+def _finish(planned, folder, strategy, data):
+    result = folder.result()
+    if result is None:
+        print(f"run {folder.path}")
+        result = _run(planned, folder, strategy, data.pop(planned.run_dir))
+    print(f"{folder.path} is finished: {summary(result)}")
+    return result
+
+
+def _run(planned, folder, strategy, data):
+    config = planned.config
     _set_up(config)
     with strategy.scope():
-        teacher = _load(folder, "teacher", teacher_path)
+        teacher = _load(folder, "teacher", planned.teacher)
         if config.untrained_teacher:
             teacher = build.build_peer(config, data.source)
-        init = _load(folder, "init", init_path)
-        method = build.build_method(config, examples)
+        init = _load(folder, "init", planned.init)
+        method = build.build_method(config, len(data.source.train.labels))
         distiller = build.build_distiller(config, data.source, teacher, init, method)
         build.compile_distiller(distiller, config, data.steps_per_epoch)
     test = Evaluator(strategy, data.test_stream())
@@ -94,7 +98,7 @@ def _run(config, folder):
     return result
 
 
-def fill_cache(config):
+def fill_cache(config: Config) -> TeacherCache:
     """Fills `config.teacher_cache` ahead, all views; trains the teacher if it must.
 
     Args:
@@ -106,17 +110,15 @@ def fill_cache(config):
     Raises:
         UserError: for any mistake in the configuration, the data or the folders.
     """
-    if not config.teacher_cache:
-        raise UserError("--teacher_cache is empty: say which folder to fill.")
-    strategy = create_strategy(config.strategy, config.num_devices)  # before other TF
-    _set_up(config)
-    data = Data(config, build.build_method(config))
-    examples = _check_run(config, data)
-    path = _run_first(config, "teacher") or config.teacher
+    runs = plan_cache(config)
+    strategy = create_strategy(config.strategy, config.num_devices)
+    data = _check_run(config)
+    _finish_all(runs, strategy, _check_all(runs))
+    path = runs[-1].run_dir if runs else config.teacher
     _set_up(config)
     with strategy.scope():
         teacher = load_model(path) if path else None
-        method = build.build_method(config, examples)
+        method = build.build_method(config, len(data.source.train.labels))
         distiller = build.build_distiller(config, data.source, teacher, None, method)
     cached = CachedTeacher(distiller, strategy, data, config)
     for view in range(config.views):
@@ -130,25 +132,16 @@ def summary(result):
     return "test " + ", ".join(f"{name} {value:.2f} %" for name, value in test.items())
 
 
-def _check_run(config, data):
-    """Builds the run untrained, see `build`; returns the number of examples."""
-    examples = len(data.source.train.labels)
-    untrained = build.check_run(config, data.source, data.steps_per_epoch, examples)
+def _check_run(config):
+    """Builds a run untrained, see `build.check_run`; returns its data."""
+    _set_up(config)
+    source = load(config)
+    method = build.build_method(config, len(source.train.labels))
+    data = Data(config, method, source)
+    untrained = build.check_run(config, source, data.steps_per_epoch, method)
     if config.teacher_cache:
         cached_vectors(untrained, config.cache_top_k)
-    return examples
-
-
-def _run_first(config, role):
-    flagfile = getattr(config, f"{role}_flagfile")
-    if not flagfile:
-        return ""
-    name = pathlib.Path(flagfile).stem
-    beside = pathlib.Path(config.run_dir).parent / name
-    folder = getattr(config, f"{role}_run_dir") or str(beside)
-    handed_down = {name: getattr(config, name) for name in HANDED_DOWN}
-    run(dataclasses.replace(read_flagfile(flagfile), run_dir=folder, **handed_down))
-    return folder
+    return data
 
 
 def _load(folder, role, path):
@@ -160,6 +153,11 @@ def _load(folder, role, path):
 
 
 def _set_up(config):
+    """Starts from the same global state of Keras, whatever was built before.
+
+    Once before a run is checked and once before it is trained: the weights of a run
+    depend on its seed alone, not on the runs and checks of its chain.
+    """
     keras.utils.clear_session()
     keras.config.set_dtype_policy(config.dtype_policy)
     keras.utils.set_random_seed(config.seed)

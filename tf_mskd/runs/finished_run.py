@@ -6,9 +6,9 @@ import pathlib
 from tf_mskd.models.saving import load_model
 from tf_mskd.runs.data import Data
 from tf_mskd.runs.flags import read_flagfile
+from tf_mskd.runs.inputs import check_finished_run
 from tf_mskd.training.evaluation import Evaluator
 from tf_mskd.training.strategies import create_strategy
-from tf_mskd.utils.errors import UserError
 
 
 class FinishedRun:
@@ -24,11 +24,7 @@ class FinishedRun:
 
     def __init__(self, run_dir, data_dir=""):
         self.folder = pathlib.Path(run_dir)
-        if not run_dir or not (self.folder / "result.json").is_file():
-            raise UserError(
-                f"--run_dir={str(run_dir)!r} holds no finished run (no result.json): "
-                "give the folder of a run that tf_mskd.train has finished."
-            )
+        check_finished_run(run_dir)
         config = read_flagfile(self.folder / "flags.txt")
         data_dir = data_dir or config.data_dir
         self.config = dataclasses.replace(config, data_dir=data_dir)

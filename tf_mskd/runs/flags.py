@@ -1,41 +1,80 @@
-"""The absl flags of a run, made from the fields of `Config`, and flagfiles."""
+"""The absl flags of a run, made from the fields of `Config`, and its flagfile."""
 
 import dataclasses
-import os
-import pathlib
 
 from absl import flags
 
-from tf_mskd.runs.config import Config
+from tf_mskd.runs.config import Config, read_setting, text_of
+from tf_mskd.runs.flagfiles import expand
+from tf_mskd.runs.flagfiles import find_flagfile as find_flagfile
 from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.flag_errors import HIDDEN, explain
 
-MOST_FLAGFILES = 100  # that one may include, each counted as often as it is read
-MOST_BYTES = 2**20  # of one flagfile
+FORMER_NAMES = {  # of flags that flagfiles of users and old run folders hold
+    "cache_views": "cached_augmentations",
+    "fresh_teacher": "untrained_teacher",
+}
 
 
-def define(flag_values=flags.FLAGS):
+class _Parser(flags.ArgumentParser):
+    """Reads a setting of several values, as `Config` does."""
+
+    def __init__(self, field):
+        self._field = field
+
+    def parse(self, argument):
+        text = isinstance(argument, str)
+        return read_setting(self._field, argument) if text else argument
+
+
+class _Serializer(flags.ArgumentSerializer):
+    """Shows such a setting in `--help` as it is written."""
+
+    def __init__(self, field):
+        self._field = field
+
+    def serialize(self, value):
+        return text_of(self._field, value)
+
+
+def define(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     """Defines one flag per field of `Config`, grouped as `Config` groups them."""
     for field in dataclasses.fields(Config):
-        meta, text = field.metadata, field.metadata["help"]
-        if meta["choices"]:
+        meta, serializer = field.metadata, None
+        options = {"flag_values": flag_values, "module_name": f"{meta['group']} flags"}
+        if field.type is bool:
+            flags.DEFINE_boolean(field.name, field.default, meta["help"], **options)
+            continue
+        if meta["language"]:
+            parser, serializer = _Parser(field), _Serializer(field)
+        elif meta["choices"]:
             parser = flags.EnumParser(list(meta["choices"]))
-        elif field.type is bool:
-            parser = flags.BooleanParser()
         elif field.type in (int, float):
             kind = flags.IntegerParser if field.type is int else flags.FloatParser
             parser = kind(meta["low"], meta["high"])
         else:
             parser = flags.ArgumentParser()
-        define_one = flags.DEFINE
-        options = {"flag_values": flag_values, "module_name": f"{meta['group']} flags"}
-        if field.type is bool:
-            flags.DEFINE_boolean(field.name, field.default, text, **options)
-        else:
-            define_one(parser, field.name, field.default, text, **options)
+        default = field.default
+        flags.DEFINE(
+            parser, field.name, default, meta["help"], serializer=serializer, **options
+        )
+    for former, name in FORMER_NAMES.items():
+        flags.DEFINE_alias(former, name, flag_values=flag_values, module_name=HIDDEN)
 
 
-def config_from(flag_values):
-    """Returns the `Config` that parsed flags say.
+def define_run() -> None:
+    """Defines the flags of a command that does runs: those of `Config`, --dry_run."""
+    define()
+    flags.DEFINE_boolean(
+        "dry_run",
+        False,
+        "Print the runs that this command would do, and stop.",
+        module_name="run flags",
+    )
+
+
+def config_from(flag_values: flags.FlagValues) -> Config:
+    """Returns the `Config` of parsed flags.
 
     Raises:
         UserError: for values that do not fit together.
@@ -44,12 +83,11 @@ def config_from(flag_values):
     return Config(**{name: flag_values[name].value for name in names})
 
 
-def read_flagfile(path, **overrides):
+def read_flagfile(path: str, **overrides) -> Config:
     """Reads a flagfile into a `Config`.
 
     Args:
-        path: str or path of the flagfile; paths inside it are relative to the working
-            directory.
+        path: str or path of the flagfile, see `find_flagfile`.
         **overrides: settings that win over the file's.
 
     Returns:
@@ -58,76 +96,28 @@ def read_flagfile(path, **overrides):
     Raises:
         UserError: if the file is missing, or holds an unknown flag or a bad value.
     """
-    check_flagfile(path)
     values = flags.FlagValues()
     define(values)
+    arguments = expand([f"--flagfile={path}"])
     try:
-        values(["tf_mskd", f"--flagfile={path}"])
+        values(["tf_mskd", *arguments])
     except flags.Error as error:
-        raise UserError(f"{path}: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path}: {explain(error, values)}") from None
     return dataclasses.replace(config_from(values), **overrides)
 
 
-def check_flagfile(path):
-    """Looks through a flagfile and all that it includes before absl reads them.
-
-    Args:
-        path: str or path.
-
-    Raises:
-        UserError: if one is missing, is not text or too long, if one includes itself,
-            or if they are too many.
-    """
-    seen = 0
-
-    def visit(path, above):
-        nonlocal seen
-        seen += 1
-        if path in above or seen > MOST_FLAGFILES:
-            what = "itself" if path in above else f"more than {MOST_FLAGFILES} others"
-            raise UserError(f"Flagfile {(*above, path)[0]!r} includes {what}.")
-        for line in _lines(path):
-            name, _, included = line.partition("=")
-            if name in ("--flagfile", "-flagfile") and included.strip():
-                visit(os.path.expanduser(included.strip()), (*above, path))
-
-    visit(os.path.expanduser(str(path)), ())
-
-
-def _lines(path):
-    if not os.path.isfile(path):
-        raise UserError(f"No flagfile {path!r} (looked from {pathlib.Path.cwd()}).")
-    if os.path.getsize(path) > MOST_BYTES:
-        raise UserError(f"Flagfile {path!r} is longer than {MOST_BYTES} bytes.")
-    try:
-        lines = pathlib.Path(path).read_text().split("\n")
-    except OSError as error:
-        raise UserError(f"Cannot read flagfile {path!r}: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise UserError(f"Flagfile {path!r} is not text.") from None
-    for number, line in enumerate(lines, start=1):
-        if not line.replace("\t", " ").isprintable():
-            raise UserError(
-                f"Line {number} of flagfile {path!r} holds a control character."
-            )
-    return lines
-
-
-def to_flagfile(config):
+def to_flagfile(config: Config) -> str:
     """Returns the text of a flagfile that reads back as `config`.
 
     Raises:
         UserError: if a setting cannot stand on one line.
     """
-    settings = {
-        f.name: _text(getattr(config, f.name)) for f in dataclasses.fields(Config)
-    }
-    for name, text in settings.items():
+    lines = []
+    for field in dataclasses.fields(Config):
+        text = text_of(field, getattr(config, field.name))
         if not text.isprintable():
-            raise UserError(f"--{name} must be one line of plain text, got {text!r}.")
-    lines = [f"--{name}={text}" for name, text in settings.items()]
-    return "\n".join(lines) + "\n"
-
-
-def _text(value):
-    return str(value).lower() if isinstance(value, bool) else str(value)
+            raise UserError(
+                f"--{field.name} must be one line of plain text, got {text!r}."
+            )
+        lines.append(f"--{field.name}={text}\n")
+    return "".join(lines)

@@ -12,8 +12,8 @@ import subprocess
 import sys
 from importlib import metadata
 
-from tf_mskd.runs.config import differing
-from tf_mskd.runs.flags import read_flagfile, to_flagfile
+from tf_mskd.runs.flags import to_flagfile
+from tf_mskd.runs.inputs import check_same_run
 from tf_mskd.training.checkpoint import States
 from tf_mskd.training.strategies import is_chief
 from tf_mskd.utils import files
@@ -82,14 +82,8 @@ class RunFolder:
 
     def _check_flags(self):
         flagfile, record = self.path / "flags.txt", self.path / "run.json"
-        if flagfile.exists():
-            differences = differing(read_flagfile(flagfile), self._config)
-            if differences:
-                raise UserError(
-                    f"{self.path} holds a run with other flags: "
-                    f"{'; '.join(differences)}. Use these flags or another --run_dir."
-                )
-        elif self.is_chief:
+        check_same_run(self._config)
+        if self.is_chief and not flagfile.exists():
             files.write_text(flagfile, to_flagfile(self._config))
         if self.is_chief and not record.exists():  # also after a kill between the two
             files.write_json(record, _provenance())

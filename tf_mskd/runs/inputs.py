@@ -1,0 +1,68 @@
+"""What a command reads, looked for before TensorFlow is imported."""
+
+import os
+import pathlib
+import re
+
+from tf_mskd.runs.config import Config, differing
+from tf_mskd.runs.flags import read_flagfile
+from tf_mskd.utils import files
+from tf_mskd.utils.choices import MODELS, WIDE_RESNET
+from tf_mskd.utils.errors import UserError, unknown_name
+
+METHODS = pathlib.Path(__file__).parents[1] / "methods"
+
+
+def check_finished_run(run_dir: str | os.PathLike, flag: str = "run_dir") -> None:
+    """Raises `UserError` unless the folder is that of a finished run.
+
+    Args:
+        run_dir: str or path of the run folder.
+        flag: str, name of the flag for the message.
+    """
+    if not run_dir or not os.path.isfile(os.path.join(run_dir, "result.json")):
+        raise UserError(
+            f"--{flag}={str(run_dir)!r} holds no finished run (no result.json): "
+            "name the folder of a run that tf_mskd.train has finished."
+        )
+
+
+def check_inputs(config: Config) -> None:
+    """Raises `UserError` if a run would not find what it reads.
+
+    Looks for the teacher and the data folder only: their contents need TensorFlow.
+    """
+    if config.teacher:
+        files.model_file(config.teacher)
+    folder = os.path.expanduser(config.data_dir)
+    if config.data_dir and config.dataset != "digits" and not os.path.isdir(folder):
+        raise UserError(
+            f"No folder {config.data_dir!r} for data set {config.dataset!r}: name "
+            "another --data_dir, or prepare it with python -m tf_mskd.data.prepare."
+        )
+
+
+def check_names(config: Config) -> None:
+    """Raises `UserError` for a network or a method that the package does not have.
+
+    For commands alone: in Python, methods from anywhere can be registered.
+    """
+    if config.model not in MODELS and not re.fullmatch(WIDE_RESNET, config.model):
+        raise unknown_name("model", config.model, MODELS)
+    methods = [path.stem for path in METHODS.glob("[!_]*.py")]
+    for name in config.method.split(","):
+        if name.strip() not in methods:
+            raise unknown_name("method", name.strip(), methods)
+
+
+def check_same_run(config: Config) -> None:
+    """Raises `UserError` if the run folder is that of a run with other settings."""
+    flagfile = os.path.join(config.run_dir, "flags.txt")
+    if not os.path.exists(flagfile):
+        return
+    differences = differing(read_flagfile(flagfile), config)
+    if differences:
+        raise UserError(
+            f"{config.run_dir} holds a run with other flags: {'; '.join(differences)}. "
+            "Use these flags or another --run_dir."
+        )
