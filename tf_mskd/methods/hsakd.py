@@ -71,7 +71,7 @@ class HSAKD(Method):
         labels = {"label": views.upright(targets["label"])}
         terms = self.label_terms(upright, labels)
         for name, (guide,) in self.active_pairs(student):
-            term = "kd" if name.startswith("exit") else "hsakd"
+            term = "kd" if naming.is_kind(name, "exit") else "hsakd"
             kl = softened_kl(teacher[guide], student[name], self.temperature)
             terms[f"{term}/{name}"] = kl
         return terms
