@@ -12,6 +12,7 @@ import tensorflow as tf
 from tf_mskd import SGD, Distiller, UserError, create_model
 from tf_mskd.methods.common import registry
 from tf_mskd.methods.common.create import create_method, method_defaults
+from tf_mskd.utils.names import AUX_HEADS
 
 METHODS = registry.available_methods()
 CLASSES = 10
@@ -337,8 +338,9 @@ def test_a_distiller_trains_with_it_by_name(name, tiny, digits):
         keras.config.set_dtype_policy(policy)
         student = tiny(exits, aux_heads=method.aux_heads)
         keras.config.set_dtype_policy("float32")
-        heads = ("projection", "rotation", "paraphraser")
-        teacher = tiny(exits, 1 / 8, aux_heads=heads) if method.needs_teacher else None
+        teacher = None
+        if method.needs_teacher:
+            teacher = tiny(exits, 1 / 8, aux_heads=AUX_HEADS)
         try:
             distiller = Distiller(student, teacher, method)
         except UserError as error:
@@ -373,7 +375,7 @@ def test_it_is_built_for_networks_of_every_family(name, student, teacher):
     method = create_method(name, **ARGUMENTS.get(name, {}))
     guide = None
     if method.needs_teacher:
-        guide = network(teacher, "all", ("projection", "rotation", "paraphraser"))
+        guide = network(teacher, "all", AUX_HEADS)
     for exits in ("last", "all"):
         learner = network(student, exits, method.aux_heads)
         try:

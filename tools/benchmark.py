@@ -24,6 +24,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from tf_mskd.methods.common.create import create_method, method_defaults
 from tf_mskd.runs import cli
 from tf_mskd.utils import files  # noqa: E402
+from tf_mskd.utils.names import AUX_HEADS  # noqa: E402
 from tools import timing  # noqa: E402
 
 PARTS = flags.DEFINE_list(
@@ -197,8 +198,9 @@ def method_case(name, choices=("last", "all")):
         targets["negatives"] = np.stack(rows).astype("int32")
     teacher = None
     if method.needs_teacher:
-        heads = ("projection", "rotation", "paraphraser")
-        teacher = tf_mskd.create_model("resnet18", 100, exits="all", aux_heads=heads)
+        teacher = tf_mskd.create_model(
+            "resnet18", 100, exits="all", aux_heads=AUX_HEADS
+        )
     for exits in choices:
         student = tf_mskd.create_model(
             "resnet10", 100, exits=exits, aux_heads=method.aux_heads

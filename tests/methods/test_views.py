@@ -1,4 +1,4 @@
-"""What the methods on several views share: row layout, rotations, crops, ranks."""
+"""What the methods on rotated images share: rotations, crops, ranks."""
 
 import keras
 import numpy as np
@@ -12,21 +12,6 @@ from tf_mskd.methods.common import views
 @pytest.fixture
 def images(digits):
     return digits[0][:5]
-
-
-def test_rows_of_one_image_follow_each_other():
-    first, second = np.arange(6).reshape(3, 2), 10 + np.arange(6).reshape(3, 2)
-    got = views.interleave([keras.ops.array(first), keras.ops.array(second)])
-    expected = [[0, 1], [10, 11], [2, 3], [12, 13], [4, 5], [14, 15]]
-    assert got.numpy().tolist() == expected
-
-
-def test_targets_are_repeated_with_their_shape_and_dtype(images):
-    targets = {"label": tf.constant([4, 7], tf.int32), "image": tf.constant(images[:2])}
-    got = views.repeat(targets, 3)
-    assert got["label"].numpy().tolist() == [4, 4, 4, 7, 7, 7]
-    assert got["label"].dtype == tf.int32 and got["image"].dtype == tf.uint8
-    np.testing.assert_array_equal(got["image"], images[:2].repeat(3, axis=0))
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])

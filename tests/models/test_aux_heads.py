@@ -8,6 +8,7 @@ from tf_mskd.models import create_model, exit_names, saving, sub_model
 from tf_mskd.models.aux_heads import KINDS
 from tf_mskd.models.graph import available_outputs
 from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.names import AUX_OUTPUTS
 
 SMALL = dict(input_shape=(16, 16, 3), width=1 / 16)
 FAMILIES = {"resnet10": 4, "vgg8": 4, "wrn_10_1": 3}  # name -> number of stages
@@ -56,6 +57,8 @@ def test_one_kind_makes_its_outputs_alone(name, kind):
         "rotation": [f"rotation_{k}" for k in range(1, last + 1)],
         "paraphraser": [f"factor_{last}", f"reconstruction_{last}"],
     }
+    kinds = {n.rpartition("_")[0] for n in made[kind]}
+    assert kinds == set(AUX_OUTPUTS[kind]) and set(AUX_OUTPUTS) == set(KINDS)
     model = create_model(name, 5, aux_heads=kind, **SMALL)
     assert list(model.output) == [f"exit_{last}", *made[kind]]
     # every layer that makes an output has its name
@@ -144,13 +147,13 @@ def test_saved_and_loaded_in_safe_mode(name, images, tmp_path):
 
 
 @every_family
-def test_what_is_put_to_use_holds_no_side_head(name, images):
+def test_what_is_put_to_use_holds_no_auxiliary_head(name, images):
     plain = create_model(name, 5, exits="all", **SMALL)
     model = with_heads(name, exits="all")
     bare = sub_model(model, exit_names(model))
     assert {n.name for n in bare.layers} == {n.name for n in plain.layers}
     assert bare.count_params() == plain.count_params() < model.count_params()
-    starts = ("rotation", "projection", "paraphraser", "factor", "reconstruction")
+    starts = ("paraphraser", *sum(AUX_OUTPUTS.values(), ()))
     assert not [n.name for n in bare.layers if n.name.startswith(starts)]
     whole, cut = numpy(model(images)), numpy(bare(images))
     assert list(cut) == list(plain.output)
@@ -173,7 +176,7 @@ def test_a_frozen_backbone_keeps_its_statistics_in_training(name, images):
         assert same != moves, weight.path
 
 
-def test_early_exits_alone_still_get_their_side_heads():
+def test_early_exits_alone_still_get_their_auxiliary_heads():
     model = create_model("resnet10", 5, exits=[1], aux_heads="projection", **SMALL)
     assert list(model.output) == ["exit_1", "projection_4"]
     assert "exit_4" not in [layer.name for layer in model.layers]
@@ -193,8 +196,8 @@ def test_heads_give_float32_under_mixed_precision(images):
 
 def test_unknown_kinds_are_refused():
     with pytest.raises(
-        UserError, match="Unknown side head 'projector'; did you mean 'p"
+        UserError, match="Unknown auxiliary head 'projector'; did you mean 'p"
     ):
         create_model("resnet10", 5, aux_heads=["rotation", "projector"], **SMALL)
-    with pytest.raises(UserError, match="Unknown side head 'au'"):
+    with pytest.raises(UserError, match="Unknown auxiliary head 'au'"):
         create_model("resnet10", 5, aux_heads="au", **SMALL)

@@ -103,6 +103,16 @@ def test_detached_network_gives_the_same_numbers(name):
         np.testing.assert_allclose(whole[key], cut[key], atol=1e-6)
 
 
+def test_outputs_of_auxiliary_heads_are_placed_between_the_cuts():
+    heads = ("projection", "rotation")
+    model = create_model("resnet10", 5, exits=[2, 4], aux_heads=heads, **SMALL)
+    detached = detach_stages(model)
+    assert list(detached.output) == list(model.output)
+    assert {depth_of(p) for p in gradient_names(detached, "rotation_2")} >= {1, 2}
+    reached = gradient_names(detached, "projection_4")
+    assert not [p for p in reached if p.startswith(("stem", "stage_1", "stage_2"))]
+
+
 def test_batch_norm_moves_once_a_step_in_the_detached_network():
     model = create_model("wrn_10_1", 5, exits="all", features=["preact_1"], **SMALL)
     feature = sub_model(model, "feature_1")

@@ -16,6 +16,7 @@ from tensorflow.core.framework import attr_value_pb2
 
 from tf_mskd.early_exit import rules as exit_rules
 from tf_mskd.models import graph
+from tf_mskd.utils.names import number
 
 # Of these operations the int8 converter keeps its hands: with steps of 1/256 it would
 # decide otherwise than was calibrated, and take thresholds below 0 for 0.
@@ -35,7 +36,7 @@ class Endpoints:
         self.student, self.names, self.policy = student, names, policy
         made = graph.available_outputs(student)
         self._exits = [made[name] for name in names]
-        self.numbers = [graph.stage_number(name) for name in names]
+        self.numbers = [number(name) for name in names]
         self._temperatures = [policy.temperatures[name] for name in names]
         self._thresholds = [policy.thresholds[name] for name in names]
 

@@ -79,7 +79,7 @@ class AFT(Method):
         self.adapters = {}
         for name, (guide,) in self.pairs.items():
             width = teacher_shape[guide][-1]
-            if name.startswith("exit") or student_shape[name][-1] == width:
+            if naming.is_kind(name, "exit") or student_shape[name][-1] == width:
                 continue
             conv = keras.layers.Conv2D(
                 width, 1, use_bias=False, name="conv", dtype=self.dtype_policy
@@ -112,7 +112,7 @@ class AFT(Method):
         terms = self.label_terms(student, targets)
         for name, (guide,) in self.active_pairs(student):
             ours, theirs = student[name], ops.stop_gradient(teacher[guide])
-            if name.startswith("exit"):
+            if naming.is_kind(name, "exit"):
                 terms[f"kd/{name}"] = softened_kl(theirs, ours, self.temperature)
                 continue
             if name in self.adapters:

@@ -8,7 +8,7 @@ from tf_mskd.methods.common.gradients import input_gradient
 from tf_mskd.methods.common.losses import normalize, softened_kl, triplet_margin
 from tf_mskd.methods.common.method import Method
 from tf_mskd.methods.common.registry import register
-from tf_mskd.methods.common.views import interleave, repeat
+from tf_mskd.methods.common.rows import first_rows, interleave, repeat
 from tf_mskd.utils.errors import UserError
 
 
@@ -131,8 +131,8 @@ class AMKD(Method):
 
     def call(self, student, teacher, targets):
         """Returns {"ce/exit_k", "kd/exit_K", "amkd/exit_K": float32 [B]}."""
-        plain = {name: value[::2] for name, value in student.items()}
-        terms = self.label_terms(plain, {"label": targets["label"][::2]})
+        plain = first_rows(student, 2)
+        terms = self.label_terms(plain, first_rows(targets, 2))
         for name, (guide,) in self.active_pairs(student):
             theirs = ops.stop_gradient(teacher[guide][::2])
             terms[f"kd/{name}"] = softened_kl(theirs, plain[name], self.temperature)

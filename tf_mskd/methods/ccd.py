@@ -2,10 +2,11 @@
 
 from keras import ops
 
-from tf_mskd.methods.common import naming, views
+from tf_mskd.methods.common import naming
 from tf_mskd.methods.common.losses import normalize, softened_kl
 from tf_mskd.methods.common.method import Method
 from tf_mskd.methods.common.registry import register
+from tf_mskd.methods.common.rows import interleave, repeat
 from tf_mskd.utils.errors import UserError
 
 
@@ -57,7 +58,7 @@ class CCD(Method):
     def augment(self, images, targets, student, teacher):
         """Returns [2 * B, H, W, C]; row 2 * i is clean, row 2 * i + 1 augmented."""
         second = ops.cast(targets["second_view"], images.dtype)
-        return views.interleave([images, second]), views.repeat(targets, 2)
+        return interleave([images, second]), repeat(targets, 2)
 
     def call(self, student, teacher, targets):
         """Returns {"ce/exit_k", "ccd/exit_k": float32 [2 B]}."""
@@ -72,7 +73,7 @@ class CCD(Method):
         """w of each row of the teacher's logits [2 B, classes]; float32 [2 B]."""
         unit = normalize(logits)
         cosine = ops.sum(unit[::2] * unit[1::2], axis=-1)
-        return views.interleave([ops.ones_like(cosine), 1.0 + cosine])
+        return interleave([ops.ones_like(cosine), 1.0 + cosine])
 
     def get_config(self):
         """Returns the constructor's arguments."""

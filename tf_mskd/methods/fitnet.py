@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from tf_mskd.methods.common import naming
 from tf_mskd.methods.common.method import Method
 from tf_mskd.methods.common.registry import register
 from tf_mskd.methods.common.regressor import Regressor
@@ -51,7 +52,7 @@ class FitNet(Method):
         name = f"feature_{self.tap}"
         for role, names in (("student", student), ("teacher", teacher)):
             if name not in names:
-                known = ", ".join(n for n in names if n.startswith("feature"))
+                known = ", ".join(naming.numbered(names, "feature"))
                 known = known or "no feature maps"
                 self.fail(
                     f"reads {name} of the {role}, which has {known}: choose "

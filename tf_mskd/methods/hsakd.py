@@ -4,6 +4,7 @@ from tf_mskd.methods.common import naming, views
 from tf_mskd.methods.common.losses import softened_kl
 from tf_mskd.methods.common.method import Method
 from tf_mskd.methods.common.registry import register
+from tf_mskd.methods.common.rows import repeat
 from tf_mskd.utils.errors import UserError
 
 
@@ -62,7 +63,7 @@ class HSAKD(Method):
 
     def augment(self, images, targets, student, teacher):
         """Returns [4 * B, H, W, C]; row 4 i + r is image i turned by r * 90 degrees."""
-        return views.rotations(images), views.repeat(targets, self.rows_per_image)
+        return views.rotations(images), repeat(targets, self.rows_per_image)
 
     def call(self, student, teacher, targets):
         """Returns {"ce/exit_k", "kd/exit_k": [B], "hsakd/rotation_l": [4 B]}."""
@@ -70,7 +71,7 @@ class HSAKD(Method):
         labels = {"label": views.upright(targets["label"])}
         terms = self.label_terms(upright, labels)
         for name, (guide,) in self.active_pairs(student):
-            term = "kd" if name.startswith("exit") else "hsakd"
+            term = "kd" if naming.is_kind(name, "exit") else "hsakd"
             kl = softened_kl(teacher[guide], student[name], self.temperature)
             terms[f"{term}/{name}"] = kl
         return terms

@@ -4,6 +4,7 @@ from tf_mskd.methods.common import naming, views
 from tf_mskd.methods.common.losses import cross_entropy
 from tf_mskd.methods.common.method import Method
 from tf_mskd.methods.common.registry import register
+from tf_mskd.methods.common.rows import repeat
 
 
 @register("hsakd_teacher")
@@ -46,7 +47,7 @@ class HSAKDTeacher(Method):
 
     def augment(self, images, targets, student, teacher):
         """Returns [4 * B, H, W, C]; row 4 i + r is image i turned by r * 90 degrees."""
-        return views.rotations(images), views.repeat(targets, self.rows_per_image)
+        return views.rotations(images), repeat(targets, self.rows_per_image)
 
     def call(self, student, teacher, targets):
         """Returns {"ce/exit_k": float32 [B], "hsakd_teacher/rotation_l": [4 B]}."""

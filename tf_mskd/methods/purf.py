@@ -7,7 +7,7 @@ from tf_mskd.methods.common import naming
 from tf_mskd.methods.common.losses import normalize
 from tf_mskd.methods.common.method import Method
 from tf_mskd.methods.common.registry import register
-from tf_mskd.methods.common.views import interleave, repeat
+from tf_mskd.methods.common.rows import first_rows, interleave, repeat
 from tf_mskd.utils.errors import UserError
 
 
@@ -69,8 +69,8 @@ class PURF(Method):
 
     def call(self, student, teacher, targets):
         """Returns {"ce/exit_k", "purf/embedding_K": float32 [B]}."""
-        plain = {name: value[::2] for name, value in student.items()}
-        terms = self.label_terms(plain, {"label": targets["label"][::2]})
+        plain = first_rows(student, 2)
+        terms = self.label_terms(plain, first_rows(targets, 2))
         for name, _ in self.active_pairs(student):
             gap = normalize(plain[name]) - normalize(student[name][1::2])
             terms[f"purf/{name}"] = ops.sum(ops.square(gap), axis=-1)

@@ -96,7 +96,7 @@ class SSKD(views.RotatedCrops):
         terms = self.label_terms(upright, {"label": views.upright(label)})
         for name, (guide,) in self.active_pairs(student):
             ours, theirs = student[name], ops.stop_gradient(teacher[guide])
-            if name.startswith("projection"):
+            if naming.is_kind(name, "projection"):
                 terms[f"sskd_contrast/{name}"] = self._contrast_term(ours, theirs)
                 continue
             kl = softened_kl(theirs, ours, self.temperature)

@@ -6,7 +6,7 @@ from tf_mskd.methods.common import naming
 from tf_mskd.methods.common.losses import softened_kl, triplet_margin
 from tf_mskd.methods.common.method import Method
 from tf_mskd.methods.common.registry import register
-from tf_mskd.methods.common.views import interleave, repeat
+from tf_mskd.methods.common.rows import first_rows, interleave, repeat
 from tf_mskd.utils.errors import UserError
 
 
@@ -76,8 +76,8 @@ class Triplet(Method):
 
         `student` and `targets` have 2 B rows; of the teacher even rows are read.
         """
-        own = {name: student[name][::2] for name in naming.numbered(student, "exit")}
-        terms = self.label_terms(own, {"label": targets["label"][::2]})
+        own = first_rows(student, 2)
+        terms = self.label_terms(own, first_rows(targets, 2))
         for name, (guide,) in self.active_pairs(student):
             anchor, other = teacher[guide][::2], student[name][1::2]
             terms[f"kd/{name}"] = softened_kl(anchor, own[name], self.temperature)

@@ -11,10 +11,10 @@ NUM_ROTATIONS = 4
 
 
 def check(kinds):
-    """Raises `UserError` unless all `kinds` are kinds of side head."""
+    """Raises `UserError` unless all `kinds` are kinds of auxiliary head."""
     for kind in kinds:
         if kind not in KINDS:
-            raise unknown_name("side head", kind, KINDS)
+            raise unknown_name("auxiliary head", kind, KINDS)
 
 
 def projection(made, backbone, num_classes, norm):
@@ -31,7 +31,7 @@ def projection(made, backbone, num_classes, norm):
     return {name: keras.layers.Dense(width, dtype="float32", name=name)(x)}
 
 
-def auxiliary(made, backbone, num_classes, norm):
+def rotation(made, backbone, num_classes, norm):
     """`rotation_k` [B, 4 * classes] behind every stage k: joint class and rotation.
 
     Head k is a fresh copy of the stages after k, pooling and a dense layer. The head
@@ -85,11 +85,12 @@ def paraphraser(made, backbone, num_classes, norm, rate=0.5):
     return outputs
 
 
-KINDS = dict(zip(AUX_HEADS, (projection, auxiliary, paraphraser), strict=True))
+# by kind; the outputs of each are listed in `names.AUX_OUTPUTS`
+KINDS = dict(zip(AUX_HEADS, (projection, rotation, paraphraser), strict=True))
 
 
 def attach(kinds, made, backbone: Backbone, num_classes, norm):
-    """Makes the outputs of some kinds of side head.
+    """Makes the outputs of some kinds of auxiliary head.
 
     Args:
         kinds: iterable of str, keys of `KINDS`.

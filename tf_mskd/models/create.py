@@ -6,10 +6,11 @@ import re
 import keras
 
 from tf_mskd.models import aux_heads as auxiliary
-from tf_mskd.models import blocks, graph, resnet, vgg, wrn
+from tf_mskd.models import blocks, resnet, vgg, wrn
 from tf_mskd.models import exits as heads
 from tf_mskd.utils.choices import MODELS, WIDE_RESNET
 from tf_mskd.utils.errors import UserError, unknown_name
+from tf_mskd.utils.names import number, numbered
 
 CIFAR100_MEAN = (0.5071, 0.4867, 0.4408)
 CIFAR100_STD = (0.2675, 0.2565, 0.2761)
@@ -104,8 +105,8 @@ def create_model(
     x = _scaling(input_shape[-1], mean, std)(image)
     made = _build_stages(x, backbone, needed)
     rate = dropout if backbone.embedding_dropout else 0.0
-    pooled = {graph.stage_number(n) for n in needed if n[:3] in ("exi", "emb")}
-    for k in sorted(pooled):
+    pooled = [*numbered(needed, "exit"), *numbered(needed, "embedding")]
+    for k in sorted({number(n) for n in pooled}):
         if k == last:
             x = made[f"feature_{k}"]
             if backbone.close:
@@ -125,7 +126,7 @@ def create_model(
 
 def _build_stages(x, backbone, wanted):
     """All maps of the backbone down to the deepest one the outputs need."""
-    deepest = max(graph.stage_number(n) for n in wanted)
+    deepest = max(number(n) for n in wanted)
     made, x = {}, backbone.stem(x)
     for k, stage in enumerate(backbone.stages[:deepest], start=1):
         made.update(stage.build(x, ""))

@@ -9,6 +9,7 @@ import keras
 from tf_mskd.models import blocks, graph
 from tf_mskd.models.backbone import Backbone, Stage
 from tf_mskd.models.heads import HEADS, attend
+from tf_mskd.utils import names
 from tf_mskd.utils.errors import UserError, unknown_name
 
 
@@ -140,12 +141,12 @@ def _end_exit(x, k, num_classes):
 
 def _with_outputs(model, made, last, features):
     features = [features] if isinstance(features, str) else list(features)
-    known = [name for name in made if not name.startswith("exit")]
+    known = [name for name in made if not names.is_kind(name, "exit")]
     for name in features:
         if name not in known:
             raise unknown_name("feature", name, known)
-    names = [f"exit_{k}" for k in range(1, last + 1)] + features
-    return keras.Model(model.input, {n: made[n] for n in names}, name=model.name)
+    wanted = [f"exit_{k}" for k in range(1, last + 1)] + features
+    return keras.Model(model.input, {n: made[n] for n in wanted}, name=model.name)
 
 
 def _check_model(model):
@@ -154,7 +155,7 @@ def _check_model(model):
             "add_exits takes a functional model with one output, got "
             f"{getattr(model, 'output_names', type(model).__name__)}."
         )
-    taken = [n.name for n in model.layers if graph.OUTPUT_NAME.match(n.name)]
+    taken = [n.name for n in model.layers if names.OUTPUT.match(n.name)]
     if taken:
         raise UserError(
             f"add_exits needs the names exit_k and feature_k free, but {model.name} "

@@ -5,10 +5,8 @@ import re
 import keras
 
 from tf_mskd.utils.errors import UserError, unknown_name
+from tf_mskd.utils.names import is_kind, is_output, number, numbered
 
-OUTPUT_NAME = re.compile(
-    r"(exit|feature|embedding|preact|projection|aux|factor|reconstruction)_([1-9]\d*)"
-)
 BLOCK_END = re.compile(r"stage_\d+_block_\d+_(relu|add)|feature_\d+")
 
 
@@ -26,14 +24,7 @@ def exit_names(outputs):
         ['exit_9', 'exit_10']
     """
     names = output_tensors(outputs) if hasattr(outputs, "outputs") else outputs
-    exits = [name for name in names if re.fullmatch(r"exit_[1-9]\d*", name)]
-    return sorted(exits, key=stage_number)
-
-
-def stage_number(name):
-    """The k of an output name such as "feature_k", or None for any other name."""
-    match = OUTPUT_NAME.fullmatch(name)
-    return int(match.group(2)) if match else None
+    return numbered(names, "exit")
 
 
 def output_tensors(model):
@@ -64,7 +55,7 @@ def available_outputs(model):
     made, ends = {}, {}
     for node in calls_to(model.outputs):
         name = node.operation.name
-        if stage_number(name):
+        if is_output(name):
             made[name] = node.outputs[0]
         if BLOCK_END.fullmatch(name):  # the ReLU after an addition takes its place
             ends[name.removesuffix("_relu").removesuffix("_add")] = node.outputs[0]
@@ -187,7 +178,7 @@ def detach_stages(model):
     """
     outputs = output_tensors(model)
     for name in outputs:
-        if stage_number(name) is None:
+        if not is_output(name):
             raise UserError(
                 f"detach_stages cannot place output {name!r}: expected names such as "
                 "'exit_2'. Leave it out with sub_model."
@@ -205,9 +196,9 @@ def detach_stages(model):
         part = {
             n: t
             for n, t in outputs.items()
-            if n not in detached and (last or _belongs(n, t, stage_number(name), maps))
+            if n not in detached and (last or _belongs(n, t, number(name), maps))
         }
-        feature = f"feature_{stage_number(name)}"
+        feature = f"feature_{number(name)}"
         cut = maps.get(feature)
         if not last and cut is None:
             raise UserError(f"detach_stages cannot cut: no layer {feature!r} exists.")
@@ -215,20 +206,20 @@ def detach_stages(model):
         _refuse_detour(name, calls_to(targets, known), known)
         detached.update(zip(part, replay(targets, known), strict=False))
         if not last:
-            stopped = StopGradient(name=f"stop_gradient_{stage_number(name)}")
+            stopped = StopGradient(name=f"stop_gradient_{number(name)}")
             known = {id(cut): stopped(known[id(cut)])}
     return keras.Model(model.input, {n: detached[n] for n in outputs}, name=model.name)
 
 
 def _belongs(name, tensor, k, maps):
     """Whether an output is made at or before the cut behind stage k."""
-    if stage_number(name) != k:
-        return stage_number(name) < k
+    if number(name) != k:
+        return number(name) < k
     # In a pre-activation network `preact_k` is the first layer behind the cut. Made on
     # both sides of it, its batch norm would update its statistics twice a step.
     cut = maps.get(f"feature_{k}")
     below = {id(t) for node in calls_to([tensor]) for t in node.input_tensors}
-    return not (name.startswith("preact") and id(cut) in below)
+    return not (is_kind(name, "preact") and id(cut) in below)
 
 
 def _refuse_detour(name, calls, known):

@@ -12,6 +12,7 @@ from tf_mskd.teacher_cache.store import TeacherCache
 from tf_mskd.training.evaluation import Predictor
 from tf_mskd.training.strategies import is_multi_worker
 from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.names import is_kind
 
 CLOSE = 0.01  # of the largest value of a row: float16 and the order of sums are below
 
@@ -160,7 +161,7 @@ def cached_vectors(distiller, top_k=0):
                 f"reads {name} of the teacher, a map of shape {tensor.shape[1:]}: only "
                 "vectors are cached (exits and embeddings). Drop --teacher_cache."
             )
-        if top_k and not name.startswith("exit_"):
+        if top_k and not is_kind(name, "exit"):
             method.fail(
                 f"reads {name} of the teacher, which has no largest classes: drop "
                 "--cache_top_k."

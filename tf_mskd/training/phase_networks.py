@@ -5,11 +5,11 @@ from tf_mskd.models.graph import (
     calls_to,
     detach_stages,
     exit_names,
-    stage_number,
     sub_model,
 )
 from tf_mskd.training.batch_norm import fold_batch_norms, fuse_batch_norms
 from tf_mskd.utils.errors import unknown_name
+from tf_mskd.utils.names import is_kind, number
 
 
 class PhaseNetworks:
@@ -71,10 +71,9 @@ class PhaseNetworks:
 
     def _reaches(self, name, exits):
         """Whether an output needs no stage deeper than these exits."""
-        last = stage_number(exits[-1])
+        last = number(exits[-1])
         needs = (call.operation.name for call in calls_to([self._tensors[name]]))
-        stages = (stage_number(n) for n in needs if n.startswith("feature_"))
-        return all(stage is None or stage <= last for stage in stages)
+        return all(number(n) <= last for n in needs if is_kind(n, "feature"))
 
     def _part(self, role, model, names):
         key = (role, *names)

@@ -2,6 +2,7 @@
 
 from tf_mskd.methods.common import registry
 from tf_mskd.methods.common.method import Method
+from tf_mskd.methods.common.rows import first_rows
 
 
 class Composite(Method):
@@ -83,7 +84,7 @@ class Composite(Method):
             step = self.rows_per_image // method.rows_per_image
             parts = (student, teacher, targets)
             if step > 1:
-                parts = ({n: t[::step] for n, t in part.items()} for part in parts)
+                parts = (first_rows(part, step) for part in parts)
             for name, value in method(*parts).items():
                 if name in terms and not name.startswith("ce/"):
                     self.fail(

@@ -1,24 +1,9 @@
 """Finds the outputs a method needs among the names that the networks offer."""
 
-import re
-
 from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.names import is_kind, number, numbered
 
-
-def numbered(names, kind):
-    """The names "kind_1", "kind_2", ... among `names`, shallow to deep.
-
-    Example:
-        >>> numbered(["exit_2", "feature_1", "exit_10"], "exit")
-        ['exit_2', 'exit_10']
-    """
-    found = [name for name in names if re.fullmatch(rf"{kind}_[1-9]\d*", name)]
-    return sorted(found, key=number)
-
-
-def number(name):
-    """The k of "kind_k"."""
-    return int(name.rsplit("_", 1)[1])
+__all__ = ["deepest", "every_exit", "from_deep_end", "is_kind", "number", "numbered"]
 
 
 def deepest(names, kind, role):

@@ -10,31 +10,10 @@ from keras import ops
 from tf_mskd.methods.common import naming
 from tf_mskd.methods.common.losses import normalize
 from tf_mskd.methods.common.method import Method
+from tf_mskd.methods.common.rows import interleave, repeat
 from tf_mskd.utils.errors import UserError
 
 NUM_ROTATIONS = 4
-
-
-def interleave(views):
-    """Puts the views of one image next to each other.
-
-    Args:
-        views: list of m tensors [B, ...] of one shape.
-
-    Returns:
-        [m * B, ...].
-
-    Example:
-        >>> interleave([ops.array([1, 2]), ops.array([3, 4])]).numpy().tolist()
-        [1, 3, 2, 4]
-    """
-    stacked = ops.stack(views, axis=1)  # [B, m, ...]
-    return ops.reshape(stacked, (-1, *views[0].shape[1:]))
-
-
-def repeat(targets, count):
-    """Gives each of the `count` views of an image the image's targets."""
-    return {name: interleave([value] * count) for name, value in targets.items()}
 
 
 def rotations(images):
