@@ -1,4 +1,4 @@
-"""Fixtures for all tests: quiet TensorFlow, seeds, tiny networks, real digits; the sets.
+"""For all tests: their three sets, quiet TensorFlow, seeds, networks, real digits.
 
 Three sets of tests, by two markers: *fast* has neither `run` nor `slow`, *all* has not
 `slow`, *slow* has. An unmarked test that starts a process or a whole run fails.
@@ -78,15 +78,14 @@ def tiny():
     """Makes networks of a few thousand weights for the digits."""
     from tf_mskd import create_model
 
-    def make(exits=(1, 2), width=1 / 16, classes=10, shape=(8, 8, 1), **arguments):
+    def make(exits=(1, 2), width=1 / 16, classes=10, shape=(8, 8, 1), **settings):
         return create_model(
             "resnet10",
             classes,
             exits=exits,
             width=width,
             input_shape=shape,
-            exit_head=arguments.pop("exit_head", "linear"),
-            **arguments,
+            **{"exit_head": "linear", **settings},
         )
 
     return make
