@@ -1,14 +1,18 @@
 #!/usr/bin/env bash
-# Format check, lint and the fast tests. --fix rewrites first; --slow adds slow tests.
+# Format, lint and the fast tests: no process, no whole run; arguments go to pytest.
+# First argument --fix: rewrites first. --slow: the slow tests instead, about an hour.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-if [[ " $* " == *" --fix "* ]]; then
+if [[ "${1:-}" == "--fix" ]]; then
+  shift
   source tools/environment.sh
   environment requirements.txt tests/requirements.txt
   "$PYTHON" -m ruff check --fix .
   "$PYTHON" -m ruff format .
 fi
-if [[ " $* " == *" --slow "* ]]; then
-  exec bash tools/test.sh
+set="not run and not slow"
+if [[ "${1:-}" == "--slow" ]]; then
+  shift
+  set="slow"
 fi
-exec bash tools/test.sh -m "not slow"
+exec bash tools/test.sh -m "$set" "$@"

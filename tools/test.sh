@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All tests from a fresh clone; arguments go to pytest.
+# Format, lint and all tests but the slow ones; arguments go to pytest, -m too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source tools/environment.sh
@@ -7,4 +7,5 @@ environment requirements.txt tests/requirements.txt
 export TF_CPP_MIN_LOG_LEVEL=2
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
-exec "$PYTHON" -m pytest -n 2 --dist loadfile "$@"
+exec "$PYTHON" -m pytest -n 2 --dist loadgroup --no-loadscope-reorder \
+  -m "not slow" "$@"
