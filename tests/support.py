@@ -165,6 +165,11 @@ def weights_of(path):
 def assert_same_run(one, two):
     """Both runs have the same epochs, the same results and the same weights."""
     assert history_of(one) == history_of(two)
+    assert_same_result(one, two)
+
+
+def assert_same_result(one, two):
+    """Both runs have the same results and the same weights."""
     results = [json.loads((f / "result.json").read_text()) for f in (one, two)]
     for result in results:
         result.pop("seconds")
