@@ -2,8 +2,8 @@
 
 python -m tests.signal_at SIGNAL MOMENT MODULE --flagfile=FILE
 
-A process that another one watches may be past the moment before the signal arrives; this
-one stands at it. Moments, each one argument:
+A process that another one watches may be past the moment before the signal arrives;
+this one stands at it. Moments, each one argument:
 
 "after FOLDER STEP"   the checkpoint of at least so many steps is in the run's folder
 "within FOLDER STEP"  half of that checkpoint is written

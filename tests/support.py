@@ -1,4 +1,4 @@
-"""What tests of whole runs share: settings, processes, and the contents of run folders."""
+"""What tests of whole runs share: settings, processes, contents of run folders."""
 
 import dataclasses
 import json

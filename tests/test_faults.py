@@ -230,7 +230,7 @@ def weights_that_explode(world, patch):
 
 def teacher_of(world, number):
     model = load_model(world.config.teacher)
-    last = model.get_layer("exit_4")
+    last = model.get_layer("exit_2")
     last.set_weights([np.full_like(w, number) for w in last.get_weights()])
     save_model(model, world.path / "teacher" / "student.keras")
 
@@ -336,6 +336,7 @@ def content_of(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
+@pytest.mark.run
 @pytest.mark.filterwarnings("ignore:State file")
 @pytest.mark.parametrize(
     ("fault", "message", "state"),
@@ -380,6 +381,7 @@ def error_of(done):
     return line
 
 
+@pytest.mark.run
 def test_a_disk_that_fills_up_stops_the_run_which_then_goes_on(world):
     states = {path: path.read_bytes() for path in world.states}
     half = min(map(len, states.values())) // 2
@@ -391,6 +393,7 @@ def test_a_disk_that_fills_up_stops_the_run_which_then_goes_on(world):
     assert len(read_runs([world.run])["run"]["history"]) == 3
 
 
+@pytest.mark.run
 def test_a_second_process_is_refused_and_a_dead_owner_is_not(world):
     with RunFolder(world.config):
         line = error_of(command(world.config))
@@ -418,6 +421,7 @@ def test_a_signal_whose_exception_is_lost_stops_the_training(number, capfd):
         assert request.signal is None
 
 
+@pytest.mark.run
 def test_sigterm_while_the_data_are_read_has_its_code_and_line(world):
     moment = "call tf_mskd.data.tfds_sets:check_known 1"
     done = command(world.config, "SIGTERM", moment)
@@ -456,6 +460,7 @@ def test_a_hostile_flagfile_is_refused(tmp_path, monkeypatch, first, second, mes
     assert str(caught.value).isprintable()
 
 
+@pytest.mark.run
 def test_a_hostile_flagfile_is_refused_by_the_command(tmp_path):
     (tmp_path / "a.flags").write_bytes(b"\x80\x04K\x01.")
     done = subprocess.run(
@@ -512,6 +517,7 @@ def test_hostile_class_names_are_only_names(tmp_path):
 HOSTILE_TEXTS = ["", "{", "[1]\n", "[" * 100_000, "\x00", "{}", "1" * 10_000, "null"]
 
 
+@pytest.mark.run
 @pytest.mark.parametrize("text", HOSTILE_TEXTS)
 def test_hostile_records_are_refused(world, text):
     for name in ("metrics.jsonl", "result.json"):
@@ -539,6 +545,7 @@ CHANGES = [
 ]
 
 
+@pytest.mark.run
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_hostile_result_is_refused(world, change):
     path = world.path / "teacher" / "result.json"
@@ -556,6 +563,7 @@ def test_a_record_that_is_no_file_is_refused(tmp_path):
             files.read_json(tmp_path / name)
 
 
+@pytest.mark.run
 def test_a_hostile_lock_is_refused_and_followed_nowhere(world):
     lock, other = world.run / "lock", world.path / "precious"
     other.write_text("text")
@@ -579,6 +587,7 @@ def test_a_hostile_lock_is_refused_and_followed_nowhere(world):
             RunFolder(world.config).__enter__()
 
 
+@pytest.mark.run
 def test_a_kill_between_the_first_files_of_a_run_is_mended(world):
     (world.run / "run.json").unlink()
     (world.run / ".flags.123.txt").write_text("half")

@@ -51,8 +51,8 @@ def free_ports(count):
 def start_workers(config, folder, at=(), second=()):
     """Starts two workers on one run folder; returns their processes.
 
-    `at` are arguments of `tests.signal_at` for the first worker, `second` more flags for
-    the second.
+    `at` are arguments of `tests.signal_at` for the first worker, `second` are more
+    flags for the second.
     """
     flagfile = folder.with_suffix(".flags")
     flagfile.write_text(to_flagfile(dataclasses.replace(config, run_dir=str(folder))))

@@ -67,9 +67,7 @@ def test_refuses_a_tap_that_a_network_lacks():
     message = "'fitnet' reads feature_2 of the student, which has feature_1: choose"
     with pytest.raises(UserError, match=message):
         FitNet().output_pairs(few, many)
-    with pytest.raises(
-        UserError, match="feature_2 of the teacher, which has no feature"
-    ):
+    with pytest.raises(UserError, match="feature_2 of the teacher, which has no feature"):
         FitNet().output_pairs(many, ["exit_1"])
 
 
