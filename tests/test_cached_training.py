@@ -3,15 +3,13 @@
 import dataclasses
 import pathlib
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import tf_mskd
-from tests.test_resume import ROOT, TINY, assert_same_run, start, wait_for
+from tests.support import TINY, Command, assert_same_run, start
 from tf_mskd.methods.common.create import create_method
 from tf_mskd.runs import experiment
 from tf_mskd.runs.build import build_distiller
@@ -54,20 +52,22 @@ def with_cache(config, path, **changes):
     return dataclasses.replace(config, teacher_cache=cache, **changes)
 
 
+@pytest.mark.run
 def test_filled_on_the_way_is_the_same_run(base, filled, tmp_path, capsys):
     run = tmp_path / "run"
     experiment.run(with_cache(base, tmp_path, run_dir=str(run)))
     text = capsys.readouterr().out
     assert text.count(f"{ROWS} rows in") == 2  # of three epochs
-    for name in ("exit_4.rows", "exit_4.sums"):
+    for name in ("exit_2.rows", "exit_2.sums"):
         theirs = pathlib.Path(filled.teacher_cache) / name
         assert (tmp_path / "cache" / name).read_bytes() == theirs.read_bytes()
     assert_same_run(run, pathlib.Path(filled.run_dir))
 
 
+@pytest.mark.run
 @pytest.mark.parametrize("method", ["kd", "oto", "pkt", "kd,rkd"])
 def test_losses_are_those_of_live_training_on_the_same_views(base, tmp_path, method):
-    exits = "all" if method == "oto" else "last"
+    exits = "1,2" if method == "oto" else "last"
     config = with_cache(base, tmp_path, method=method, exits=exits, dropout=0.0)
     data = Data(config)
     teacher = tf_mskd.create_model(
@@ -120,6 +120,7 @@ def test_the_teacher_is_not_run_where_its_answers_are_given(tiny, digits):
     assert np.isfinite(history["loss"]).all()
 
 
+@pytest.mark.run
 def test_views_repeat(base):
     data = Data(dataclasses.replace(base, cached_augmentations=2, augment="crop"))
     steps, rows = data.steps_per_epoch, {}
@@ -133,62 +134,58 @@ def test_views_repeat(base):
     assert np.mean([(v[0] == v[1]).all() for v in twice]) < 0.5
 
 
+@pytest.mark.run
 def test_kills_while_it_fills_and_while_it_trains(base, filled, tmp_path):
-    config = with_cache(base, tmp_path)
-    sums = tmp_path / "cache" / "exit_4.sums"
-    for view in (0, 1):
-        process = start(tmp_path / "run", config)
-
-        def has_begun(view=view):
-            if not sums.exists():
-                return False
-            return np.fromfile(sums, np.uint64).reshape(2, -1)[view].any()
-
-        wait_for(has_begun)
-        process.kill()
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
-    process = start(tmp_path / "run", config)
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output[-2000:]
+    """In the first view, and, once an epoch is trained from it, in the second."""
+    config, rows = with_cache(base, tmp_path), []
+    for writes in (500, 1500):  # two for each row
+        at = ["SIGKILL", f"call os:pwrite {writes}"]
+        done = start(tmp_path / "run", config, at).finish()
+        assert done.returncode == -signal.SIGKILL, done
+        sums = np.fromfile(tmp_path / "cache" / "exit_2.sums", np.uint64)
+        rows.append(np.count_nonzero(sums.reshape(2, -1), axis=1))
+    assert 0 < rows[0][0] < ROWS and rows[0][1] == 0
+    assert rows[1][0] == ROWS and 0 < rows[1][1] < ROWS
+    done = start(tmp_path / "run", config).finish()
+    assert done.returncode == 0, done
     assert_same_run(tmp_path / "run", pathlib.Path(filled.run_dir))
 
 
+@pytest.mark.run
 def test_runs_at_once_share_the_work(base, tmp_path):
     config = with_cache(base, tmp_path, epochs=2)
     processes = [
         start(tmp_path / f"seed{seed}", dataclasses.replace(config, seed=seed))
         for seed in (0, 1)
     ]
-    outputs = [process.communicate(timeout=240)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    made = [line for text in outputs for line in text.split("\n") if "rows in" in line]
+    done = [process.finish() for process in processes]
+    assert [d.returncode for d in done] == [0, 0], done
+    made = [x for d in done for x in d.stdout.splitlines() if "rows in" in x]
     data = [Data(dataclasses.replace(config, seed=seed)) for seed in (0, 1)]
     both = set(data[0].train_ids) | set(data[1].train_ids)  # drawn by seed
     assert sum(int(line.split(", ")[1].split()[0]) for line in made) == 2 * len(both)
 
 
+@pytest.mark.run
 def test_two_devices_fill_and_train(base, filled, tmp_path):
     changes = {"strategy": "mirrored", "num_devices": 2}
-    process = start(tmp_path / "run", with_cache(base, tmp_path, **changes))
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output[-2000:]
+    done = start(tmp_path / "run", with_cache(base, tmp_path, **changes)).finish()
+    assert done.returncode == 0, done
     rows = [
-        np.fromfile(pathlib.Path(folder) / "exit_4.rows", np.float16)
+        np.fromfile(pathlib.Path(folder) / "exit_2.rows", np.float16)
         for folder in (tmp_path / "cache", filled.teacher_cache)
     ]
     np.testing.assert_allclose(*rows, rtol=5e-3, atol=5e-3)
     assert np.abs(rows[0]).max() > 1
 
 
+@pytest.mark.run
 def test_sigterm_while_it_fills(base, tmp_path):
-    config = with_cache(base, tmp_path)
-    process = start(tmp_path / "run", config)
-    wait_for((tmp_path / "cache" / "exit_4.sums").exists)
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 143, output[-2000:]
-    assert "the same command goes on" in output and "Traceback" not in output
+    at = ["SIGTERM", "call os:pwrite 500"]
+    done = start(tmp_path / "run", with_cache(base, tmp_path), at).finish()
+    assert done.returncode == 143, done
+    assert "the same command goes on" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 # ---- the command
@@ -196,23 +193,23 @@ def test_sigterm_while_it_fills(base, tmp_path):
 
 def cache_command(config, folder):
     (folder / "run.flags").write_text(to_flagfile(config))
-    python = [sys.executable, "-m", "tf_mskd.cache"]
-    command = [*python, f"--flagfile={folder / 'run.flags'}"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return Command("tf_mskd.cache", f"--flagfile={folder / 'run.flags'}").finish()
 
 
+@pytest.mark.run
 def test_the_command_fills_ahead_and_is_done_at_once_again(base, tmp_path):
     config = with_cache(base, tmp_path, cache_top_k=3)
     for count in (2, 0):
         done = cache_command(config, tmp_path)
-        assert done.returncode == 0, done.stderr[-2000:]
+        assert done.returncode == 0, done
         assert done.stdout.count("rows in") == count
-        assert "is full: exit_4, 2 views, 0.1 MB" in done.stdout
+        assert "is full: exit_2, 2 views, 0.1 MB" in done.stdout
     config = dataclasses.replace(config, run_dir=str(tmp_path / "run"))
     result = experiment.run(config)
     assert result["test"]["ensemble"] > 15  # chance is 10
 
 
+@pytest.mark.run
 def test_the_command_wants_a_folder(base, tmp_path):
     done = cache_command(base, tmp_path)
     assert done.returncode == 2
@@ -232,6 +229,7 @@ REFUSED = {  # method -> message
 }
 
 
+@pytest.mark.run
 @pytest.mark.parametrize("method", REFUSED)
 def test_methods_that_cannot_be_cached_say_so(base, tmp_path, method):
     config = with_cache(base, tmp_path, method=method, exits="last")
@@ -246,6 +244,7 @@ def test_methods_that_cannot_be_cached_say_so(base, tmp_path, method):
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.run
 def test_it_is_refused_before_a_teacher_is_trained(base, tmp_path):
     (tmp_path / "t.flags").write_text(to_flagfile(TINY))
     changes = {"teacher": "", "teacher_flagfile": str(tmp_path / "t.flags")}
@@ -255,6 +254,7 @@ def test_it_is_refused_before_a_teacher_is_trained(base, tmp_path):
     assert not (tmp_path / "t").exists()
 
 
+@pytest.mark.run
 def test_top_k_of_an_embedding_is_refused(base, tmp_path):
     config = with_cache(base, tmp_path, method="pkt", exits="last", cache_top_k=3)
     config = dataclasses.replace(config, run_dir=str(tmp_path / "run"))
@@ -262,6 +262,7 @@ def test_top_k_of_an_embedding_is_refused(base, tmp_path):
         experiment.run(config)
 
 
+@pytest.mark.run
 def test_rows_in_the_wrong_order_stop_the_run(filled, tmp_path):
     """Every row whole, its sum right, but that of another example."""
     config = dataclasses.replace(filled, run_dir=str(tmp_path / "run"))
@@ -294,6 +295,7 @@ IDENTITY = {  # what changes -> the word of the message
 }
 
 
+@pytest.mark.run
 @pytest.mark.parametrize("what", IDENTITY)
 def test_a_cache_of_something_else_is_refused(filled, tmp_path, what):
     changes, word = IDENTITY[what]
@@ -306,6 +308,7 @@ def test_a_cache_of_something_else_is_refused(filled, tmp_path, what):
         experiment.run(config)
 
 
+@pytest.mark.run
 def test_another_seed_shares_the_cache(filled, tmp_path, capsys):
     changes = {"seed": 1, "run_dir": str(tmp_path / "run"), "epochs": 1}
     config = dataclasses.replace(filled, **changes)
@@ -315,6 +318,7 @@ def test_another_seed_shares_the_cache(filled, tmp_path, capsys):
     assert capsys.readouterr().out.count(f"1/2, {len(new)} rows in") == 1
 
 
+@pytest.mark.run
 def test_several_workers_want_a_full_cache(filled, monkeypatch, tmp_path):
     config = with_cache(filled, tmp_path)
     data = Data(config)

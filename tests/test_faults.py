@@ -6,9 +6,7 @@ import json
 import os
 import pathlib
 import pickle
-import resource
 import shutil
-import signal
 import subprocess
 import sys
 import zipfile
@@ -19,8 +17,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from tests.data.test_tfds_sets import store
-from tests.test_resume import ROOT, TINY, temporary_files, wait_for
+from tests.support import ROOT, TINY, Command, store, temporary_files
 from tf_mskd.data.sources import load_source
 from tf_mskd.methods.common import losses
 from tf_mskd.models.saving import load_model, save_model
@@ -233,7 +230,7 @@ def weights_that_explode(world, patch):
 
 def teacher_of(world, number):
     model = load_model(world.config.teacher)
-    last = model.get_layer("exit_4")
+    last = model.get_layer("exit_2")
     last.set_weights([np.full_like(w, number) for w in last.get_weights()])
     save_model(model, world.path / "teacher" / "student.keras")
 
@@ -339,6 +336,7 @@ def content_of(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
+@pytest.mark.run
 @pytest.mark.filterwarnings("ignore:State file")
 @pytest.mark.parametrize(
     ("fault", "message", "state"),
@@ -366,13 +364,13 @@ def test_a_fault_gets_one_line_and_leaves_the_state(
 # ---- the same through the command, in a process of its own
 
 
-def command(config, **options):
-    """Runs the command that trains; returns the finished process."""
+def command(config, *at, **options):
+    """Runs the command that trains; `at` are arguments of `tests.signal_at`."""
     flagfile = pathlib.Path(config.run_dir).with_suffix(".flags")
     flagfile.write_text(to_flagfile(config))
-    python = [sys.executable, "-m", "tf_mskd.train", f"--flagfile={flagfile}"]
-    options = {"capture_output": True, "text": True, "cwd": ROOT, **options}
-    return subprocess.run(python, timeout=300, **options)
+    module = ["tests.signal_at", *at] if at else []
+    arguments = [*module, "tf_mskd.train", f"--flagfile={flagfile}"]
+    return Command(*arguments, **options).finish()
 
 
 def error_of(done):
@@ -383,13 +381,11 @@ def error_of(done):
     return line
 
 
+@pytest.mark.run
 def test_a_disk_that_fills_up_stops_the_run_which_then_goes_on(world):
-    def limit():  # the kernel refuses to write more, half-way through a state
-        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, resource.RLIM_INFINITY))
-
     states = {path: path.read_bytes() for path in world.states}
-    assert min(map(len, states.values())) > 60_000
-    line = error_of(command(world.config, preexec_fn=limit))
+    half = min(map(len, states.values())) // 2
+    line = error_of(command(world.config, max_file_size=half))
     assert "Cannot write" in line and "File too large" in line
     assert {path: path.read_bytes() for path in world.states} == states
     assert not temporary_files(world.run)
@@ -397,6 +393,7 @@ def test_a_disk_that_fills_up_stops_the_run_which_then_goes_on(world):
     assert len(read_runs([world.run])["run"]["history"]) == 3
 
 
+@pytest.mark.run
 def test_a_second_process_is_refused_and_a_dead_owner_is_not(world):
     with RunFolder(world.config):
         line = error_of(command(world.config))
@@ -424,18 +421,13 @@ def test_a_signal_whose_exception_is_lost_stops_the_training(number, capfd):
         assert request.signal is None
 
 
+@pytest.mark.run
 def test_sigterm_while_the_data_are_read_has_its_code_and_line(world):
-    flagfile = world.run.with_suffix(".flags")
-    flagfile.write_text(to_flagfile(world.config))
-    (world.run / "lock").unlink()
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    python = [sys.executable, "-m", "tf_mskd.train", f"--flagfile={flagfile}"]
-    process = subprocess.Popen(python, cwd=ROOT, **pipes)
-    wait_for((world.run / "lock").exists)
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 143, output[-2000:]
-    assert "the same command goes on" in output and "Traceback" not in output
+    moment = "call tf_mskd.data.tfds_sets:check_known 1"
+    done = command(world.config, "SIGTERM", moment)
+    assert done.returncode == 143, done
+    assert "the same command goes on" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 # ---- hostile files: at worst they are refused
@@ -468,6 +460,7 @@ def test_a_hostile_flagfile_is_refused(tmp_path, monkeypatch, first, second, mes
     assert str(caught.value).isprintable()
 
 
+@pytest.mark.run
 def test_a_hostile_flagfile_is_refused_by_the_command(tmp_path):
     (tmp_path / "a.flags").write_bytes(b"\x80\x04K\x01.")
     done = subprocess.run(
@@ -524,6 +517,7 @@ def test_hostile_class_names_are_only_names(tmp_path):
 HOSTILE_TEXTS = ["", "{", "[1]\n", "[" * 100_000, "\x00", "{}", "1" * 10_000, "null"]
 
 
+@pytest.mark.run
 @pytest.mark.parametrize("text", HOSTILE_TEXTS)
 def test_hostile_records_are_refused(world, text):
     for name in ("metrics.jsonl", "result.json"):
@@ -551,6 +545,7 @@ CHANGES = [
 ]
 
 
+@pytest.mark.run
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_hostile_result_is_refused(world, change):
     path = world.path / "teacher" / "result.json"
@@ -568,6 +563,7 @@ def test_a_record_that_is_no_file_is_refused(tmp_path):
             files.read_json(tmp_path / name)
 
 
+@pytest.mark.run
 def test_a_hostile_lock_is_refused_and_followed_nowhere(world):
     lock, other = world.run / "lock", world.path / "precious"
     other.write_text("text")
@@ -591,6 +587,7 @@ def test_a_hostile_lock_is_refused_and_followed_nowhere(world):
             RunFolder(world.config).__enter__()
 
 
+@pytest.mark.run
 def test_a_kill_between_the_first_files_of_a_run_is_mended(world):
     (world.run / "run.json").unlink()
     (world.run / ".flags.123.txt").write_text("half")

@@ -2,25 +2,38 @@
 
 import dataclasses
 import json
-import os
+import pathlib
+import shutil
+import signal
 import socket
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
 
-from tests.test_resume import ROOT, TINY, assert_same_run, wait_for_states
-from tests.test_train import history_of, weights_of
+from tests.support import (
+    SMALL,
+    Command,
+    assert_same_result,
+    history_of,
+    wait_for,
+    weights_of,
+)
 from tf_mskd.runs import experiment
 from tf_mskd.runs.flags import to_flagfile
 from tf_mskd.training.strategies import create_strategy
 from tf_mskd.utils.errors import UserError
 
+pytestmark = pytest.mark.run
+
 # few steps: training amplifies the last digit, in which sums over devices differ
 SHORT = dataclasses.replace(
-    TINY, dropout=0.0, lr=0.005, epochs=2, train_fraction=0.1, lr_schedule="constant"
+    SMALL,
+    method="ce",
+    width=0.0625,
+    lr=0.005,
+    epochs=3,
+    train_fraction=0.1,
+    lr_schedule="constant",
 )
 
 
@@ -35,78 +48,85 @@ def free_ports(count):
     return ports
 
 
-def start_workers(config, folder, second=()):
+def start_workers(config, folder, at=(), second=()):
     """Starts two workers on one run folder; returns their processes.
 
-    `second` are more flags for the second worker alone.
+    `at` are arguments of `tests.signal_at` for the first worker, `second` are more
+    flags for the second.
     """
     flagfile = folder.with_suffix(".flags")
     flagfile.write_text(to_flagfile(dataclasses.replace(config, run_dir=str(folder))))
     hosts = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    flags = [f"--flagfile={flagfile}", "--strategy=multi_worker"]
+    flags += ["--checkpoint_steps=2", "--steps_per_call=2"]
     processes = []
-    for index in range(2):
+    for index, more in enumerate(([], second)):
         task = {"type": "worker", "index": index}
-        config = json.dumps({"cluster": {"worker": hosts}, "task": task})
-        command = [sys.executable, "-m", "tf_mskd.train", f"--flagfile={flagfile}"]
-        command += ["--strategy=multi_worker", "--checkpoint_steps=5"]
-        command += second if index else ()
-        log = open(folder.with_suffix(f".{index}.log"), "w")
-        processes.append(
-            subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env={**os.environ, "TF_CONFIG": config},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        )
-        log.close()
+        cluster = json.dumps({"cluster": {"worker": hosts}, "task": task})
+        module = ["tests.signal_at", *at] if at and not index else []
+        command = [*module, "tf_mskd.train", *flags, *more]
+        processes.append(Command(*command, environment={"TF_CONFIG": cluster}))
     return processes
 
 
-def finish(folder, processes):
+def finish(processes):
     """Waits for both workers to end well."""
-    for index, process in enumerate(processes):
-        code = process.wait(timeout=300)
-        assert code == 0, folder.with_suffix(f".{index}.log").read_text()[-3000:]
+    for done in [process.finish() for process in processes]:
+        assert done.returncode == 0, done
 
 
-def test_two_workers_give_the_run_of_one(tmp_path):
-    alone, together = tmp_path / "alone", tmp_path / "together"
-    experiment.run(dataclasses.replace(SHORT, run_dir=str(alone)))
-    finish(together, start_workers(SHORT, together))
-    for a, b in zip(weights_of(alone), weights_of(together), strict=True):
+def is_stopped(pid):
+    """Whether a process stands still after SIGSTOP."""
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return "State:\tT" in status
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """A finished run of two workers."""
+    folder = tmp_path_factory.mktemp("workers") / "run"
+    finish(start_workers(SHORT, folder))
+    return folder
+
+
+def test_two_workers_give_the_run_of_one(together, tmp_path):
+    experiment.run(dataclasses.replace(SHORT, run_dir=str(tmp_path / "alone")))
+    for a, b in zip(weights_of(tmp_path / "alone"), weights_of(together), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)
-    for a, b in zip(history_of(alone), history_of(together), strict=True):
+    pairs = zip(history_of(tmp_path / "alone"), history_of(together), strict=True)
+    for a, b in pairs:
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
 
 
 @pytest.mark.parametrize("dead", [1, pytest.param(0, marks=pytest.mark.slow)])
-def test_a_dead_worker_stops_the_other_and_both_resume(tmp_path, dead):
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    finish(whole, start_workers(TINY, whole))
-    processes = start_workers(TINY, parts)
-    wait_for_states(parts, 25)
-    processes[dead].kill()
-    killed = time.monotonic()
-    processes[dead].wait()
-    assert processes[1 - dead].wait(timeout=60) == 2
-    assert time.monotonic() - killed < 30
-    log = parts.with_suffix(f".{1 - dead}.log").read_text()
-    assert "error: Another worker has gone" in log and "Traceback" not in log
-    finish(parts, start_workers(TINY, parts))
-    assert_same_run(whole, parts)
+def test_a_dead_worker_stops_the_other_and_both_resume(together, tmp_path, dead):
+    """The first one stands still at a checkpoint while a worker is killed."""
+    folder = tmp_path / "run"
+    processes = start_workers(SHORT, folder, at=["SIGSTOP", "after run 6"])
+    wait_for(lambda: is_stopped(processes[0].pid))
+    processes[dead].send_signal(signal.SIGKILL)
+    assert processes[dead].finish().returncode == -signal.SIGKILL
+    if dead == 1:
+        processes[0].send_signal(signal.SIGCONT)
+    done = processes[1 - dead].finish()
+    assert done.returncode == 2, done
+    assert "error: Another worker has gone" in done.stderr
+    assert "Traceback" not in done.stderr
+    finish(start_workers(SHORT, folder))
+    assert_same_result(together, folder)
+    # a worker's sums of losses are taken up by the first one: added in another order
+    for a, b in zip(history_of(together), history_of(folder), strict=True):
+        assert a == pytest.approx(b, rel=1e-6)
 
 
-def test_workers_that_do_not_share_a_folder_are_refused(tmp_path):
-    experiment.run(dataclasses.replace(SHORT, run_dir=str(tmp_path / "run")))
-    (tmp_path / "run" / "result.json").unlink()  # it was killed in its second epoch
-    max((tmp_path / "run" / "checkpoints").glob("state_*.npz")).unlink()
-    own = (f"--run_dir={tmp_path / 'own'}",)
-    processes = start_workers(SHORT, tmp_path / "run", own)
-    assert [process.wait(timeout=120) for process in processes] == [2, 2]
-    log = (tmp_path / "run.1.log").read_text()
-    assert "error: This worker stands at step 0, another does not" in log
+def test_workers_that_do_not_share_a_folder_are_refused(together, tmp_path):
+    run = shutil.copytree(together, tmp_path / "run")
+    (run / "result.json").unlink()  # it was killed in its last epoch
+    max((run / "checkpoints").glob("*.npz")).unlink()
+    own = [f"--run_dir={tmp_path / 'own'}"]
+    done = [p.finish() for p in start_workers(SHORT, run, second=own)]
+    assert [d.returncode for d in done] == [2, 2], done
+    assert "error: This worker stands at step 0, another does not" in done[1].stderr
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"task": {"index": 0}}'])

@@ -7,33 +7,9 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from tests.support import store
 from tf_mskd.data.sources import load_source
 from tf_mskd.utils.errors import UserError
-
-
-def store(data_dir, set_name, rows, image, label=None, **more):
-    """Prepares a TFDS set; `rows` maps split to (images, labels)."""
-    label = label or tfds.features.ClassLabel(names=[f"d{k}" for k in range(10)])
-
-    class Stored(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        name = set_name
-        VERSION = tfds.core.Version("1.0.0")
-        code_path = None  # as in tiny_imagenet.py
-
-        def _info(self):
-            features = {"image": image, "label": label, **more}
-            features = tfds.features.FeaturesDict(features)
-            return tfds.core.DatasetInfo(builder=self, features=features)
-
-        def _split_generators(self, dl_manager):
-            return {split: self._generate_examples(*rows[split]) for split in rows}
-
-        def _generate_examples(self, images, labels):
-            for key, (pixels, target) in enumerate(zip(images, labels, strict=True)):
-                row = {"image": pixels, "label": int(target)}
-                yield key, {**row, **dict.fromkeys(more, "t")}
-
-    Stored(data_dir=data_dir).download_and_prepare()
 
 
 @pytest.fixture(scope="module")
