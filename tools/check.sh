@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 if [[ " $* " == *" --fix "* ]]; then
   source tools/environment.sh
-  environment requirements.txt tests/requirements.txt
+  environment dev
   "$PYTHON" -m ruff check --fix .
   "$PYTHON" -m ruff format .
 fi
