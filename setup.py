@@ -1,4 +1,4 @@
-"""The flagfiles in configs/ are installed as tf_mskd/configs; the rest: pyproject.toml."""
+"""Installs configs/ as tf_mskd/configs; all else is in pyproject.toml."""
 
 from setuptools import find_packages, setup
 
