@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 if [[ "${1:-}" == "--fix" ]]; then
   shift
   source tools/environment.sh
-  environment requirements.txt tests/requirements.txt
+  environment dev
   "$PYTHON" -m ruff check --fix .
   "$PYTHON" -m ruff format .
 fi

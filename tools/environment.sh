@@ -1,6 +1,6 @@
-# Makes .venv in the repository and installs what the given requirement files ask for.
-# Sourced by the other scripts: environment REQUIREMENTS_FILE...; sets PYTHON.
-# A second call with unchanged files installs nothing.
+# Makes .venv in the repository and installs tf_mskd there, at the tested versions.
+# Sourced by the other scripts: environment [EXTRA], "dev" for the tests; sets PYTHON.
+# A second call with unchanged requirements installs nothing.
 
 find_python() {
   local name
@@ -16,21 +16,19 @@ find_python() {
 }
 
 environment() {
-  local stamp file
+  local extra="${1:+[$1]}" stamp=".venv/installed${1:+_$1}" wanted base
   PYTHON="$PWD/.venv/bin/python"
-  for file in "$@"; do
-    stamp=".venv/installed.$(echo "$file" | tr '/' '_')"
-    if [ "$(cat "$stamp" 2>/dev/null)" = "$(cksum <"$file")" ]; then
-      continue
-    fi
-    if [ ! -x "$PYTHON" ]; then
-      local base
-      base=$(find_python) || return 1
-      echo "making .venv with $("$base" --version)"
-      "$base" -m venv .venv || return 1
-    fi
-    echo "installing $file (minutes the first time)"
-    "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$file" || return 1
-    cksum <"$file" >"$stamp"
-  done
+  wanted=$(cat pyproject.toml setup.py constraints.txt | cksum)
+  if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+    return
+  fi
+  if [ ! -x "$PYTHON" ]; then
+    base=$(find_python) || return 1
+    echo "making .venv with $("$base" --version)"
+    "$base" -m venv .venv || return 1
+  fi
+  echo "installing tf_mskd$extra (minutes the first time)"
+  "$PYTHON" -m pip install --quiet --disable-pip-version-check \
+    --constraint constraints.txt --editable ".$extra" || return 1
+  echo "$wanted" >"$stamp"
 }

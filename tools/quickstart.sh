@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source tools/environment.sh
-environment requirements.txt
+environment
 
 export TF_CPP_MIN_LOG_LEVEL=2
 quiet() { # TensorFlow tells of missing GPUs and processor features on every start

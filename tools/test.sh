@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source tools/environment.sh
-environment requirements.txt tests/requirements.txt
+environment dev
 export TF_CPP_MIN_LOG_LEVEL=2
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
