@@ -45,7 +45,7 @@ def run(folder, name, **settings):
 
 @pytest.fixture(scope="module")
 def oto(runs):
-    """A finished OtO run of four exits; its teacher and the teacher's exits on the way."""
+    """A finished OtO run of four exits, with the runs of its teacher before it."""
     flagfile = str(runs / "teacher_exits.flags")
     return run(runs, "oto", method="oto", teacher_flagfile=flagfile, **FOUR)
 
