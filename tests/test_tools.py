@@ -40,7 +40,7 @@ def test_the_scaffold_refuses_bad_and_taken_names(tmp_path, capsys):
     with pytest.raises(ValueError, match="mine.py exists: choose another name"):
         new_method.scaffold(tmp_path, "mine", "it works")
     assert new_method.main(["kd"]) == 1
-    assert capsys.readouterr().out.startswith("Error: tf_mskd/methods/kd.py exists")
+    assert capsys.readouterr().out.startswith("error: tf_mskd/methods/kd.py exists")
     assert new_method.main([]) == 2
 
 

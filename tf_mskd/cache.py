@@ -14,6 +14,7 @@ from absl import flags
 from tf_mskd.runs import cli
 from tf_mskd.runs.flags import define_run as define
 from tf_mskd.runs.plan import describe, plan_cache
+from tf_mskd.utils.start import start_tensorflow
 
 
 def main() -> None:
@@ -23,7 +24,8 @@ def main() -> None:
     if flags.FLAGS.dry_run:
         print(describe(runs))
         return
-    from tf_mskd.runs import experiment  # starts TensorFlow
+    start_tensorflow()
+    from tf_mskd.runs import experiment
 
     cache = experiment.fill_cache(config)
     space = cache.views * cache.bytes_per_view() / 1e6

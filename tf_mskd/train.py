@@ -11,6 +11,7 @@ from absl import flags
 from tf_mskd.runs import cli
 from tf_mskd.runs.flags import define_run as define
 from tf_mskd.runs.plan import describe, plan
+from tf_mskd.utils.start import start_tensorflow
 
 
 def main() -> None:
@@ -20,7 +21,8 @@ def main() -> None:
     if flags.FLAGS.dry_run:
         print(describe(runs))
         return
-    from tf_mskd.runs import experiment  # starts TensorFlow
+    start_tensorflow()
+    from tf_mskd.runs import experiment
 
     experiment.run(config)
 

@@ -149,7 +149,7 @@ def main(arguments):
     try:
         paths = scaffold(ROOT, name, what)
     except ValueError as error:
-        print(f"Error: {error}")
+        print(f"error: {error}")
         return 1
     for path in paths:
         print(f"wrote {path.relative_to(ROOT)}")

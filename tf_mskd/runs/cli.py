@@ -1,7 +1,7 @@
 """What every command of the package does alike: flags in, one-line errors out."""
 
-import os
 import sys
+import typing
 from collections.abc import Callable
 
 from absl import app, flags, logging
@@ -22,14 +22,11 @@ def run(main: Callable[[], None], define: Callable[[], None], doc: str) -> None:
     user, 130 stopped by SIGINT, 143 stopped by SIGTERM.
 
     Args:
-        main: function without arguments. It imports what needs TensorFlow itself, after
-            the checks that need only flags and files.
+        main: function without arguments. It calls `start_tensorflow` and imports what
+            needs TensorFlow itself, after the checks that need only flags and files.
         define: function without arguments that defines the command's flags.
         doc: str, what `--help` shows above the flags.
     """
-    # Before TensorFlow is imported, which reports processor features and missing GPUs
-    # as warnings and errors; its failures arrive as exceptions.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     define()
     if {"--help", "-help", "-h"} & set(sys.argv[1:]):
         print(doc.strip(), *_help(), sep="\n\n")
@@ -46,7 +43,7 @@ def run(main: Callable[[], None], define: Callable[[], None], doc: str) -> None:
             with signals_stop():
                 main()
         except UserError as error:
-            _fail(error, 2)
+            fail(error, 2)
         except Stopped as stop:
             print(stop.text)
             raise
@@ -69,12 +66,13 @@ def _parse(argv):
     try:
         return flags.FLAGS([argv[0], *expand(argv[1:])])
     except UserError as error:
-        _fail(error, 2)
+        fail(error, 2)
     except flags.Error as error:
-        _fail(UserError(explain(error, flags.FLAGS)), 1)
+        fail(UserError(explain(error, flags.FLAGS)), 1)
 
 
-def _fail(error, code):
+def fail(error: Exception, code: int) -> typing.NoReturn:
+    """Prints the one line of a user's mistake and exits with the code."""
     print(f"error: {error}", file=sys.stderr)
     sys.exit(code)
 
