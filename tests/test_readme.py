@@ -1,11 +1,7 @@
-"""The README's Python runs as printed, and the files it names exist."""
+"""The README's Python runs as printed; its links and flags: `test_docs.py`."""
 
 import pathlib
 import re
-
-import pytest
-
-from tf_mskd.methods.common import registry
 
 ROOT = pathlib.Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -19,7 +15,6 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch, capsys):
         exec(compile(block.replace("epochs=5", "epochs=2"), "README.md", "exec"), names)
     assert (tmp_path / "student.keras").exists()
     assert "['exit_1', 'exit_2', 'exit_3']" in capsys.readouterr().out
-    assert registry._methods.pop("last_exit") is names["LastExit"]
 
 
 def test_the_api_fits_in_about_fifteen_lines():
@@ -27,10 +22,5 @@ def test_the_api_fits_in_about_fifteen_lines():
     assert len(lines) <= 18
 
 
-@pytest.mark.parametrize(
-    "path",
-    sorted(set(re.findall(r"(?:configs|tools|tests|tf_mskd|results)/[\w/.]+", TEXT))),
-)
-def test_named_files_exist(path):
-    path = path.rstrip(".")
-    assert (ROOT / path).exists() or path == "configs/..."
+def test_it_is_short():
+    assert len(TEXT.splitlines()) <= 150

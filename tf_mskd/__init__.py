@@ -43,11 +43,11 @@ _HOME = {  # public name -> module that defines it
     "callbacks": "",
     "count_macs": "models.macs",
     "create_model": "models.create",
+    "ensemble_scores": "models.ensemble",
     "export_student": "deployment.export",
     "fit_weights": "models.ensemble",
     "load_model": "models.saving",
     "save_model": "models.saving",
-    "ensemble": "models.ensemble",
 }
 __all__ = [*_HOME, "__version__"]
 

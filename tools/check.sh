@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Format, lint and the fast tests: no process, no whole run; arguments go to pytest.
+# Format, lint, types and the fast tests: no process, no whole run; arguments go to pytest.
 # First argument --fix: rewrites first. --slow: the slow tests instead, about an hour.
 set -euo pipefail
 cd "$(dirname "$0")/.."
