@@ -14,6 +14,7 @@ import time
 from typing import NamedTuple
 
 import numpy as np
+from tensorflow.python.eager.context import context_safe
 
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.flags import to_flagfile
@@ -108,6 +109,8 @@ def _server():
 
 
 def _run_module(module, arguments, environment, logs, max_file_size):
+    computed = "an import computes: what TensorFlow has started is not forked with it"
+    assert context_safe() is None, computed
     os.chdir(ROOT)
     os.environ.clear()
     os.environ.update(environment)

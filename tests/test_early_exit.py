@@ -2,17 +2,16 @@
 
 import dataclasses
 import json
+import re
 import shutil
-import subprocess
-import sys
 import types
+import zipfile
 
 import numpy as np
 import pytest
 
+from tests.support import SMALL, Command
 from tests.test_calibrate import held_out, leave
-from tests.test_resume import ROOT
-from tests.test_train import SMALL
 from tf_mskd import UserError, calibrate, evaluate
 from tf_mskd.early_exit import measure as early_exit
 from tf_mskd.early_exit.calibration import answers, confidences
@@ -27,7 +26,7 @@ RUN = dataclasses.replace(
     SMALL,
     method="ce",
     width=0.0625,
-    exit_head="linear",
+    exits="1,2,3",
     epochs=4,
     validation_fraction=0.3,
 )
@@ -90,6 +89,7 @@ def test_macs_count_the_heads_asked_on_the_way_by_hand():
     assert expected["exit_2"] == count_macs(sub_model(model, ["exit_1", "exit_2"]))
 
 
+@pytest.mark.run
 def test_calibration_uses_the_validation_split_alone(trained):
     folder, result, fitted = trained
     assert json.loads((folder / "exits.json").read_text())["rule"] == fitted["rule"]
@@ -105,6 +105,7 @@ def test_calibration_uses_the_validation_split_alone(trained):
     assert found["macs_share"] < 0.9, found
 
 
+@pytest.mark.run
 def test_early_exits_on_the_test_split(trained, tmp_path):
     folder, result, fitted = trained
     measured = evaluate_early_exit(folder, output=tmp_path / "new")
@@ -133,17 +134,18 @@ def test_early_exits_on_the_test_split(trained, tmp_path):
     for name, row in anytime.items():
         assert abs(row["accuracy"] - result["test"][name]) < 1e-9
         assert row["own_macs"] == result["macs"][name]
-    assert anytime["exit_4"]["so_far_accuracy"] == measured["full"]["accuracy"]
+    assert anytime["exit_3"]["so_far_accuracy"] == measured["full"]["accuracy"]
     first = measured["budgeted"][0]
     assert first["exit_rates"]["exit_1"] == 1.0
     assert first["accuracy"] == anytime["exit_1"]["so_far_accuracy"]
 
 
+@pytest.mark.run
 def test_extreme_thresholds_are_the_first_exit_and_the_full_pass(trained):
     _, _, fitted = trained
-    logits, labels = held_out(size=80, exits=4)
-    macs = {f"exit_{k}": 10 * k for k in (1, 2, 3, 4)}
-    for threshold, exit_name in ((0.0, "exit_1"), (2.0, "exit_4")):
+    logits, labels = held_out(size=80)
+    macs = {f"exit_{k}": 10 * k for k in (1, 2, 3)}
+    for threshold, exit_name in ((0.0, "exit_1"), (2.0, "exit_3")):
         for rule in ("max_probability", "margin", "entropy", "patience"):
             table = dict.fromkeys(macs, threshold)
             exits = {**fitted, "rule": rule, "thresholds": table}
@@ -155,23 +157,37 @@ def test_extreme_thresholds_are_the_first_exit_and_the_full_pass(trained):
 
 
 def command(module, *arguments):
-    """Runs a command of the package."""
-    python = [sys.executable, "-m", f"tf_mskd.{module}", *map(str, arguments)]
-    return subprocess.run(python, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    """Runs a command of the package; returns what it printed."""
+    done = Command(f"tf_mskd.{module}", *arguments).finish()
+    assert done.returncode == 0, done
+    return done.stdout
 
 
+@pytest.mark.run
 def test_the_commands_print_what_they_found(copied):
-    done = command("calibrate", f"--run_dir={copied}", "--target_macs=0.01")
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "| patience" in done.stdout and "calibration error" in done.stdout
-    assert "--target_macs=0.01 cannot be reached: to leave at exit 1" in done.stdout
-    assert f"wrote {copied}/exits.json" in done.stdout
-    done = command("evaluate", f"--run_dir={copied}", "--early_exit")
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "| chosen" in done.stdout and "answer by vote: test accuracy" in done.stdout
+    text = command("calibrate", f"--run_dir={copied}", "--target_macs=0.01")
+    assert "| patience" in text and "calibration error" in text
+    assert "--target_macs=0.01 cannot be reached: to leave at exit 1" in text
+    assert f"wrote {copied}/exits.json" in text
+    text = command("evaluate", f"--run_dir={copied}", "--early_exit")
+    assert "| chosen" in text and "answer by vote: test accuracy" in text
     assert {"early_exit.json", "early_exit.png"} <= {p.name for p in copied.iterdir()}
 
 
+@pytest.mark.run
+def test_the_command_exports_a_finished_run(copied, tmp_path):
+    (copied / "exits.json").unlink()
+    out, settings = tmp_path / "out", ("--format=tflite", "--exit=1")
+    text = command("export", f"--run_dir={copied}", f"--output={out}", *settings)
+    assert re.search(r"\| student_float32.tflite +\| +[\d,]+ \| +3 \|", text)
+    assert "thresholds that no image reaches (no exits.json)" in text
+    assert text.endswith(f"wrote {out}\n")
+    with zipfile.ZipFile(out / "student_float32.tflite") as archive:
+        metadata = json.loads(archive.read("metadata.json"))
+    assert metadata["class_names"] == [str(k) for k in range(10)]
+
+
+@pytest.mark.run
 def test_mistakes_get_one_line(copied):
     def refused(message, function, *args, **options):
         with pytest.raises(UserError, match=message) as caught:
@@ -190,8 +206,8 @@ def test_mistakes_get_one_line(copied):
     (copied / "file").write_text("")
     refused("Cannot make .*file", evaluate_early_exit, copied, output=copied / "file")
     student = load_model(copied)
-    student.get_layer("exit_4").set_weights(
-        [w + 1 for w in student.get_layer("exit_4").get_weights()]
+    student.get_layer("exit_3").set_weights(
+        [w + 1 for w in student.get_layer("exit_3").get_weights()]
     )
     save_model(student, copied / "student.keras")
     refused("was fitted for another student", evaluate_early_exit, copied)

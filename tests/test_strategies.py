@@ -3,13 +3,12 @@
 Logical devices exist only if they are asked for before TensorFlow starts.
 """
 
-import os
-import pathlib
-import subprocess
 import sys
 
 import numpy as np
 import pytest
+
+from tests.support import Command
 
 BATCH, STEPS = 16, 4
 RUNS = {"loop": ("oto", "detached"), "fit": ("mskd", "joint")}
@@ -120,21 +119,13 @@ def results(digits, tmp_path_factory):
         labels=labels[:rows],
         weights=weights,
     )
-    root = str(pathlib.Path(__file__).parents[1])
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "tests.test_strategies",
-            str(folder / "digits.npz"),
-            str(folder / "results.npz"),
-        ],
-        cwd=root,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    done = Command(
+        "tests.test_strategies",
+        folder / "digits.npz",
+        folder / "results.npz",
+        environment={"CUDA_VISIBLE_DEVICES": "-1"},
+    ).finish()
+    assert done.returncode == 0, done
     return dict(np.load(folder / "results.npz"))
 
 
@@ -146,6 +137,7 @@ def of_run(results, run, devices, kind):
     return found
 
 
+@pytest.mark.run
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("kind", ["weight", "log"])
 def test_two_devices_equal_one(results, run, kind):
@@ -160,6 +152,7 @@ def test_two_devices_equal_one(results, run, kind):
         np.testing.assert_allclose(b, a, 1e-5, 1e-5, err_msg=f"{run}: {name}")
 
 
+@pytest.mark.run
 def test_dropout_is_independent_per_replica_once_seeds_are_spread(results):
     one, other = results["dropout|alike|0"], results["dropout|alike|1"]
     np.testing.assert_array_equal(one, other)  # what Keras does by itself

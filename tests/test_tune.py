@@ -4,15 +4,14 @@ import dataclasses
 
 import pytest
 
-from tests.test_train import SMALL
+from tests.support import SMALL
 from tf_mskd.tune import read_space, search
 from tf_mskd.utils.errors import UserError
 
 
+@pytest.mark.run
 def test_a_search_finds_the_rate_that_learns(tmp_path):
-    config = dataclasses.replace(
-        SMALL, method="ce", epochs=2, exits="last", lr_schedule="constant"
-    )
+    config = dataclasses.replace(SMALL, method="ce", epochs=2, lr_schedule="constant")
     space = read_space("lr=1e-7|0.05")
     best, score = search(config, space, tmp_path, trials=2)
     assert best["lr"] == 0.05 and score > 30
