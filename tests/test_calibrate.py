@@ -9,15 +9,16 @@ import pytest
 from tests import reference
 from tf_mskd import UserError
 from tf_mskd.early_exit import thresholds
-from tf_mskd.early_exit.calibration import answers, calibrate, confidences
+from tf_mskd.early_exit.calibration import calibrate
+from tf_mskd.early_exit.criteria import CRITERIA
 from tf_mskd.early_exit.exits_file import read_exits, write_exits
-from tf_mskd.early_exit.rules import RULES
+from tf_mskd.early_exit.outcomes import confidences, predictions
 from tf_mskd.early_exit.temperature import calibration_error, fit_temperature
-from tf_mskd.early_exit.thresholds import NEVER, Goal, exits_taken, fit
+from tf_mskd.early_exit.thresholds import NEVER, Goal, exit_index, fit
 
 
 def held_out(seed=0, size=600, classes=6, exits=3):
-    """Exits that get better with depth and are as sure as they should not be."""
+    """Overconfident exits that get better with depth."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, size)
     noise = rng.normal(size=(size, classes))
@@ -51,8 +52,8 @@ def test_temperature_scales_with_the_logits_and_keeps_its_bounds():
     np.testing.assert_allclose(
         fit_temperature(2 * z, labels), 2 * fit_temperature(z, labels), 1e-4
     )
-    always_right = np.eye(6)[labels]
-    assert abs(fit_temperature(always_right, labels) - 0.1) < 1e-3
+    always_correct = np.eye(6)[labels]
+    assert abs(fit_temperature(always_correct, labels) - 0.1) < 1e-3
     always_wrong = np.eye(6)[(labels + 1) % 6]
     assert abs(fit_temperature(always_wrong, labels) - 10.0) < 1e-2
 
@@ -71,8 +72,8 @@ def test_calibration_error_by_hand():
 # ---- thresholds
 
 
-def leave(sure, right, macs, limits):
-    """Accuracy (%), share of MACs and standard error (points) of the difference to the
+def early_exits(sure, right, macs, limits):
+    """Accuracy, fraction of MACs and standard error of the accuracy's difference to the
     full pass under these thresholds, example by example."""
     hits = cost = 0
     differences = []
@@ -82,8 +83,8 @@ def leave(sure, right, macs, limits):
             k += 1
         hits, cost = hits + right[k, n], cost + macs[k] / macs[-1]
         differences.append(int(right[k, n]) - int(right[-1, n]))
-    error = 100 * np.std(differences) / np.sqrt(len(differences))
-    return 100 * hits / right.shape[1], cost / right.shape[1], error
+    error = np.std(differences) / np.sqrt(len(differences))
+    return hits / right.shape[1], cost / right.shape[1], error
 
 
 def random_exits(seed, size=40):
@@ -98,18 +99,18 @@ def test_thresholds_are_those_of_a_full_search(seed, monkeypatch):
     monkeypatch.setattr(thresholds, "CANDIDATES", 100)  # all there are
     sure, right, macs = random_exits(seed)
     grids = [[*np.unique(c), NEVER] for c in sure]
-    every = [leave(sure, right, macs, t) for t in itertools.product(*grids)]
-    full = 100 * right[-1].mean()
-    goals = [Goal("max_accuracy_drop", 5.0), Goal("target_macs", 0.7)]
+    every = [early_exits(sure, right, macs, t) for t in itertools.product(*grids)]
+    full = right[-1].mean()
+    goals = [Goal("max_accuracy_drop", 0.05), Goal("target_macs", 0.7)]
     cheap, exact = fit(sure, right, macs, goals)
     for setting in (cheap, exact):
-        by_example = leave(sure, right, macs, setting.thresholds)
+        by_example = early_exits(sure, right, macs, setting.thresholds)
         np.testing.assert_allclose(setting[:3], by_example, atol=1e-9)
-    assert full - cheap.accuracy + cheap.error <= 5.0 + 1e-9
-    assert exact.share <= 0.7 + 1e-9
-    least = min(s for a, s, error in every if full - a + error <= 5.0 + 1e-9)
+    assert full - cheap.accuracy + cheap.error <= 0.05 + 1e-9
+    assert exact.macs_fraction <= 0.7 + 1e-9
+    least = min(s for a, s, error in every if full - a + error <= 0.05 + 1e-9)
     highest = max(a for a, s, error in every if s <= 0.7 + 1e-9)
-    np.testing.assert_allclose([cheap.share, exact.accuracy], [least, highest])
+    np.testing.assert_allclose([cheap.macs_fraction, exact.accuracy], [least, highest])
 
 
 def test_many_exits_are_searched_block_by_block(monkeypatch):
@@ -118,42 +119,48 @@ def test_many_exits_are_searched_block_by_block(monkeypatch):
     sure = rng.uniform(size=(8, 500)).astype(np.float32)
     chances = [0.4 + 0.05 * k + 0.3 * sure[min(k, 7)] for k in range(9)]
     right, macs = rng.uniform(size=(9, 500)) < chances, np.arange(10, 100, 10)
-    goals = [Goal("target_macs", share) for share in (0.3, 0.5, 0.7, 1.0)]
+    goals = [Goal("target_macs", fraction) for fraction in (0.3, 0.5, 0.7, 1.0)]
     monkeypatch.setattr(thresholds, "CANDIDATES", 3)
     blocks = fit(sure, right, macs, goals)
     monkeypatch.setattr(thresholds, "BLOCK", 8)
     everything = fit(sure, right, macs, goals)
     for goal, near, best in zip(goals, blocks, everything, strict=True):
-        by_example = leave(sure, right, macs, near.thresholds)
+        by_example = early_exits(sure, right, macs, near.thresholds)
         np.testing.assert_allclose(near[:3], by_example, atol=1e-9)
-        assert near.share <= goal.value + 1e-9
-        assert best.accuracy - 2.0 <= near.accuracy <= best.accuracy + 1e-9
+        assert near.macs_fraction <= goal.value + 1e-9
+        assert best.accuracy - 0.02 <= near.accuracy <= best.accuracy + 1e-9
     accuracies = [setting.accuracy for setting in blocks]
     assert accuracies == sorted(accuracies)
 
 
 def test_a_drop_counts_with_its_standard_error():
-    """100 examples, 10 wrong in the full pass; one more is wrong if half leave."""
+    """100 examples, 10 wrong in the full pass; one more is wrong if half exit early."""
     sure = np.where(np.arange(100) < 50, 0.9, 0.1)[None].astype(np.float32)
     right = np.ones((2, 100), bool)
     right[1, 90:] = False
     right[0, 0] = False
     right[0, 50:80] = False
-    error = 100 * np.sqrt((0.01 - 0.01**2) / 100)  # d = -1 once, 0 elsewhere: 0.995
-    by_limit = {1.0 + error + 1e-6: 0.75, 1.0 + error - 1e-6: 1.0, 0.0: 1.0}
-    for limit, share in by_limit.items():
+    error = np.sqrt((0.01 - 0.01**2) / 100)  # d = -1 once, 0 elsewhere: 0.00995
+    by_limit = {0.01 + error + 1e-8: 0.75, 0.01 + error - 1e-8: 1.0, 0.0: 1.0}
+    for limit, fraction in by_limit.items():
         (setting,) = fit(sure, right, [50, 100], [Goal("max_accuracy_drop", limit)])
-        assert setting.share == share, f"{limit}: {setting}"
-    (setting,) = fit(sure, right, [50, 100], [Goal("max_accuracy_drop", 2.0)])
-    np.testing.assert_allclose(setting[:3], (89.0, 0.75, error))
+        assert setting.macs_fraction == fraction, f"{limit}: {setting}"
+    (setting,) = fit(sure, right, [50, 100], [Goal("max_accuracy_drop", 0.02)])
+    np.testing.assert_allclose(setting[:3], (0.89, 0.75, error))
 
 
-def test_exits_taken_compares_as_float32():
+def test_exit_indices_compare_as_float32():
     sure = np.float32([[0.1, 0.7]])
-    assert exits_taken(sure, [float(np.float32(0.7))]).tolist() == [1, 0]
-    assert exits_taken(sure, [0.7]).tolist() == [1, 0]  # below float32(0.7) in float64
-    assert exits_taken(sure, [0.0]).tolist() == [0, 0]
-    assert exits_taken(np.ones((2, 2)), [NEVER, NEVER]).tolist() == [2, 2]
+    assert exit_index(sure, [float(np.float32(0.7))]).tolist() == [1, 0]
+    assert exit_index(sure, [0.7]).tolist() == [1, 0]  # below float32(0.7) in float64
+    assert exit_index(sure, [0.0]).tolist() == [0, 0]
+    assert exit_index(np.ones((2, 2)), [NEVER, NEVER]).tolist() == [2, 2]
+
+
+def test_each_example_may_have_thresholds_of_its_own_and_one_exit_needs_none():
+    limits = [[0.5, NEVER], [0.0, 0.9]]
+    assert exit_index([[0.5, 0.5], [0.1, 0.8]], limits).tolist() == [0, 2]
+    assert exit_index(np.zeros((0, 3)), []).tolist() == [0, 0, 0]
 
 
 def test_neighbours_in_float32_are_told_apart():
@@ -161,43 +168,45 @@ def test_neighbours_in_float32_are_told_apart():
     sure = np.array([[low, np.nextafter(low, np.float32(1))]])
     right = np.array([[False, True], [True, True]])
     (setting,) = fit(sure, right, [50, 100], [Goal("max_accuracy_drop", 0.0)])
-    assert setting[:2] == (100.0, 0.75)
+    assert setting[:2] == (1.0, 0.75)
 
 
 # ---- calibrate
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("criterion", CRITERIA)
 @pytest.mark.parametrize("answer", ["ensemble", "exit"])
-def test_the_target_is_met_on_the_examples_it_is_fitted_to(rule, answer):
+def test_the_target_is_met_on_the_examples_it_is_fitted_to(criterion, answer):
     logits, labels = held_out()
     for target in ({"max_accuracy_drop": 1.0}, {"target_macs": 0.6}):
-        fitted = calibrate(logits, labels, MACS, rule, answer, **target)
-        probs = answers(logits, fitted["temperatures"], answer)
+        fitted = calibrate(logits, labels, MACS, criterion, answer, **target)
+        probs = predictions(logits, fitted["temperatures"], answer)
         right = np.array([p.argmax(-1) == labels for p in probs])
-        sure, limits = confidences(rule, probs), list(fitted["thresholds"].values())
-        accuracy, share, error = leave(sure, right, list(MACS.values()), limits)
+        sure, limits = confidences(criterion, probs), [*fitted["thresholds"].values()]
+        measured = early_exits(sure, right, list(MACS.values()), limits)
+        accuracy, fraction, error = measured
         found = fitted["validation"]
         assert abs(accuracy - found["accuracy"]) < 1e-9
-        assert abs(share - found["macs_share"]) < 1e-9
+        assert abs(fraction - found["macs_fraction"]) < 1e-9
         assert abs(error - found["standard_error"]) < 1e-9
-        assert abs(found["mean_macs"] - 100 * share) < 1e-6
-        assert abs(found["full_accuracy"] - 100 * right[-1].mean()) < 1e-9
+        assert abs(found["mean_macs"] - 100 * fraction) < 1e-6
+        assert abs(found["full_accuracy"] - right[-1].mean()) < 1e-9
         assert abs(sum(found["exit_rates"].values()) - 1) < 1e-9
         assert fitted["target"] == {**target, "met": True}
-        assert fitted["rule"] == rule and limits[-1] == 0.0
+        assert fitted["criterion"] == criterion and limits[-1] == 0.0
         if "target_macs" in target:
-            assert share <= 0.6 + 1e-9
+            assert fraction <= 0.6 + 1e-9
         else:
-            assert found["full_accuracy"] - accuracy + error <= 1.0 + 1e-9
-            assert share <= 1.0
+            assert found["full_accuracy"] - accuracy + error <= 0.01 + 1e-9
+            assert fraction <= 1.0
 
 
-def test_leaving_early_by_confidence_beats_leaving_at_random():
+def test_early_exits_by_confidence_beat_random_ones():
     logits, labels = held_out()
     fitted = calibrate(logits, labels, MACS, target_macs=0.7)
-    per_exit = [100 * np.mean(z.argmax(-1) == labels) for z in logits.values()]
-    assert fitted["validation"]["accuracy"] > np.interp(70, [40, 70, 100], per_exit) + 2
+    per_exit = [np.mean(z.argmax(-1) == labels) for z in logits.values()]
+    at_random = np.interp(70, [40, 70, 100], per_exit)
+    assert fitted["validation"]["accuracy"] > at_random + 0.02
 
 
 def test_the_curve_has_20_budgets_that_hold_and_never_fall():
@@ -205,26 +214,27 @@ def test_the_curve_has_20_budgets_that_hold_and_never_fall():
     curve = fitted["curve"]
     assert len(curve) == 20
     assert abs(curve[0]["budget"] - 0.4) < 1e-9 and curve[-1]["budget"] == 1.0
-    assert all(point["macs_share"] <= point["budget"] + 1e-9 for point in curve)
+    assert all(point["macs_fraction"] <= point["budget"] + 1e-9 for point in curve)
     accuracies = [point["accuracy"] for point in curve]
     assert accuracies == sorted(accuracies)
     assert curve[-1]["accuracy"] >= fitted["validation"]["full_accuracy"]
 
 
-def test_best_takes_the_rule_that_reaches_the_target_cheapest():
+def test_best_takes_the_criterion_that_reaches_the_target_cheapest():
     fitted = calibrate(*held_out(), MACS, max_accuracy_drop=0.5)
-    shares = {name: row["macs_share"] for name, row in fitted["rules"].items()}
-    assert list(shares) == list(RULES) and fitted["rule"] == min(shares, key=shares.get)
-    assert fitted["validation"]["macs_share"] == min(shares.values())
+    fractions = {name: row["macs_fraction"] for name, row in fitted["criteria"].items()}
+    assert list(fractions) == list(CRITERIA)
+    assert fitted["criterion"] == min(fractions, key=fractions.get)
+    assert fitted["validation"]["macs_fraction"] == min(fractions.values())
     fitted = calibrate(*held_out(), MACS, target_macs=0.55)
-    rows = {name: row["accuracy"] for name, row in fitted["rules"].items()}
+    rows = {name: row["accuracy"] for name, row in fitted["criteria"].items()}
     assert fitted["validation"]["accuracy"] == max(rows.values())
 
 
 def test_a_target_out_of_reach_gives_the_nearest():
     fitted = calibrate(*held_out(), MACS, target_macs=0.1)
     assert fitted["target"] == {"target_macs": 0.1, "met": False}
-    assert abs(fitted["validation"]["macs_share"] - 0.4) < 1e-9
+    assert abs(fitted["validation"]["macs_fraction"] - 0.4) < 1e-9
     assert fitted["validation"]["exit_rates"]["exit_1"] == 1.0
 
 
@@ -241,8 +251,8 @@ def test_calibrate_repeats():
 
 LOGITS, LABELS = held_out(size=20)
 REFUSED = [
-    ({"rule": "margins"}, "Unknown rule 'margins'; .* 'margin'.*best"),
-    ({"answer": "votes"}, "Unknown answer 'votes'; .* 'vote'"),
+    ({"criterion": "margins"}, "Unknown exit criterion 'margins'; .* 'margin'.*best"),
+    ({"answer": "ensembles"}, "Unknown answer 'ensembles'; .* 'ensemble'"),
     ({"max_accuracy_drop": 1.0, "target_macs": 0.5}, "two targets: give one"),
     ({"max_accuracy_drop": -1.0}, r"at least 0; got -1\.0"),
     ({"max_accuracy_drop": float("nan")}, "at least 0; got nan"),
@@ -276,7 +286,7 @@ def written(tmp_path):
 
 def test_exits_json_reads_back(written):
     path, fitted = written
-    expected = {"format": 1, "student": "a" * 64, **fitted}
+    expected = {"format": 2, "student": "a" * 64, **fitted}
     assert read_exits(path, "a" * 64) == expected
 
 
@@ -286,11 +296,12 @@ def test_exits_of_another_student_are_refused(written):
 
 
 DAMAGED = [
-    ({"format": 2}, 'damaged: it has no valid "format", expected 1'),
+    ({"format": 1}, "has format 1, this version reads 2: run tf_mskd.calibrate again"),
+    ({"format": None}, 'damaged: it has no valid "format"'),
     ({"student": None}, '"student"'),
-    ({"rule": "softmax"}, "Unknown rule in .*exits.json 'softmax'.*Known: entropy"),
-    ({"rule": ["margin"]}, r"Unknown rule in .*exits.json \['margin'\]"),
-    ({"answer": "all"}, "Unknown answer in .*exits.json 'all'.*Known: exit, vote"),
+    ({"criterion": "softmax"}, "Unknown criterion in .*json 'softmax'.*Known: entropy"),
+    ({"criterion": ["margin"]}, r"Unknown criterion in .*exits.json \['margin'\]"),
+    ({"answer": "all"}, "Unknown answer in .*exits.json 'all'.*Known: ensemble, exit"),
     ({"temperatures": [1.0]}, '"temperatures"'),
     ({"temperatures": {}}, '"temperatures"'),
     ({"temperatures": {"exit_1": 1.0, "exit_2": 0.0}}, '"temperatures"'),

@@ -1,4 +1,4 @@
-"""ExitPolicy early from a real run on digits: calibrate, evaluate, the two commands."""
+"""Early exits of a real run on digits: calibrate, evaluate, the two commands."""
 
 import dataclasses
 import json
@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 
 from tests.support import SMALL, Command
-from tests.test_calibrate import held_out, leave
-from tf_mskd import UserError, calibrate, evaluate
+from tests.test_calibrate import early_exits, held_out
+from tf_mskd import UserError, evaluate
 from tf_mskd.early_exit import measure as early_exit
-from tf_mskd.early_exit.calibration import answers, confidences
-from tf_mskd.evaluate import evaluate_early_exit
+from tf_mskd.early_exit.calibration import calibrate
+from tf_mskd.early_exit.outcomes import confidences, predictions
 from tf_mskd.models import count_macs, create_model, sub_model
 from tf_mskd.models.saving import load_model, save_model
 from tf_mskd.runs import experiment
 from tf_mskd.runs.data import Data
+from tf_mskd.runs.evaluation import calibrate_run, evaluate_early_exit
 from tf_mskd.runs.finished_run import FinishedRun
 
 RUN = dataclasses.replace(
@@ -37,7 +38,7 @@ def trained(tmp_path_factory):
     """A finished run, its result, and what calibration found; exits.json is there."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     result = experiment.run(dataclasses.replace(RUN, run_dir=str(folder)))
-    fitted = calibrate.calibrate_run(folder, max_accuracy_drop=1.0)
+    fitted = calibrate_run(FinishedRun(folder), max_accuracy_drop=1.0)
     return folder, result, fitted
 
 
@@ -92,48 +93,48 @@ def test_macs_count_the_heads_asked_on_the_way_by_hand():
 @pytest.mark.run
 def test_calibration_uses_the_validation_split_alone(trained):
     folder, result, fitted = trained
-    assert json.loads((folder / "exits.json").read_text())["rule"] == fitted["rule"]
+    written = json.loads((folder / "exits.json").read_text())
+    assert written["criterion"] == fitted["criterion"]
     run = FinishedRun(folder)
     logits, labels = run.logits(run.student(), held_out=20_000)
     # 0.3 of the training digits, class by class
     assert len(labels) == fitted["validation"]["examples"] == 434
     ones = dict.fromkeys(logits, 1.0)
-    vote = 100 * np.mean(answers(logits, ones)[-1].argmax(-1) == labels)
-    assert abs(vote - result["validation"]["mean_logits"]) < 1e-9
+    ensemble = np.mean(predictions(logits, ones)[-1].argmax(-1) == labels)
+    assert abs(ensemble - result.validation["ensemble"]) < 1e-9
     found = fitted["validation"]
-    assert found["accuracy"] >= found["full_accuracy"] - 1.0 - 1e-9
-    assert found["macs_share"] < 0.9, found
+    assert found["accuracy"] >= found["full_accuracy"] - 0.01 - 1e-9
+    assert found["macs_fraction"] < 0.9, found
 
 
 @pytest.mark.run
 def test_early_exits_on_the_test_split(trained, tmp_path):
     folder, result, fitted = trained
-    measured = evaluate_early_exit(folder, output=tmp_path / "new")
+    measured = evaluate_early_exit(FinishedRun(folder), output=tmp_path / "new")
     assert json.loads((tmp_path / "new" / "early_exit.json").read_text()) == measured
-    png = (tmp_path / "new" / "early_exit.png").read_bytes()
-    assert png.startswith(b"\x89PNG") and len(png) > 10_000
+    assert (tmp_path / "new" / "early_exit.png").stat().st_size > 10_000
     run = FinishedRun(folder)
     student = run.student()
     logits, labels = run.logits(student)
-    probs = answers(logits, fitted["temperatures"])
+    probs = predictions(logits, fitted["temperatures"])
     right = np.array([p.argmax(-1) == labels for p in probs])
     macs = list(early_exit.macs_so_far(student).values())
-    sure = confidences(fitted["rule"], probs)
+    sure = confidences(fitted["criterion"], probs)
     for row, source in [
         (measured["early_exit"], fitted),
         *zip(measured["budgeted"], fitted["curve"], strict=True),
     ]:
         thresholds = list(source["thresholds"].values())
-        accuracy, share, _ = leave(sure, right, macs, thresholds)
+        accuracy, fraction, _ = early_exits(sure, right, macs, thresholds)
         assert abs(row["accuracy"] - accuracy) < 1e-9
-        assert abs(row["macs_share"] - share) < 1e-9
-        assert abs(row["mean_macs"] - share * macs[-1]) < 1e-3
+        assert abs(row["macs_fraction"] - fraction) < 1e-9
+        assert abs(row["mean_macs"] - fraction * macs[-1]) < 1e-3
     anytime = measured["anytime"]
     assert [row["macs"] for row in anytime.values()] == macs
-    assert macs[-1] == result["macs"]["ensemble"] == measured["full"]["mean_macs"]
+    assert macs[-1] == result.macs["ensemble"] == measured["full"]["mean_macs"]
     for name, row in anytime.items():
-        assert abs(row["accuracy"] - result["test"][name]) < 1e-9
-        assert row["own_macs"] == result["macs"][name]
+        assert abs(row["accuracy"] - result.test[name]) < 1e-9
+        assert row["own_macs"] == result.macs[name]
     assert anytime["exit_3"]["so_far_accuracy"] == measured["full"]["accuracy"]
     first = measured["budgeted"][0]
     assert first["exit_rates"]["exit_1"] == 1.0
@@ -146,14 +147,44 @@ def test_extreme_thresholds_are_the_first_exit_and_the_full_pass(trained):
     logits, labels = held_out(size=80)
     macs = {f"exit_{k}": 10 * k for k in (1, 2, 3)}
     for threshold, exit_name in ((0.0, "exit_1"), (2.0, "exit_3")):
-        for rule in ("max_probability", "margin", "entropy", "patience"):
+        for criterion in ("max_probability", "margin", "entropy", "patience"):
             table = dict.fromkeys(macs, threshold)
-            exits = {**fitted, "rule": rule, "thresholds": table}
+            exits = {**fitted, "criterion": criterion, "thresholds": table}
             got = early_exit.measure(logits, labels, macs, macs, exits)
-            assert got["early_exit"]["exit_rates"][exit_name] == 1.0, rule
+            assert got["early_exit"]["exit_rates"][exit_name] == 1.0, criterion
             assert got["early_exit"]["mean_macs"] == macs[exit_name]
             expected = got["anytime"][exit_name]["so_far_accuracy"]
             assert got["early_exit"]["accuracy"] == expected
+
+
+def test_the_curves_are_the_measured_numbers_in_percent():
+    logits, labels = held_out(size=80)
+    macs = {"exit_1": 40e6, "exit_2": 70e6, "exit_3": 100e6}
+    alone = {"exit_1": 40e6, "exit_2": 60e6, "exit_3": 80e6}
+    fitted = calibrate(logits, labels, macs, "margin", "exit", target_macs=0.7)
+    measured = early_exit.measure(logits, labels, macs, alone, fitted)
+    drawn = early_exit.curves(measured)
+    accuracies = [100 * np.mean(z.argmax(-1) == labels) for z in logits.values()]
+    x, y = drawn["one exit alone"]
+    np.testing.assert_allclose([x, y], [[40, 60, 80], accuracies])
+    x, y = drawn["all examples alike, exit so far"]
+    np.testing.assert_allclose([x, y], [[40, 70, 100], accuracies])
+    x, y = drawn["each example by margin"]
+    expected = [[p["accuracy"], p["macs_fraction"]] for p in fitted["curve"]]
+    np.testing.assert_allclose(np.transpose([y, x]), 100 * np.array(expected))
+    (x,), (y,) = drawn["chosen thresholds"]
+    found = fitted["validation"]
+    expected = [100 * found["macs_fraction"], 100 * found["accuracy"]]
+    np.testing.assert_allclose([x, y], expected)
+    assert len(drawn) == 4
+
+
+def test_early_exits_are_measured_alone(monkeypatch):
+    for subsets, which in ((True, "last"), (False, "best")):
+        values = types.SimpleNamespace(early_exit=True, subsets=subsets, which=which)
+        monkeypatch.setattr(evaluate.flags, "FLAGS", values)
+        with pytest.raises(UserError, match="remove --subsets and --which=best"):
+            evaluate.main()
 
 
 def command(module, *arguments):
@@ -167,10 +198,10 @@ def command(module, *arguments):
 def test_the_commands_print_what_they_found(copied):
     text = command("calibrate", f"--run_dir={copied}", "--target_macs=0.01")
     assert "| patience" in text and "calibration error" in text
-    assert "--target_macs=0.01 cannot be reached: to leave at exit 1" in text
+    assert "--target_macs=0.01 cannot be reached: exit 1 alone" in text
     assert f"wrote {copied}/exits.json" in text
     text = command("evaluate", f"--run_dir={copied}", "--early_exit")
-    assert "| chosen" in text and "answer by vote: test accuracy" in text
+    assert "| chosen" in text and "answer by ensemble: test accuracy" in text
     assert {"early_exit.json", "early_exit.png"} <= {p.name for p in copied.iterdir()}
 
 
@@ -194,27 +225,28 @@ def test_mistakes_get_one_line(copied):
             function(*args, **options)
         assert str(caught.value).isprintable()
 
-    calibrate_run = calibrate.calibrate_run
-    refused("holds no finished run", calibrate_run, copied.parent)
-    refused("holds no finished run", evaluate_early_exit, "")
-    refused("two targets", calibrate_run, copied, max_accuracy_drop=1, target_macs=0.5)
+    refused("holds no finished run", FinishedRun, copied.parent)
+    refused("holds no finished run", FinishedRun, "")
+    run = FinishedRun(copied)
+    refused("two targets", calibrate_run, run, max_accuracy_drop=1, target_macs=0.5)
     nowhere = copied / "nowhere" / "exits.json"
-    refused("Cannot write .*exits.json", calibrate_run, copied, output=nowhere)
+    refused("Cannot write .*exits.json", calibrate_run, run, output=nowhere)
     refused(
-        "There is no .*calibrate first", evaluate_early_exit, copied, exits_file=nowhere
+        "There is no .*calibrate first", evaluate_early_exit, run, exits_file=nowhere
     )
     (copied / "file").write_text("")
-    refused("Cannot make .*file", evaluate_early_exit, copied, output=copied / "file")
+    refused("Cannot make .*file", evaluate_early_exit, run, output=copied / "file")
     student = load_model(copied)
     student.get_layer("exit_3").set_weights(
         [w + 1 for w in student.get_layer("exit_3").get_weights()]
     )
     save_model(student, copied / "student.keras")
-    refused("was fitted for another student", evaluate_early_exit, copied)
-    which = {"subsets": False, "which": "best", "run_dir": copied}
-    flags = types.SimpleNamespace(early_exit=True, **which)
-    refused("leave out --subsets and --which=best", evaluate.print_early_exit, flags)
+    refused("was fitted for another student", evaluate_early_exit, run)
     flagfile = copied / "flags.txt"
     text = flagfile.read_text()
     flagfile.write_text(text.replace("fraction=0.3", "fraction=0.0"))
-    refused("trained with --validation_fraction=0, so no", calibrate_run, copied)
+    refused(
+        "trained with --validation_fraction=0, so no",
+        calibrate_run,
+        FinishedRun(copied),
+    )

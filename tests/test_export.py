@@ -16,16 +16,16 @@ import tensorflow as tf
 from scipy.special import softmax
 
 from tests.support import ROOT
-from tf_mskd import SGD, Distiller, add_exits, create_model, export
+from tf_mskd import SGD, Distiller, add_exits, create_model
 from tf_mskd.deployment import export as folder
-from tf_mskd.deployment import export_student
-from tf_mskd.deployment import verification as proof
+from tf_mskd.deployment import export_student, verification
 from tf_mskd.deployment.saved_model import open_saved_model
 from tf_mskd.deployment.tflite import open_tflite
 from tf_mskd.early_exit.calibration import calibrate
 from tf_mskd.early_exit.exits_file import write_exits
 from tf_mskd.early_exit.measure import macs_so_far
 from tf_mskd.models.saving import fingerprint
+from tf_mskd.runs.finished_run import FinishedRun
 from tf_mskd.utils.errors import UserError
 from tools import serve_benchmark
 
@@ -51,8 +51,8 @@ class World:
         outputs = self.student(self.images)
         return np.stack([np.asarray(outputs[name], np.float64) for name in SINGLE])
 
-    def left_at(self, limits):
-        """NumPy's own early exit: vote of the exits so far, largest probability.
+    def exits_at(self, limits):
+        """NumPy's own early exit: ensemble of the exits so far, largest probability.
 
         Returns (float [N, classes], int [N] from 1, float [N] distance to a limit).
         """
@@ -97,7 +97,7 @@ def world(tmp_path_factory, digits):
         outputs,
         labels[1000:1300],
         macs_so_far(student),
-        rule="max_probability",
+        criterion="max_probability",
         answer="ensemble",
         max_accuracy_drop=1.0,
     )
@@ -157,8 +157,8 @@ def test_a_folder_holds_what_its_record_says(world):
             if "model" in entry["file"]
             else set()
         )
-        assert set(entry["proof"]) == endpoints | more
-        for numbers in entry["proof"].values():
+        assert set(entry["verification"]) == endpoints | more
+        for numbers in entry["verification"].values():
             assert numbers["images"] == 100
             if entry["quantize"] == "none":
                 assert numbers["max_difference"] < 1e-4
@@ -188,11 +188,11 @@ def test_float_endpoints_equal_numpy_on_a_batch(world, runners, file):
 def test_early_exits_equal_numpy(world, runners, file, threshold):
     calibrated = list(world.exits["thresholds"].values())
     limits = [threshold] * 4 if threshold >= 0 else calibrated
-    p, numbers, gaps = world.left_at(limits)
+    p, numbers, gaps = world.exits_at(limits)
     clear = gaps > 1e-4
     assert clear.mean() > 0.9
     if threshold in (THRESHOLD, -1.0):
-        assert len(set(numbers)) > 1, "nothing is tested if all leave at one exit"
+        assert len(set(numbers)) > 1, "nothing is tested if all take one exit"
     found = [one_by_one(runners[file]["early_exit"], world.images, threshold)]
     if "early_exit_batched" in runners[file]:
         run = runners[file]["early_exit_batched"]
@@ -215,11 +215,11 @@ def test_no_images_get_no_answers(world, runners, threshold):
 
 @pytest.mark.run
 @pytest.mark.parametrize("file", QUANTIZED)
-def test_quantized_files_answer_and_leave_as_keras_does(world, runners, file):
+def test_quantized_files_predict_and_exit_as_keras_does(world, runners, file):
     for threshold in (0.0, THRESHOLD, 2.0, -1.0):
         calibrated = list(world.exits["thresholds"].values())
         limits = [threshold] * 4 if threshold >= 0 else calibrated
-        p, numbers, _ = world.left_at(limits)
+        p, numbers, _ = world.exits_at(limits)
         got = one_by_one(runners[file]["early_exit"], world.images, threshold)
         assert np.mean(got["class"] == p.argmax(-1)) >= 0.95
         # that of threshold -1 fails where the threshold itself becomes an int8
@@ -244,7 +244,7 @@ def test_int8_is_int8_but_the_probabilities_are_not(world, runners):
 def test_the_margin_of_an_int8_file_is_no_int8(world, tmp_path):
     """The largest two of int8 probabilities would lie in steps of 1/256."""
     exits = json.loads(world.exits_file.read_text())
-    (tmp_path / "exits.json").write_text(json.dumps({**exits, "rule": "margin"}))
+    (tmp_path / "exits.json").write_text(json.dumps({**exits, "criterion": "margin"}))
     export_student(
         world.student,
         tmp_path / "out",
@@ -277,7 +277,8 @@ def test_the_metadata_is_in_every_file(world):
     for text in texts:
         metadata = json.loads(text)
         assert metadata["class_names"][3] == "digit 3"
-        assert metadata["rule"] == "max_probability"
+        assert metadata["format"] == 2
+        assert metadata["criterion"] == "max_probability"
         for key in ("temperatures", "thresholds"):
             assert metadata[key] == world.exits[key]
         assert metadata["student"] == fingerprint(world.student)
@@ -285,17 +286,17 @@ def test_the_metadata_is_in_every_file(world):
 
 @pytest.mark.run
 def test_stages_behind_the_exit_are_not_run(tmp_path, digits, tiny):
-    """A deep stage full of NaN shows in a full pass, and not where all leave before."""
+    """A deep stage full of NaN shows in a full pass, and not where all exit before."""
     images = digits[0][:10]
     student = tiny(exits=(1, 2))
     deep = [layer for layer in student.layers if layer.name.startswith("stage_2")]
     deep = [layer for layer in deep if layer.weights][0]
     deep.set_weights([np.full_like(w, np.nan) for w in deep.get_weights()])
-    with pytest.raises(UserError, match="'early_exit' of saved_model gives numbers"):
+    with pytest.raises(UserError, match="'early_exit' of saved_model returns numbers"):
         export_student(student, tmp_path / "poisoned", images, formats=["saved_model"])
     assert not os.listdir(tmp_path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tf_mskd.deployment.verification.prove", lambda *args: {})
+        patch.setattr("tf_mskd.deployment.verification.verify", lambda *args: {})
         export_student(student, tmp_path / "poisoned", images)
     files = [open_saved_model(tmp_path / "poisoned" / "saved_model")]
     files.append(open_tflite(tmp_path / "poisoned" / "student_float32.tflite"))
@@ -391,7 +392,7 @@ def test_mixed_precision_is_exported_in_float32(tmp_path, digits, tiny):
 
 @pytest.mark.run
 def test_a_students_own_layers_and_exits_are_taken(tmp_path, digits):
-    """`add_exits` on a model with a nested one; without thresholds none leaves."""
+    """`add_exits` on a model with a nested one; without thresholds none exits early."""
     image = keras.Input((8, 8, 1), name="picture")
     x = keras.layers.Rescaling(1 / 255)(image)
     x = keras.layers.Conv2D(4, 3, padding="same", name="first")(x)
@@ -542,13 +543,13 @@ def test_a_mistake_gets_one_line_and_leaves_nothing(world, tmp_path, changes, me
 @pytest.mark.run
 def test_a_file_that_departs_from_keras_is_refused(tiny, digits, tmp_path, monkeypatch):
     student, images = tiny(), digits[0][:10]
-    expected = proof.Reference.of
+    expected = verification.Reference.of
 
     def shifted(self, endpoint):
         p, *rest = expected(self, endpoint)
         return (p + 2e-4 * (endpoint == "exit_2"), *rest)
 
-    monkeypatch.setattr(proof.Reference, "of", shifted)
+    monkeypatch.setattr(verification.Reference, "of", shifted)
     message = (
         "'exit_2' of saved_model departs from Keras: probabilities by up to 0.0002"
     )
@@ -560,7 +561,7 @@ def test_a_file_that_departs_from_keras_is_refused(tiny, digits, tmp_path, monke
         p, *rest = expected(self, endpoint)
         return (p[:, ::-1] if endpoint == "early_exit" else p, *rest)
 
-    monkeypatch.setattr(proof.Reference, "of", permuted)
+    monkeypatch.setattr(verification.Reference, "of", permuted)
     message = "'early_exit' of student_float16.tflite departs .* or a tie, for 99%"
     with pytest.raises(UserError, match=message):
         export_student(
@@ -593,7 +594,7 @@ def test_an_existing_folder_is_kept_unless_overwritten(tiny, digits, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(folder, "fingerprint", lambda model: "")
         with patch.context() as inner:
-            inner.setattr(proof, "MAX_DIFFERENCE", -1.0)
+            inner.setattr(verification, "MAX_DIFFERENCE", -1.0)
             with pytest.raises(UserError, match="departs from Keras"):
                 write(overwrite=True)
         assert (tmp_path / "out" / "export.json").read_text() == before
@@ -623,9 +624,9 @@ def test_tflite_without_litert_says_what_to_install(world, tmp_path, monkeypatch
     assert not os.listdir(tmp_path)
 
 
-def test_the_benchmarks_mean_counts_each_exit_by_its_share():
+def test_the_benchmarks_mean_counts_each_exit_by_its_fraction():
     ms, timed = np.array([1.0, 3.0, 8.0]), np.array([1, 1, 4])
-    counted = np.array([1, 4, 4, 4, 2])  # none that left at exit 2 was timed
+    counted = np.array([1, 4, 4, 4, 2])  # none that exited at exit 2 was timed
     mean = serve_benchmark.mean_by_exit(ms, timed, counted)
     assert abs(mean - (0.25 * 2.0 + 0.75 * 8.0)) < 1e-12
 
@@ -663,4 +664,4 @@ def test_the_benchmarks_ratios():
 
 def test_a_run_that_is_not_finished_is_refused(tmp_path):
     with pytest.raises(UserError, match="holds no finished run"):
-        export.export_run(tmp_path, tmp_path / "out")
+        FinishedRun(tmp_path)

@@ -8,7 +8,7 @@ Batch 1 over real test images, on one thread and on all, each in a process of it
 images, so that ratios are of one run, and each turn comes five times. Median and 95th
 percentile are of all calls. "best" is the mean over images of each one's fastest call,
 which other work on the machine disturbs least, the images of each exit weighted by how
-many of --accuracy_images leave there; ratios are of it. Nothing else should run all the
+many of --accuracy_images exit there; ratios are of it. Nothing else should run all the
 same. --save writes latency.json, latency.md and latency.png.
 """
 
@@ -24,13 +24,14 @@ from absl import flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from tf_mskd.runs import cli
+from tf_mskd.early_exit.thresholds import NEVER  # noqa: E402
+from tf_mskd.runs import cli  # noqa: E402
 from tf_mskd.utils import figures, files  # noqa: E402
 from tf_mskd.utils.errors import UserError  # noqa: E402
 from tf_mskd.utils.tables import as_text  # noqa: E402
 
 TURN, REPEATS = 15, 5  # images, and how often each is timed
-MODES = {"at 0": 0.0, "calibrated": -1.0, "full": 2.0}  # thresholds of the early exit
+MODES = {"at 0": 0.0, "calibrated": -1.0, "full": NEVER}  # thresholds
 TARGETS = {  # ratio -> its largest value
     "early_exit at 0 / exit_1": 1.1,
     "early_exit full / ensemble": 1.1,
@@ -106,26 +107,26 @@ def measure(cases, images):
     return times
 
 
-def answers(run, images):
+def predictions(run, images):
     """(classes [N], exit numbers [N]) of images [N, H, W, C], one at a time."""
-    given = [run(image[None]) for image in images]
-    return tuple(np.array([a[key][0] for a in given]) for key in ("class", "exit"))
+    found = [run(image[None]) for image in images]
+    return tuple(np.array([row[key][0] for row in found]) for key in ("class", "exit"))
 
 
 def mean_by_exit(ms, timed, counted):
-    """Mean of what images took, as if they left where many others do.
+    """Mean of what images took, as if they exited where many others do.
 
-    Few timed images may be easier than most: each exit counts by the share of `counted`
-    that leaves there, of those where a timed image left.
+    Few timed images may be easier than most: each exit counts by the fraction of
+    `counted` that exits there, of those where a timed image exited.
 
     Args:
         ms: float [N], of the timed images.
-        timed: int [N], exits where they left.
-        counted: int [M], exits where other images left.
+        timed: int [N], exits that they took.
+        counted: int [M], exits that other images took.
     """
     exits = np.unique(timed)
-    shares = [np.mean(counted == exit) for exit in exits]
-    return float(np.average([ms[timed == e].mean() for e in exits], weights=shares))
+    rates = [np.mean(counted == exit) for exit in exits]
+    return float(np.average([ms[timed == e].mean() for e in exits], weights=rates))
 
 
 def measure_export(folder, split, values):
@@ -157,10 +158,10 @@ def measure_threads(folder, threads, images, labels, options):
         row |= {"threads": threads, "bytes": bytes_of[file]}
         row["median_ms"] = float(np.median(ms))
         row["p95_ms"] = float(np.percentile(ms, 95))
-        given, exits = answers(cases[file, case], images)
+        classes, exits = predictions(cases[file, case], images)
         fastest = ms.min(axis=1)
         row["best_ms"] = mean_by_exit(fastest, exits[timed], exits[counted])
-        row["accuracy"] = 100 * float(np.mean(given[counted] == labels[counted]))
+        row["accuracy"] = 100 * float(np.mean(classes[counted] == labels[counted]))
         rows.append({**row, "mean_exit": float(exits[counted].mean())})
     return rows
 

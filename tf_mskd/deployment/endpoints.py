@@ -1,26 +1,30 @@
-"""The functions that an exported student gives by name.
+"""The functions of an exported student, by name.
 
-ensemble            the vote of all exits
+ensemble            the ensemble of all exits
 exit_k              exit k alone, nothing else is computed
-early_exit          one image; stages behind the exit where it leaves are not run
-early_exit_batched  many images; each stage runs for those that have not left yet
+early_exit          one image; stages behind the exit that it takes are not run
+early_exit_batched  many images; each stage runs for those that have not exited
 
 All take `image`, uint8 [B, H, W, C] raw pixels, and the last two `threshold`, a float32
 scalar: 0 or more is used at every exit, below 0 stands for the calibrated thresholds.
-All give "probabilities" float32 [B, classes], "class" int32 [B] and "exit" int32 [B],
-the number in the name of the exit that answered.
+All return "probabilities" float32 [B, classes], "class" int32 [B] and "exit" int32 [B],
+the number in the name of the exit taken.
 """
 
+from collections.abc import Callable
+
+import keras
 import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2
 
-from tf_mskd.early_exit import rules as exit_rules
+from tf_mskd.early_exit import criteria
+from tf_mskd.early_exit.policy import ExitPolicy
 from tf_mskd.models import graph
 from tf_mskd.utils.names import number
 
-# Of these operations the int8 converter keeps its hands: with steps of 1/256 it would
-# decide otherwise than was calibrated, and take thresholds below 0 for 0.
-DECISION = "leave_decision"
+# The int8 converter leaves these operations in float32: in steps of 1/256 the exit
+# decisions would differ from the calibrated ones, and thresholds below 0 become 0.
+DECISION = "exit_decision"
 
 
 class Endpoints:
@@ -32,15 +36,15 @@ class Endpoints:
         policy: `ExitPolicy` for these exits.
     """
 
-    def __init__(self, student, names, policy):
+    def __init__(self, student: keras.Model, names: list[str], policy: ExitPolicy):
         self.student, self.names, self.policy = student, names, policy
-        made = graph.available_outputs(student)
-        self._exits = [made[name] for name in names]
+        outputs = graph.available_outputs(student)
+        self._exits = [outputs[name] for name in names]
         self.numbers = [number(name) for name in names]
         self._temperatures = [policy.temperatures[name] for name in names]
         self._thresholds = [policy.thresholds[name] for name in names]
 
-    def functions(self):
+    def functions(self) -> dict[str, Callable]:
         """Returns a dict, endpoint name -> `tf.function` of fixed input signature."""
         shape = self.student.input.shape[1:]
         images = tf.TensorSpec((None, *shape), tf.uint8, "image")
@@ -59,14 +63,14 @@ class Endpoints:
     def _ensemble(self, image):
         logits = graph.replay(self._exits, self._start(image))
         with tf.name_scope(DECISION):
-            p = exit_rules.answers_so_far(logits, self._temperatures)
+            p = criteria.answers_so_far(logits, self._temperatures)
         return self._outputs(p, self.numbers[-1])
 
     def _exit(self, k):
         def body(image):
             logits = graph.replay([self._exits[k]], self._start(image))
             with tf.name_scope(DECISION):
-                p = exit_rules.answers_so_far(logits, [self._temperatures[k]])
+                p = criteria.answers_so_far(logits, [self._temperatures[k]])
             return self._outputs(p, self.numbers[k])
 
         return body
@@ -84,9 +88,9 @@ class Endpoints:
                 return here
             with tf.name_scope(DECISION):
                 # a scalar before it is compared: reshaping is free while it is a float
-                leaves = tf.reshape(self._sure(answers), ()) >= limits[k]
+                exits = tf.reshape(self._confidence(answers), ()) >= limits[k]
             return _either(
-                leaves, lambda: here, lambda: run(k + 1, known, total, answers)
+                exits, lambda: here, lambda: run(k + 1, known, total, answers)
             )
 
         p, number = run(0, self._start(image), None, [])
@@ -95,6 +99,10 @@ class Endpoints:
     def _early_exit_batched(self, image, threshold):
         limits = self._limits(threshold)
         classes = self._exits[0].shape[-1]
+        # run(k) holds stage(k) in a branch, which holds run(k + 1), and so on: one
+        # conditional a stage. Each level returns (row, probabilities, exit number) of
+        # the images that reached it, those that exit here in front of the deeper ones;
+        # the rows restore the order of the batch at the end.
 
         def run(k, known, total, answers, rows):
             # never no images: TensorFlow 2.21 gives a convolution of none a wrong shape
@@ -111,12 +119,12 @@ class Endpoints:
             number = tf.fill(tf.shape(rows), self.numbers[k])
             if k == len(self.names) - 1:
                 return rows, answer, number
-            leaves = self._sure(answers) >= limits[k]
-            gone, stay = (tf.where(mask)[:, 0] for mask in (leaves, ~leaves))
+            exits = self._confidence(answers) >= limits[k]
+            exiting, staying = (tf.where(mask)[:, 0] for mask in (exits, ~exits))
             kept = self._read_by(self._exits[k + 1 :], known)
             parts = ({key: known[key] for key in kept}, total, answers, rows)
-            parts = tf.nest.map_structure(lambda t: tf.gather(t, stay), parts)
-            here = [tf.gather(t, gone) for t in (rows, answer, number)]
+            parts = tf.nest.map_structure(lambda t: tf.gather(t, staying), parts)
+            here = [tf.gather(t, exiting) for t in (rows, answer, number)]
             behind = run(k + 1, *parts)
             return tuple(tf.concat(pair, 0) for pair in zip(here, behind, strict=True))
 
@@ -132,17 +140,17 @@ class Endpoints:
         return {id(symbolic): tf.cast(image, symbolic.dtype)}
 
     def _read_by(self, exits, known):
-        """Ids of the known tensors that deeper exits go on from."""
+        """Ids of the known tensors that deeper exits are computed from."""
         calls = graph.calls_to(exits, known)
         read = {id(t) for node in calls for t in node.input_tensors}
         return (read | {id(t) for t in exits}) & set(known)
 
     def _answer(self, k, logits, total):
-        """(What exit k carries on, its answer); `total` is what it was given."""
+        """(Total with exit k, its probabilities); `total` is that of exits before."""
         kind = self.policy.answer
         with tf.name_scope(DECISION):
-            total = exit_rules.add_exit(total, logits, self._temperatures[k], kind)
-            return total, exit_rules.answer_of(total, k + 1, kind)
+            total = criteria.add_exit(total, logits, self._temperatures[k], kind)
+            return total, criteria.answer_of(total, k + 1, kind)
 
     def _limits(self, threshold):
         """Float32 scalars, one an exit, all made in front of the first branch."""
@@ -150,9 +158,9 @@ class Endpoints:
             is_calibrated = threshold < 0
             return [tf.where(is_calibrated, t, threshold) for t in self._thresholds]
 
-    def _sure(self, answers):
+    def _confidence(self, answers):
         with tf.name_scope(DECISION):
-            return exit_rules.confidence(self.policy.rule, answers)
+            return criteria.confidence(self.policy.criterion, answers)
 
     def _outputs(self, p, number):
         with tf.name_scope(DECISION):

@@ -1,12 +1,14 @@
-"""`export_student`: a folder of files, each run once before it is given out."""
+"""`export_student`: a folder of files, each verified when it is written."""
 
 import contextlib
 import os
 import pathlib
 import shutil
+from collections.abc import Sequence
 from importlib import metadata
 
 import keras
+import numpy as np
 
 from tf_mskd.models import exit_names, sub_model
 from tf_mskd.models.saving import fingerprint
@@ -15,28 +17,29 @@ from tf_mskd.utils.choices import FORMATS, QUANTIZATIONS
 from tf_mskd.utils.errors import UserError, unknown_name
 from tf_mskd.utils.version import VERSION
 
+FORMAT = 2  # of export.json and the metadata; 1 had "rule" and "proof"
 MIN_CALIBRATION = 200  # images that the ranges of int8 come from, at least
 
 
 def export_student(
-    student,
-    output,
-    images,
+    student: keras.Model,
+    output: str | os.PathLike,
+    images: np.ndarray,
     *,
-    formats=FORMATS,
-    quantize=("none",),
-    deepest_exit=None,
-    exits_file=None,
-    calibration_images=None,
-    class_names=None,
-    overwrite=False,
-):
+    formats: Sequence[str] = FORMATS,
+    quantize: Sequence[str] = ("none",),
+    deepest_exit: int | None = None,
+    exits_file: str | os.PathLike | None = None,
+    calibration_images: np.ndarray | None = None,
+    class_names: Sequence[str] | None = None,
+    overwrite: bool = False,
+) -> dict:
     """Writes a student as files that run where this library is not installed.
 
     saved_model/            all endpoints; "serving_default" is "ensemble"
     student_float32.tflite  all endpoints but early_exit_batched; also _float16,
-                            _dynamic and _int8, if asked for
-    export.json             what each file is, its bytes and its proof
+                            _dynamic and _int8, if requested
+    export.json             what each file is, its bytes and its verification
 
     Endpoints, see `deployment.endpoints`: ensemble, exit_1 .. exit_K, early_exit,
     early_exit_batched. Every endpoint of every file is run on `images` and compared
@@ -44,15 +47,15 @@ def export_student(
 
     Args:
         student: functional model of one image input, whose output is a dict of exits.
-            One of mixed precision is made again in float32.
+            One of mixed precision is rebuilt in float32.
         output: str or path of the folder to make.
-        images: uint8 [N, H, W, C], real images for the proof; 200 are good.
+        images: uint8 [N, H, W, C], real images for the verification; 200 are good.
         formats: some of "saved_model" and "tflite".
         quantize: some of "none", "float16", "dynamic" and "int8": the TFLite files.
-        deepest_exit: int k, to leave out the exits behind exit k and every layer that
-            only they need; None keeps all.
+        deepest_exit: int k, the deepest exit to export; deeper exits and their layers
+            are dropped. None keeps all.
         exits_file: path of the exits.json that `tf_mskd.calibrate` wrote for this
-            student. Without it no image leaves early unless a threshold is given.
+            student. Without it no image exits early unless a threshold is passed.
         calibration_images: uint8 [N, H, W, C], 200 real training images or more; needed
             for "int8".
         class_names: list of str for the metadata, or None.
@@ -63,7 +66,7 @@ def export_student(
 
     Raises:
         UserError: if an argument does not fit, a layer cannot be converted, or a file
-            departs from Keras (see `deployment.proof`). Nothing is left behind.
+            departs from Keras (see `deployment.verification`). Nothing is left behind.
 
     Example:
         >>> student = tf_mskd.load_model("runs/oto")  # doctest: +SKIP
@@ -113,14 +116,14 @@ def export_student(
 
 
 def _write(folder, endpoints, record, reference, formats, quantize, calibration_images):
-    """Writes and proves all files; returns their entries for export.json."""
+    """Writes and verifies all files; returns their entries for export.json."""
     from tf_mskd.deployment import saved_model, tflite
-    from tf_mskd.deployment.verification import prove
+    from tf_mskd.deployment.verification import verify
 
     entries = []
 
     def add(path, kind, numbers, runners):
-        proof = prove(runners, reference, numbers, path.name)
+        verification = verify(runners, reference, numbers, path.name)
         size = sum(p.stat().st_size for p in [path, *path.rglob("*")] if p.is_file())
         entries.append(
             {
@@ -128,7 +131,7 @@ def _write(folder, endpoints, record, reference, formats, quantize, calibration_
                 "format": kind,
                 "quantize": numbers,
                 "bytes": size,
-                "proof": proof,
+                "verification": verification,
             }
         )
 
@@ -149,17 +152,17 @@ def _write(folder, endpoints, record, reference, formats, quantize, calibration_
 
 
 def _record(student, kept, endpoints, class_names):
-    """What each file says about itself."""
+    """The metadata that every file holds."""
     policy = endpoints.policy
     return {
-        "format": 1,
+        "format": FORMAT,
         "model": student.name,
         "student": fingerprint(student),
         "params": kept.count_params(),
         "image": {"shape": list(kept.input.shape[1:]), "dtype": "uint8"},
         "exits": endpoints.names,
         "endpoints": list(endpoints.functions()),
-        "rule": policy.rule,
+        "criterion": policy.criterion,
         "answer": policy.answer,
         "temperatures": policy.temperatures,
         "thresholds": policy.thresholds,
@@ -173,7 +176,7 @@ def _record(student, kept, endpoints, class_names):
 
 @contextlib.contextmanager
 def _folder(output, overwrite):
-    """Gives a new folder beside `output` and moves it there on success."""
+    """Yields a new folder beside `output` and moves it there on success."""
     output = check_output(output, overwrite)
     new, old = (output.with_name(f".{output.name}.{os.getpid()}.{s}") for s in "no")
     try:
@@ -188,14 +191,14 @@ def _folder(output, overwrite):
             os.replace(old, output)
         reason = error.strerror or error
         raise UserError(
-            f"Cannot write {output}: {reason}. What was there is intact."
+            f"Cannot write {output}: {reason}. The previous export is unchanged."
         ) from error
     finally:
         for path in (new, old):
             shutil.rmtree(path, ignore_errors=True)
 
 
-def check_output(output, overwrite=False):
+def check_output(output: str | os.PathLike, overwrite: bool = False) -> pathlib.Path:
     """Returns the path of a folder to make.
 
     Raises:
@@ -204,7 +207,7 @@ def check_output(output, overwrite=False):
     """
     output = pathlib.Path(output)
     if not output.name:
-        raise UserError("--output is empty: say which folder the export shall make.")
+        raise UserError("--output is empty: name the folder of the export.")
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return output
     if not (output / "export.json").is_file():

@@ -1,14 +1,20 @@
 """A student as a SavedModel: plain TensorFlow functions and their variables."""
 
 import json
+import os
 import pathlib
+from collections.abc import Callable
 
 import tensorflow as tf
+
+from tf_mskd.deployment.endpoints import Endpoints
 
 METADATA = pathlib.Path("assets.extra", "metadata.json")
 
 
-def write_saved_model(endpoints, folder, metadata):
+def write_saved_model(
+    endpoints: Endpoints, folder: str | os.PathLike, metadata: dict
+) -> None:
     """Writes a SavedModel whose signatures are the endpoints.
 
     "serving_default" is "ensemble". No Keras object goes into it: what loads it needs
@@ -30,7 +36,7 @@ def write_saved_model(endpoints, folder, metadata):
     path.write_text(json.dumps(metadata, indent=2) + "\n")
 
 
-def open_saved_model(folder):
+def open_saved_model(folder: str | os.PathLike) -> dict[str, Callable]:
     """Endpoint name -> function of `image` (and `threshold`); NumPy in and out."""
     loaded = tf.saved_model.load(str(folder))
 

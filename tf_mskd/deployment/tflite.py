@@ -2,28 +2,36 @@
 
 import io
 import json
+import os
 import re
 import warnings
 import zipfile
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
-from tf_mskd.deployment.endpoints import DECISION
+from tf_mskd.deployment.endpoints import DECISION, Endpoints
+from tf_mskd.early_exit.thresholds import NEVER
 from tf_mskd.utils.errors import UserError
 
 NO_TFLITE = ("early_exit_batched",)  # its stages see an unknown number of images
 
 
-def convert(folder, endpoints, quantize, images=None):
+def convert(
+    folder: str | os.PathLike,
+    endpoints: Endpoints,
+    quantize: str,
+    images: np.ndarray | None = None,
+) -> bytes:
     """Converts a SavedModel.
 
     Args:
         folder: path of the SavedModel.
         endpoints: `Endpoints` it was written from.
-        quantize: one of `folder.QUANTIZATIONS`: "none" float32, "float16" weights,
-            "dynamic" int8 weights, "int8" weights and activations. The decision to
-            leave and the probabilities are float32 in all of them.
+        quantize: one of `export.QUANTIZATIONS`: "none" float32, "float16" weights,
+            "dynamic" int8 weights, "int8" weights and activations. Exit decisions and
+            probabilities are float32 in all of them.
         images: uint8 [N, H, W, C], real images that the ranges of "int8" come from.
 
     Returns:
@@ -54,12 +62,12 @@ def convert(folder, endpoints, quantize, images=None):
 
 
 def _examples(names, images):
-    """Every image through every endpoint; no image leaves, so all stages are seen."""
+    """Every image through every endpoint; none exits early, so all stages are seen."""
     for image in images:
         for name in names:
             inputs = {"image": image[None]}
             if name == "early_exit":
-                inputs["threshold"] = np.float32(2.0)
+                inputs["threshold"] = np.float32(NEVER)
             yield name, inputs
 
 
@@ -77,11 +85,11 @@ def _quantized(calibrated):
             for index in operator.outputs:
                 name = subgraph.tensors[index].name.decode()
                 # "a;b" is fused: a layer with an operation of the decision folded in.
-                # What a signature gives out is renamed, and is part of the decision.
+                # What a signature returns is renamed, and is part of the decision.
                 is_decision = all(DECISION in part for part in name.split(";"))
                 if is_decision or index in subgraph.outputs:
                     kept.add(name)
-    # what gives two tensors has no name there: `margin` alone takes the largest two
+    # what returns two tensors has no name there: `margin` alone takes the largest two
     return mlir_quantize(
         calibrated, denylisted_nodes=sorted(kept), denylisted_ops=["TOPK_V2"]
     )
@@ -106,7 +114,7 @@ def _explained(error, student):
     return UserError(f"TFLite cannot take this student: {reason}")
 
 
-def with_metadata(content, metadata):
+def with_metadata(content: bytes, metadata: dict) -> bytes:
     """Adds a dict as metadata.json, in a zip archive behind the model.
 
     That is where TFLite's own metadata keeps a model's files: interpreters do not look
@@ -118,7 +126,9 @@ def with_metadata(content, metadata):
     return file.getvalue()
 
 
-def open_tflite(path, num_threads=None, keep_memory=False):
+def open_tflite(
+    path: str | os.PathLike, num_threads: int | None = None, keep_memory: bool = False
+) -> dict[str, Callable]:
     """Endpoint name -> function of `image` (and `threshold`); NumPy in and out.
 
     Args:
@@ -139,14 +149,14 @@ def open_tflite(path, num_threads=None, keep_memory=False):
     return {name: interpreter.get_signature_runner(name) for name in names}
 
 
-def interpreter_class():
-    """LiteRT's `Interpreter`, which this library needs to prove a TFLite file."""
+def interpreter_class() -> type:
+    """LiteRT's `Interpreter`, which verifies a TFLite file."""
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
         raise UserError(
-            "TFLite files are run once before they are given out, and ai-edge-litert "
-            "is not installed: pip install ai-edge-litert==2.3.0, or export "
-            "saved_model alone."
+            "TFLite files are verified when they are written, and ai-edge-litert is "
+            "not installed: pip install ai-edge-litert==2.3.0, or export saved_model "
+            "alone."
         ) from error
     return Interpreter

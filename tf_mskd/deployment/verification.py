@@ -1,27 +1,32 @@
 """Every endpoint of a written file is run on real images and compared with Keras."""
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 
-from tf_mskd.early_exit import rules as exit_rules
+from tf_mskd.deployment.endpoints import Endpoints
+from tf_mskd.early_exit import criteria
+from tf_mskd.early_exit.outcomes import confidences, predictions
+from tf_mskd.early_exit.thresholds import NEVER, exit_index
 from tf_mskd.utils.errors import UserError
 
 MAX_DIFFERENCE = 1e-4  # of probabilities, float32
 AGREEMENT = {"float16": 0.99, "dynamic": 0.9, "int8": 0.9}  # of classes, at least
-TIE = 0.95  # a class agrees that Keras finds this likely, as a share of its likeliest
+TIE = 0.95  # a class agrees that is this likely, as a fraction of Keras' likeliest
 NUM_IMAGES = 200
-THRESHOLDS = (0.0, 0.5, 2.0, -1.0)  # of the early exit, in turn from image to image
+THRESHOLDS = (0.0, 0.5, NEVER, -1.0)  # of the early exit, in turn from image to image
 BATCH = 50
 
 
 class Reference:
-    """What the endpoints must give, computed with the Keras model.
+    """What the endpoints must return, computed with the Keras model.
 
     Args:
         endpoints: `Endpoints`.
         images: uint8 [N, H, W, C], real images.
     """
 
-    def __init__(self, endpoints, images):
+    def __init__(self, endpoints: Endpoints, images: np.ndarray):
         self.images = images
         self.names, self._policy = endpoints.names, endpoints.policy
         self._by_position = np.array(endpoints.numbers)
@@ -34,7 +39,7 @@ class Reference:
         self._scales = [self._policy.temperatures[name] for name in self.names]
         self.thresholds = np.resize(np.float32(THRESHOLDS), len(images))
 
-    def of(self, endpoint):
+    def of(self, endpoint: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Expected (probabilities [N, classes], exit numbers [N], distance [N]).
 
         The distance is that of the confidences from the thresholds, where rounding may
@@ -43,54 +48,52 @@ class Reference:
         far = np.full(len(self.images), np.inf)
         if endpoint in self.names:
             k = self.names.index(endpoint)
-            p = exit_rules.answers_so_far(self._logits[k : k + 1], self._scales[k:][:1])
+            p = criteria.answers_so_far(self._logits[k : k + 1], self._scales[k:][:1])
             return np.asarray(p), np.full(len(far), self._by_position[k]), far
         if not endpoint.startswith("early_exit"):
-            p = exit_rules.answers_so_far(self._logits, self._scales)
+            p = criteria.answers_so_far(self._logits, self._scales)
             return np.asarray(p), np.full(len(far), self._by_position[-1]), far
         return self._early(far)
 
-    def _early(self, distance):
-        rows, answers = np.arange(len(distance)), []
-        left = np.full(len(distance), len(self.names) - 1)
-        for k, name in enumerate(self.names):
-            answer = exit_rules.answers_so_far(
-                self._logits[: k + 1], self._scales[: k + 1], self._policy.answer
-            )
-            answers.append(np.asarray(answer))
-            if k == len(self.names) - 1:
-                break
-            sure = np.asarray(exit_rules.confidence(self._policy.rule, answers))
-            calibrated = self._policy.thresholds[name]
-            limit = np.where(self.thresholds < 0, calibrated, self.thresholds)
-            waiting = left > k
-            # at 0 and above 1 rounding decides nothing
-            gap = np.where((limit > 0) & (limit <= 1), np.abs(sure - limit), np.inf)
-            distance = np.where(waiting, np.minimum(distance, gap), distance)
-            left = np.where(waiting & (sure >= limit), k, left)
-        return np.stack(answers)[left, rows], self._by_position[left], distance
+    def _early(self, far):
+        policy, early = self._policy, self.names[:-1]
+        logits = dict(zip(self.names, self._logits, strict=True))
+        probs = predictions(logits, policy.temperatures, policy.answer)
+        found = confidences(policy.criterion, probs)
+        calibrated = np.float32([policy.thresholds[name] for name in early])
+        limits = np.where(self.thresholds < 0, calibrated[:, None], self.thresholds)
+        index = exit_index(found, limits)
+        # at 0 and above 1 rounding decides nothing, nor at exits behind the one taken
+        reaches = np.arange(len(early))[:, None] <= index
+        decides = reaches & (limits > 0) & (limits <= 1)
+        gaps = np.where(decides, np.abs(found - limits), np.inf)
+        distance = np.min([far, *gaps], axis=0)
+        rows = np.arange(len(index))
+        return np.stack(probs)[index, rows], self._by_position[index], distance
 
 
-def prove(runners, reference, quantize, file):
+def verify(
+    runners: Mapping[str, Callable], reference: Reference, quantize: str, file: str
+) -> dict[str, dict]:
     """Runs all endpoints of a file and refuses it if one departs from Keras.
 
     Args:
         runners: dict, endpoint name -> function, from the fresh file.
         reference: `Reference`.
-        quantize: one of `folder.QUANTIZATIONS`; "none" must agree within 1e-4, the
+        quantize: one of `export.QUANTIZATIONS`; "none" must agree within 1e-4, the
             others in their classes, but for ties, for 99 % (float16) or 90 % of the
             images.
         file: str, for the message.
 
     Returns:
         dict, endpoint -> {"images", "max_difference" of probabilities where the exit is
-        the same, and as shares "same_class", "same_exit" and "same_or_tie": the class
-        is one that Keras finds at least 95 % as likely as its own}.
+        the same, and as fractions "same_class", "same_exit" and "same_or_tie": the
+        class is one that Keras finds at least 95 % as likely as its own}.
 
     Raises:
         UserError: if a number is not finite or an endpoint departs.
     """
-    proof = {}
+    verification = {}
     for endpoint, runner in sorted(runners.items()):  # the first at fault is named
         try:
             got = _run(runner, endpoint, reference)
@@ -103,7 +106,7 @@ def prove(runners, reference, quantize, file):
         p, number, distance = reference.of(endpoint)
         if not np.isfinite(got["probabilities"]).all():
             raise UserError(
-                f"Endpoint {endpoint!r} of {file} gives numbers that are not finite. "
+                f"Endpoint {endpoint!r} of {file} returns numbers that are not finite. "
                 "Nothing was written; look for overflow in the student's weights."
             )
         same_exit = got["exit"] == number
@@ -117,7 +120,7 @@ def prove(runners, reference, quantize, file):
             "same_or_tie": float(np.mean(p[rows, got["class"]] >= TIE * p.max(-1))),
             "same_exit": float(np.mean(same_exit)),
         }
-        proof[endpoint] = numbers
+        verification[endpoint] = numbers
         if quantize == "none":
             stray = (~same_exit & (distance > MAX_DIFFERENCE)).any()
             is_wrong = difference > MAX_DIFFERENCE or stray
@@ -132,7 +135,7 @@ def prove(runners, reference, quantize, file):
                 f"{numbers['same_or_tie']:.1%}, same exit {numbers['same_exit']:.1%} "
                 f"of {len(p)} images; the limit is {limit}. Nothing was written."
             )
-    return proof
+    return verification
 
 
 def _run(runner, endpoint, reference):

@@ -1,14 +1,18 @@
-"""exits.json: how a student's examples leave early; written by `tf_mskd.calibrate`."""
+"""exits.json: the calibrated exit policy; written by `tf_mskd.calibrate`."""
 
-from tf_mskd.early_exit.rules import ANSWERS, RULES
+import os
+
+from tf_mskd.early_exit.criteria import ANSWERS, CRITERIA
 from tf_mskd.models import exit_names
 from tf_mskd.utils import files
 from tf_mskd.utils.errors import UserError, unknown_name
 
-FORMAT = 1
+FORMAT = 2  # 1 had "rule" for "criterion", and accuracies in percent
 
 
-def write_exits(path, student_fingerprint, fitted):
+def write_exits(
+    path: str | os.PathLike, student_fingerprint: str, fitted: dict
+) -> None:
     """Writes exits.json, atomically.
 
     Args:
@@ -22,7 +26,7 @@ def write_exits(path, student_fingerprint, fitted):
     files.write_json(path, {"format": FORMAT, "student": student_fingerprint, **fitted})
 
 
-def read_exits(path, student_fingerprint):
+def read_exits(path: str | os.PathLike, student_fingerprint: str) -> dict:
     """Reads and checks exits.json.
 
     Args:
@@ -30,13 +34,13 @@ def read_exits(path, student_fingerprint):
         student_fingerprint: str, `saving.fingerprint` of the student it is meant for.
 
     Returns:
-        dict with "rule", "answer", "temperatures" and "thresholds" (by exit, shallow to
-        deep; the last exit's is 0.0), "target", "validation", "rules",
+        dict with "criterion", "answer", "temperatures" and "thresholds" (by exit,
+        shallow to deep; the last exit's is 0.0), "target", "validation", "criteria",
         "calibration_error" and "curve" (20 entries with thresholds of their own).
 
     Raises:
-        UserError: if there is no such file, it is damaged, names an unknown rule or
-            answer, or was fitted for another student.
+        UserError: if there is no such file, it is damaged or of another format, names
+            an unknown criterion or answer, or was fitted for another student.
     """
     exits = files.read_json(path)
     _check(exits, path)
@@ -57,9 +61,14 @@ def _check(exits, path):
             )
 
     need(isinstance(exits, dict), "content")
-    need(exits.get("format") == FORMAT, f'"format", expected {FORMAT}')
+    need(type(exits.get("format")) is int, '"format"')
+    if exits["format"] != FORMAT:
+        raise UserError(
+            f"{path} has format {exits['format']}, this version reads {FORMAT}: run "
+            "tf_mskd.calibrate again."
+        )
     need(isinstance(exits.get("student"), str), '"student"')
-    for key, known in (("rule", RULES), ("answer", ANSWERS)):
+    for key, known in (("criterion", CRITERIA), ("answer", ANSWERS)):
         if exits.get(key) not in known:
             raise unknown_name(f"{key} in {path}", exits.get(key), known)
     scales = exits.get("temperatures")

@@ -1,19 +1,22 @@
-"""What leaving early does on test examples, under thresholds fixed beforehand."""
+"""What early exits do on test examples, under thresholds fixed beforehand."""
 
+import os
+import typing
+from collections.abc import Mapping
+
+import keras
 import numpy as np
 
 from tf_mskd import models
-from tf_mskd.early_exit.calibration import answers, confidences, rates
-from tf_mskd.early_exit.thresholds import exits_taken
+from tf_mskd.early_exit.outcomes import exit_outcomes
 from tf_mskd.utils import figures
-from tf_mskd.utils.tables import as_text, count_text
 
 
-def macs_so_far(student):
-    """Multiply-accumulates of an example that leaves at each exit, by exit name.
+def macs_so_far(student: keras.Model) -> dict[str, int]:
+    """Multiply-accumulates of an example that exits at each exit, by exit name.
 
     Counted are the layers up to that exit and the heads of all exits before it, which
-    had to be asked.
+    had to be computed.
     """
     names = models.exit_names(student)
     return {
@@ -22,7 +25,13 @@ def macs_so_far(student):
     }
 
 
-def measure(logits, labels, macs, own_macs, exits):
+def measure(
+    logits: Mapping[str, typing.Any],
+    labels: typing.Any,
+    macs: Mapping[str, float],
+    own_macs: Mapping[str, float],
+    exits: dict,
+) -> dict:
     """Measures early exits on examples that no threshold was fitted to.
 
     Args:
@@ -34,98 +43,71 @@ def measure(logits, labels, macs, own_macs, exits):
         exits: dict of `exits_file.read_exits`.
 
     Returns:
-        dict; accuracies are percentages, shares those of the MACs of the full pass:
-        "rule", "answer", "target"  as calibrated
+        dict; accuracies are fractions in [0, 1]:
+        "criterion", "answer", "target"  as calibrated
         "full"        {"accuracy", "mean_macs"} of the full pass
-        "early_exit"  {"accuracy", "mean_macs", "macs_share", "exit_rates"} of the
-                      chosen thresholds
+        "early_exit"  {"accuracy", "mean_macs", "macs_fraction" of the full pass,
+                      "exit_rates"} of the chosen thresholds
         "budgeted"    the same and "budget" for each point of the calibrated curve: a
                       batch of examples shares a budget
         "anytime"     exit name -> {"accuracy" of this exit alone, "own_macs",
-                      "so_far_accuracy" of what is answered when time runs out behind
+                      "so_far_accuracy" of what is returned when time runs out behind
                       this exit, "macs"}
     """
     names, labels = models.exit_names(logits), np.asarray(labels)
-    temperatures, answer = exits["temperatures"], exits["answer"]
-    probs = answers(logits, temperatures, answer)
-    right = np.array([p.argmax(-1) == labels for p in probs])
-    own = {n: 100 * float(np.mean(logits[n].argmax(-1) == labels)) for n in names}
-    costs = np.array([macs[name] for name in names], np.float64)
-    sure = confidences(exits["rule"], probs)
-    rows = np.arange(len(labels))
+    outcomes = exit_outcomes(
+        logits, labels, macs, exits["temperatures"], exits["answer"]
+    )
+    so_far = outcomes.correct.mean(axis=1)
 
-    def leaving(thresholds):
-        taken = exits_taken(sure, [thresholds[name] for name in names[:-1]])
-        mean = float(costs[taken].mean())
-        return {
-            "accuracy": 100 * float(right[taken, rows].mean()),
-            "mean_macs": mean,
-            "macs_share": mean / costs[-1],
-            "exit_rates": rates(taken, names),
-        }
+    def measured(thresholds):
+        early = [thresholds[name] for name in names[:-1]]
+        return outcomes.measure(exits["criterion"], early)
 
     return {
-        **{key: exits[key] for key in ("rule", "answer", "target")},
+        **{key: exits[key] for key in ("criterion", "answer", "target")},
         "full": {
-            "accuracy": 100 * float(right[-1].mean()),
-            "mean_macs": float(costs[-1]),
+            "accuracy": outcomes.full_accuracy,
+            "mean_macs": float(outcomes.macs[-1]),
         },
-        "early_exit": leaving(exits["thresholds"]),
+        "early_exit": measured(exits["thresholds"]),
         "budgeted": [
-            {"budget": point["budget"], **leaving(point["thresholds"])}
+            {"budget": point["budget"], **measured(point["thresholds"])}
             for point in exits["curve"]
         ],
         "anytime": {
             name: {
-                "accuracy": own[name],
+                "accuracy": float(np.mean(logits[name].argmax(-1) == labels)),
                 "own_macs": own_macs[name],
-                "so_far_accuracy": 100 * float(right[k].mean()),
+                "so_far_accuracy": float(accuracy),
                 "macs": macs[name],
             }
-            for k, name in enumerate(names)
+            for name, accuracy in zip(names, so_far, strict=True)
         },
     }
 
 
-def as_lines(measured):
-    """Says what `measure` returns: tables and one line, for the terminal."""
-    anytime = [["exit", "alone", "its MACs", measured["answer"], "MACs so far"]]
-    for name, row in measured["anytime"].items():
-        anytime.append(
-            [
-                name.replace("_", " "),
-                f"{row['accuracy']:.2f}",
-                count_text(row["own_macs"]),
-                f"{row['so_far_accuracy']:.2f}",
-                count_text(row["macs"]),
-            ]
-        )
-    exits = list(measured["anytime"])
-    budgeted = [["budget", "accuracy", "mean MACs", "share"]]
-    budgeted[0] += [name.replace("_", " ") for name in exits]
-    chosen = {"budget": "chosen", **measured["early_exit"]}
-    for row in [*measured["budgeted"], chosen]:
-        budget = row["budget"]
-        budgeted.append(
-            [
-                budget if isinstance(budget, str) else f"{100 * budget:.1f} %",
-                f"{row['accuracy']:.2f}",
-                count_text(round(row["mean_macs"])),
-                f"{100 * row['macs_share']:.1f} %",
-                *(f"{100 * row['exit_rates'][name]:.1f} %" for name in exits),
-            ]
-        )
-    early, full = measured["early_exit"], measured["full"]
-    line = (
-        f"rule {measured['rule']}, answer by {measured['answer']}: test accuracy "
-        f"{early['accuracy']:.2f} % (full pass {full['accuracy']:.2f} %) for "
-        f"{100 * early['macs_share']:.1f} % of its MACs "
-        f"({count_text(round(early['mean_macs']))})"
-    )
-    return [as_text(anytime), as_text(budgeted), line]
+def curves(measured: dict) -> dict[str, tuple[list[float], list[float]]]:
+    """Returns the series of the figure: label -> (million MACs, percent)."""
+
+    def series(rows, macs, accuracy):
+        x = [1e-6 * row[macs] for row in rows]
+        return x, [100 * row[accuracy] for row in rows]
+
+    anytime, answer = measured["anytime"].values(), measured["answer"]
+    return {
+        f"each example by {measured['criterion']}": series(
+            measured["budgeted"], "mean_macs", "accuracy"
+        ),
+        f"all examples alike, {answer} so far": series(
+            anytime, "macs", "so_far_accuracy"
+        ),
+        "one exit alone": series(anytime, "own_macs", "accuracy"),
+        "chosen thresholds": series([measured["early_exit"]], "mean_macs", "accuracy"),
+    }
 
 
-def draw(measured, path):
+def draw(measured: dict, path: str | os.PathLike) -> None:
     """Draws accuracy over mean MACs into a PNG.
 
     Args:
@@ -133,29 +115,19 @@ def draw(measured, path):
         path: path of the file, replaced atomically.
     """
     with figures.panels(path, 1, (8, 5)) as (axes,):
-        _draw(measured, axes)
-
-
-def _draw(measured, axes):
-    mega = 1e-6
-
-    def plot(rows, macs, accuracy, style, **options):
-        x, y = zip(*((mega * row[macs], row[accuracy]) for row in rows), strict=True)
-        axes.plot(x, y, style, **options)
-
-    anytime, full = measured["anytime"].values(), measured["full"]
-    label = f"each example by {measured['rule']}"
-    plot(measured["budgeted"], "mean_macs", "accuracy", ".-", label=label)
-    label = f"all examples alike, {measured['answer']} so far"
-    plot(anytime, "macs", "so_far_accuracy", "s--", label=label)
-    plot(anytime, "own_macs", "accuracy", "^", label="one exit alone")
-    chosen = [measured["early_exit"]]
-    options = {"markersize": 14, "label": "chosen thresholds"}
-    plot(chosen, "mean_macs", "accuracy", "*", **options)
-    axes.axhline(full["accuracy"], color="grey", linewidth=0.8, label="full pass")
-    for name, row in measured["anytime"].items():
-        place = (mega * row["own_macs"], row["accuracy"])
-        text = name.removeprefix("exit_")
-        axes.annotate(text, place, (6, -3), textcoords="offset points", fontsize=8)
-    axes.set(xlabel="mean multiply-accumulates of an image (million)")
-    axes.set(ylabel="test accuracy (%)", title="test split, thresholds from validation")
+        drawn = curves(measured)
+        for style, (label, (x, y)) in zip(
+            (".-", "s--", "^", "*"), drawn.items(), strict=True
+        ):
+            size = 14 if style == "*" else None
+            axes.plot(x, y, style, markersize=size, label=label)
+        full = 100 * measured["full"]["accuracy"]
+        axes.axhline(full, color="grey", linewidth=0.8, label="full pass")
+        for name, *place in zip(
+            measured["anytime"], *drawn["one exit alone"], strict=True
+        ):
+            text = name.removeprefix("exit_")
+            axes.annotate(text, place, (6, -3), textcoords="offset points", fontsize=8)
+        axes.set(xlabel="mean multiply-accumulates of an image (million)")
+        axes.set(ylabel="test accuracy (%)")
+        axes.set(title="test split, thresholds from validation")

@@ -1,38 +1,45 @@
-"""What a file has to know to let an image leave early: rule, scales, thresholds."""
+"""The exit policy of a student: criterion, temperatures and thresholds."""
 
 import dataclasses
+import os
+from collections.abc import Sequence
+
+import keras
 
 from tf_mskd.early_exit.exits_file import read_exits
+from tf_mskd.early_exit.thresholds import NEVER
 from tf_mskd.models.saving import fingerprint
-
-NEVER = 2.0  # a threshold that no confidence reaches
 
 
 @dataclasses.dataclass(frozen=True)
 class ExitPolicy:
-    """The leave rule of a student, see `exit_rules`.
+    """When the examples of a student exit, and what is returned for them.
 
     Args:
-        rule: str, one of `exit_rules.RULES`.
-        answer: str, one of `exit_rules.ANSWERS`.
+        criterion: str, one of `criteria.CRITERIA`.
+        answer: str, one of `criteria.ANSWERS`.
         temperatures: dict, exit name -> float > 0, shallow to deep.
-        thresholds: dict, exit name -> float >= 0, used where a caller gives none.
+        thresholds: dict, exit name -> float >= 0, used where a caller passes none.
     """
 
-    rule: str
+    criterion: str
     answer: str
-    temperatures: dict
-    thresholds: dict
+    temperatures: dict[str, float]
+    thresholds: dict[str, float]
 
 
-def load_policy(student, names, exits_file=None):
-    """The leave rule of the first exits of a student.
+def load_policy(
+    student: keras.Model,
+    names: Sequence[str],
+    exits_file: str | os.PathLike | None = None,
+) -> ExitPolicy:
+    """Loads the exit policy of the first exits of a student.
 
     Args:
         student: the functional model that was calibrated.
         names: list of str, the exits that are exported, shallow to deep.
-        exits_file: path of its exits.json, or None: largest probability of the vote,
-            temperatures 1, and thresholds that no image reaches.
+        exits_file: path of its exits.json, or None: largest probability of the
+            ensemble, temperatures 1, and thresholds that no image reaches.
 
     Returns:
         `ExitPolicy`.
@@ -45,7 +52,7 @@ def load_policy(student, names, exits_file=None):
         return ExitPolicy("max_probability", "ensemble", ones, never)
     exits = read_exits(exits_file, fingerprint(student))
     return ExitPolicy(
-        exits["rule"],
+        exits["criterion"],
         exits["answer"],
         {name: float(exits["temperatures"][name]) for name in names},
         {name: float(exits["thresholds"][name]) for name in names},

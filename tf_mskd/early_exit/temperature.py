@@ -1,29 +1,31 @@
-"""Temperatures that make probabilities honest, and how honest they are."""
+"""Temperature scaling of the exits, and their calibration error."""
+
+import typing
 
 import numpy as np
 
 LOWEST, HIGHEST = 0.1, 10.0  # beyond, float32 softmax has little but 0, 1, 1/classes
 
 
-def fit_temperature(logits, labels):
+def fit_temperature(logits: typing.Any, labels: typing.Any) -> float:
     """Fits the temperature T of least mean CE(labels, z / T) on held-out examples.
 
-    In 1/T this is convex, so there is one minimum. It does not change the class named.
+    In 1/T this is convex, so there is one minimum. The predicted class stays.
 
     Args:
         logits: float array [N, classes], N > 0; float64 inside.
         labels: int array [N].
 
     Returns:
-        float in [0.1, 10]; above 1 for an exit that was too sure of itself.
+        float in [0.1, 10]; above 1 for an overconfident exit.
 
     Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017,
         arXiv:1706.04599, section 4.2.
     Departs from the source: the range is bounded.
 
     Example:
-        >>> sure, wrong_once = np.array([[4.0, 0.0]] * 4), [0, 0, 0, 1]
-        >>> round(fit_temperature(sure, wrong_once), 3)  # 4 / ln 3
+        >>> confident, wrong_once = np.array([[4.0, 0.0]] * 4), [0, 0, 0, 1]
+        >>> round(fit_temperature(confident, wrong_once), 3)  # 4 / ln 3
         3.641
     """
     from scipy import optimize, special
@@ -42,7 +44,7 @@ def fit_temperature(logits, labels):
     return float(np.exp(fit.x))
 
 
-def calibration_error(probs, labels, bins=15):
+def calibration_error(probs: typing.Any, labels: typing.Any, bins: int = 15) -> float:
     """Expected calibration error: how far confidence and accuracy lie apart.
 
     sum_b n_b/N * |accuracy_b - confidence_b|, over the bins ((b-1)/bins, b/bins] of the
@@ -54,7 +56,8 @@ def calibration_error(probs, labels, bins=15):
         bins: int > 0, of equal width.
 
     Returns:
-        float in [0, 1]; 0 where 7 in 10 answers given with 0.7 are right, and so on.
+        float in [0, 1]; 0 if 70 % of the predictions of confidence 0.7 are correct, and
+        so on.
 
     Source: Guo et al., ICML 2017, arXiv:1706.04599, equation 3; 15 bins.
 
@@ -63,7 +66,7 @@ def calibration_error(probs, labels, bins=15):
         0.25
     """
     probs = np.asarray(probs, np.float64)
-    confidences, right = probs.max(-1), probs.argmax(-1) == np.asarray(labels)
+    confidences, correct = probs.max(-1), probs.argmax(-1) == np.asarray(labels)
     places = np.clip(np.ceil(confidences * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(places, weights=right - confidences, minlength=bins)
+    gaps = np.bincount(places, weights=correct - confidences, minlength=bins)
     return float(np.abs(gaps).sum() / len(probs))

@@ -1,25 +1,30 @@
-"""When an example may leave at an early exit, and what it is answered there.
+"""Exit criteria, and the prediction returned at an early exit.
 
 Written with `keras.ops` alone: the same code runs over arrays, in TF graphs and in
 TFLite files.
 """
 
 import math
+import typing
+from collections.abc import Sequence
 
 from keras import ops
 
-from tf_mskd.utils.choices import ANSWERS
-from tf_mskd.utils.choices import CRITERIA as RULES
+from tf_mskd.utils.choices import ANSWERS, CRITERIA
 from tf_mskd.utils.errors import UserError, unknown_name
 
 
-def answers_so_far(logits, temperatures, answer="ensemble"):
+def answers_so_far(
+    logits: Sequence[typing.Any],
+    temperatures: Sequence[float],
+    answer: str = "ensemble",
+) -> typing.Any:
     """Probabilities of the classes from the exits computed so far.
 
     answer "ensemble":  softmax(1/k * sum_i z_i / T_i), over the exits i = 1..k
     answer "exit":  softmax(z_k / T_k)
 
-    With all temperatures 1 and all exits the vote is that of
+    With all temperatures 1 and all exits the class is that of
     `ensemble.ensemble_scores(outputs, "logits")`.
 
     Args:
@@ -53,8 +58,13 @@ def answers_so_far(logits, temperatures, answer="ensemble"):
     return answer_of(total, len(logits), answer)
 
 
-def add_exit(total, logits, temperature, answer="ensemble"):
-    """What is carried from exit to exit: one more exit costs one sum.
+def add_exit(
+    total: typing.Any,
+    logits: typing.Any,
+    temperature: float,
+    answer: str = "ensemble",
+) -> typing.Any:
+    """Adds an exit to the running total, so that one more exit costs one sum.
 
     answer "ensemble":  t_k = t_(k-1) + z_k / T_k, t_0 = 0
     answer "exit":  t_k = z_k / T_k
@@ -76,8 +86,8 @@ def add_exit(total, logits, temperature, answer="ensemble"):
     return scaled if total is None or answer == "exit" else total + scaled
 
 
-def answer_of(total, count, answer="ensemble"):
-    """Probabilities at exit k from what was carried there.
+def answer_of(total: typing.Any, count: int, answer: str = "ensemble") -> typing.Any:
+    """Probabilities at exit k from the running total of the exits so far.
 
     answer "ensemble":  softmax(t_k / k)
     answer "exit":  softmax(t_k)
@@ -93,45 +103,47 @@ def answer_of(total, count, answer="ensemble"):
     return ops.softmax(total * (1.0 / (count if answer == "ensemble" else 1)), axis=-1)
 
 
-def confidence(rule, probs):
-    """How sure exit k is; an example leaves where this is at least the threshold.
+def confidence(criterion: str, probs: Sequence[typing.Any]) -> typing.Any:
+    """Confidence of exit k; an example exits where it is at least the threshold.
 
     max_probability  p_1, the largest probability of exit k
     margin           p_1 - p_2, the two largest
     entropy          1 - H(p) / log(classes), H(p) = -sum_c p_c log p_c
     patience         1 - 1/r: exits k-r+1..k, and no more, name the same class
 
-    Whatever the rule, a threshold of 0 lets all leave at exit 1 and one above 1 lets
-    none leave. To wait for r exits in a row that agree takes 1 - 1/r, and a little less
-    against rounding: 0.49 for two, 0.66 for three.
+    With every criterion all examples exit at exit 1 under a threshold of 0, and none
+    exits early under one above 1. For r exits in a row that agree the threshold is
+    1 - 1/r, and a little less against rounding: 0.49 for two, 0.66 for three.
 
     Args:
-        rule: one of `RULES`.
-        probs: list of float [B, classes], two classes or more, the answers at exits
-            1..k so far; only "patience" looks at others than the last.
+        criterion: one of `CRITERIA`.
+        probs: list of float [B, classes], two classes or more, the probabilities at
+            exits 1..k so far; only "patience" reads others than the last.
 
     Returns:
         float32 [B] in [0, 1], to rounding of a probability of 1.
 
     Raises:
-        UserError: if the rule is unknown or there is no exit.
+        UserError: if the criterion is unknown or there is no exit.
 
     Source: Teerapittayanon et al., BranchyNet, ICPR 2016, arXiv:1709.01686 (entropy);
         Huang et al., MSDNet, ICLR 2018, arXiv:1703.09844 (max_probability); Zhou et
         al., BERT Loses Patience, NeurIPS 2020, arXiv:2006.04152 (patience).
-    Departs from the source: all are scaled to [0, 1] and rise as exits get surer.
+    Departs from the source: all are scaled to [0, 1] and rise with the confidence.
 
     Example:
         >>> probs = [[[0.5, 0.25, 0.25]], [[0.75, 0.25, 0.0]]]
-        >>> {rule: round(float(confidence(rule, probs)[0]), 3) for rule in RULES}
+        >>> {c: round(float(confidence(c, probs)[0]), 3) for c in CRITERIA}
         {'max_probability': 0.75, 'margin': 0.5, 'entropy': 0.488, 'patience': 0.5}
     """
-    if rule not in RULES:
-        raise unknown_name("rule", rule, RULES)
+    if criterion not in CRITERIA:
+        raise unknown_name("exit criterion", criterion, CRITERIA)
     if not probs:
-        raise UserError("A rule needs the answer of at least one exit, got none.")
+        raise UserError(
+            "An exit criterion needs the probabilities of at least one exit, got none."
+        )
     probs = [ops.cast(ops.convert_to_tensor(p), "float32") for p in probs]
-    return _SCORES[rule](probs)
+    return _CONFIDENCES[criterion](probs)
 
 
 def _max_probability(probs):
@@ -146,8 +158,8 @@ def _margin(probs):
 def _entropy(probs):
     p = probs[-1]
     logs = ops.log(ops.maximum(p, 1e-30))  # 0 log 0 = 0
-    sure = 1.0 + ops.sum(p * logs, axis=-1) / math.log(p.shape[-1])
-    return ops.clip(sure, 0.0, 1.0)  # rounding must not carry it across 0 or 1
+    scaled = 1.0 + ops.sum(p * logs, axis=-1) / math.log(p.shape[-1])
+    return ops.clip(scaled, 0.0, 1.0)  # rounding must not carry it across 0 or 1
 
 
 def _patience(probs):
@@ -165,7 +177,7 @@ def _winner(p):
     return ops.argmax(ops.cast(is_largest, "int32"), axis=-1)
 
 
-_SCORES = {
+_CONFIDENCES = {
     "max_probability": _max_probability,
     "margin": _margin,
     "entropy": _entropy,

@@ -1,4 +1,4 @@
-"""The rules of leaving early: known answers, references, extremes, graph and TFLite."""
+"""Exit criteria: known answers, references, extremes, graph and TFLite."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,9 @@ import tensorflow as tf
 
 from tests import reference
 from tf_mskd import UserError
-from tf_mskd.early_exit.rules import (
+from tf_mskd.early_exit.criteria import (
     ANSWERS,
-    RULES,
+    CRITERIA,
     add_exit,
     answer_of,
     answers_so_far,
@@ -20,16 +20,16 @@ EXITS = list(reference.STUDENT_EXITS.values())
 PROBS = [reference.softmax(z) for z in EXITS]
 
 
-def of_rule(rule, probs):
+def of_criterion(criterion, probs):
     """Float64, example by example, from the definitions."""
     scores = []
     for b in range(len(probs[0])):
         p = np.sort(np.asarray(probs[-1][b], np.float64))[::-1]
-        if rule == "max_probability":
+        if criterion == "max_probability":
             scores.append(p[0])
-        elif rule == "margin":
+        elif criterion == "margin":
             scores.append(p[0] - p[1])
-        elif rule == "entropy":
+        elif criterion == "entropy":
             entropy = -sum(v * np.log(v) for v in p if v > 0)
             scores.append(1 - entropy / np.log(len(p)))
         else:
@@ -41,15 +41,17 @@ def of_rule(rule, probs):
     return np.array(scores)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("criterion", CRITERIA)
 @pytest.mark.parametrize("k", [1, 2, 4])
-def test_rules_against_the_reference(rule, k):
-    got = np.asarray(confidence(rule, PROBS[:k]))
+def test_criteria_against_the_reference(criterion, k):
+    got = np.asarray(confidence(criterion, PROBS[:k]))
     assert got.dtype == np.float32 and got.shape == (4,)
-    np.testing.assert_allclose(got, of_rule(rule, PROBS[:k]), 1e-5, 1e-6, err_msg=rule)
+    np.testing.assert_allclose(
+        got, of_criterion(criterion, PROBS[:k]), 1e-5, 1e-6, err_msg=criterion
+    )
 
 
-def test_rules_by_hand():
+def test_criteria_by_hand():
     probs = [np.array([[0.5, 0.5, 0.0, 0.0], [0.7, 0.1, 0.1, 0.1], [0, 0, 0, 1.0]])]
     by_hand = {
         "max_probability": [0.5, 0.7, 1.0],
@@ -57,9 +59,9 @@ def test_rules_by_hand():
         "entropy": [0.5, 0.3216, 1.0],  # log2(2) / log2(4), 1.3568 bits / 2, 0 bits
         "patience": [0.0, 0.0, 0.0],
     }
-    for rule, expected in by_hand.items():
-        got = confidence(rule, probs)
-        np.testing.assert_allclose(got, expected, atol=1e-4, err_msg=rule)
+    for criterion, expected in by_hand.items():
+        got = confidence(criterion, probs)
+        np.testing.assert_allclose(got, expected, atol=1e-4, err_msg=criterion)
 
 
 def test_patience_counts_the_run_that_ends_here():
@@ -70,15 +72,21 @@ def test_patience_counts_the_run_that_ends_here():
     np.testing.assert_allclose(scores, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_a_threshold_of_0_lets_all_leave_and_one_above_1_none(rule):
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_under_0_all_examples_exit_and_above_1_none(criterion):
     rng = np.random.default_rng(0)
     random = reference.softmax(rng.normal(size=(300, 100)) * 10)
-    even, sure = np.full((50, 100), 0.01), np.eye(100)
-    for p in (random, even, sure, random.astype(np.float16), even.astype(np.float32)):
+    even, certain = np.full((50, 100), 0.01), np.eye(100)
+    for p in (
+        random,
+        even,
+        certain,
+        random.astype(np.float16),
+        even.astype(np.float32),
+    ):
         for k in (1, 5):
-            scores = np.asarray(confidence(rule, [p] * k))
-            assert (scores >= 0).all() and (scores <= 1).all(), f"{rule}: {scores}"
+            scores = np.asarray(confidence(criterion, [p] * k))
+            assert (scores >= 0).all() and (scores <= 1).all(), f"{criterion}: {scores}"
 
 
 @pytest.mark.parametrize("temperatures", [[1.0] * 4, [0.5, 1.0, 1.5, 3.0]])
@@ -94,23 +102,23 @@ def test_answers_against_the_reference(temperatures, k):
         np.testing.assert_allclose(got, expected[kind], 1e-5, 1e-6, err_msg=kind)
 
 
-def test_a_full_pass_is_the_librarys_vote():
-    vote = ensemble.ensemble_scores(reference.STUDENT_EXITS, "logits")
+def test_a_full_pass_is_the_librarys_ensemble():
+    scores = ensemble.ensemble_scores(reference.STUDENT_EXITS, "logits")
     got = answers_so_far(EXITS, [1.0] * 4)
-    np.testing.assert_array_equal(np.argmax(got, -1), np.argmax(vote, -1))
-    np.testing.assert_allclose(got, reference.softmax(vote), 1e-5, 1e-6)
+    np.testing.assert_array_equal(np.argmax(got, -1), np.argmax(scores, -1))
+    np.testing.assert_allclose(got, reference.softmax(scores), 1e-5, 1e-6)
 
 
 @pytest.mark.filterwarnings(r"ignore:\s*Warning. tf.lite.Interpreter")
 def test_tflite_gives_the_same_with_its_own_ops_alone():
-    class Rules(tf.Module):
+    class Criteria(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec([4, 4, 5])])
         def run(self, exits):
             logits = tf.unstack(exits)
             probs = [answers_so_far(logits[:k], [1.5] * k) for k in range(1, 5)]
-            return {rule: confidence(rule, probs) for rule in RULES}
+            return {criterion: confidence(criterion, probs) for criterion in CRITERIA}
 
-    module = Rules()
+    module = Criteria()
     exits = np.array(EXITS, np.float32)
     function = module.run.get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
@@ -118,10 +126,12 @@ def test_tflite_gives_the_same_with_its_own_ops_alone():
     interpreter = tf.lite.Interpreter(model_content=converter.convert())
     got = interpreter.get_signature_runner()(exits=exits)
     probs = [answers_so_far(list(exits[:k]), [1.5] * k) for k in range(1, 5)]
-    for rule in RULES:
-        expected = np.asarray(confidence(rule, probs))
-        np.testing.assert_allclose(module.run(exits)[rule], expected, 1e-5, 1e-6)
-        np.testing.assert_allclose(got[rule], expected, 1e-5, 1e-6, err_msg=rule)
+    for criterion in CRITERIA:
+        expected = np.asarray(confidence(criterion, probs))
+        np.testing.assert_allclose(module.run(exits)[criterion], expected, 1e-5, 1e-6)
+        np.testing.assert_allclose(
+            got[criterion], expected, 1e-5, 1e-6, err_msg=criterion
+        )
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
@@ -143,9 +153,11 @@ def test_two_classes_alike_have_no_margin():
 
 
 def test_mistakes_are_refused():
-    with pytest.raises(UserError, match="Unknown rule 'entropie'; .* 'entropy'"):
+    with pytest.raises(
+        UserError, match="Unknown exit criterion 'entropie'; .* 'entropy'"
+    ):
         confidence("entropie", PROBS)
-    with pytest.raises(UserError, match="answer of at least one exit, got none"):
+    with pytest.raises(UserError, match="probabilities of at least one exit, got none"):
         confidence("margin", [])
     with pytest.raises(UserError, match="Unknown answer 'ensembles'; .* 'ensemble'"):
         answers_so_far(EXITS, [1.0] * 4, "ensembles")
