@@ -1,4 +1,4 @@
-"""The vote of the exits: fixture, reference, fitted weights, errors."""
+"""The ensemble of the exits: fixture, reference, fitted weights, errors."""
 
 import numpy as np
 import pytest
@@ -6,10 +6,11 @@ import pytest
 from tests import reference
 from tf_mskd import UserError
 from tf_mskd.models import ensemble
+from tf_mskd.training.evaluation import validation_logs
 
 
 @pytest.mark.parametrize("kind", ["logits", "probabilities"])
-def test_vote_of_the_fixture(kind):
+def test_ensemble_of_the_fixture(kind):
     scores = np.asarray(ensemble.ensemble_scores(reference.STUDENT_EXITS, kind))
     assert scores.argmax(-1).tolist() == [1, 4, 0, 4], f"{kind}: {scores}"
     expected = reference.ensemble_scores(reference.STUDENT_EXITS, kind)
@@ -17,14 +18,14 @@ def test_vote_of_the_fixture(kind):
     assert scores.dtype == np.float32
 
 
-def test_the_two_votes_differ_where_one_exit_is_loud():
+def test_the_two_ensembles_differ_where_one_exit_is_loud():
     outputs = {"exit_1": [[9.0, 0.0]], "exit_2": [[0.0, 4.0]], "exit_3": [[0.0, 4.0]]}
     assert np.argmax(ensemble.ensemble_scores(outputs, "logits")) == 0
     assert np.argmax(ensemble.ensemble_scores(outputs, "probabilities")) == 1
 
 
 @pytest.mark.parametrize("kind", ["logits", "probabilities"])
-def test_vote_with_weights(kind):
+def test_ensemble_with_weights(kind):
     outputs = {n: reference.STUDENT_EXITS[n] for n in ("exit_1", "exit_2")}
     got = ensemble.ensemble_scores(outputs, kind, {"exit_1": 0.25, "exit_2": 2.0})
     change = reference.softmax if kind == "probabilities" else np.asarray
@@ -32,7 +33,7 @@ def test_vote_with_weights(kind):
     np.testing.assert_allclose(got, expected, 1e-5, 1e-6)
 
 
-def test_vote_refuses():
+def test_ensemble_refuses():
     with pytest.raises(UserError, match="Unknown ensemble 'logit'; .* 'logits'"):
         ensemble.ensemble_scores(reference.STUDENT_EXITS, "logit")
     with pytest.raises(UserError, match="at least one exit, got none"):
@@ -66,7 +67,7 @@ def test_fit_weights_finds_the_good_exit():
     assert weights["exit_2"] > 1.0, weights
     assert max(weights["exit_1"], weights["exit_3"]) < 0.15, weights
     table = ensemble.accuracies(outputs, labels, weights)
-    assert table["fitted"] > table["mean_logits"] + 10, table
+    assert table["ensemble_fitted"] > table["ensemble"] + 0.1, table
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -106,18 +107,34 @@ def test_fit_weights_repeats_and_falls_back_to_the_mean():
     np.testing.assert_allclose(list(weights.values()), [0.5, 0.5], atol=1e-6)
 
 
-def test_accuracies_are_percentages_by_name():
+def test_accuracies_are_fractions_by_name():
     outputs = {
-        "exit_1": np.array([[1.0, 0], [1, 0], [1, 0], [1, 0]]),
-        "exit_2": np.array([[3.0, 0], [0, 3], [0, 3], [0, 3]]),
+        "exit_1": np.array([[9.0, 0], [1, 0], [1, 0], [1, 0]]),
+        "exit_2": np.array([[0.0, 4], [0, 3], [0, 3], [0, 3]]),
     }
+    outputs["exit_3"] = outputs["exit_2"]
     labels = [0, 1, 1, 0]
-    table = ensemble.accuracies(outputs, labels, {"exit_1": 1.0, "exit_2": 0.0})
-    assert table == {
-        "exit_1": 50.0,
-        "exit_2": 75.0,
-        "mean_logits": 75.0,
-        "mean_probabilities": 75.0,
-        "fitted": 50.0,
+    weights = {"exit_1": 1.0, "exit_2": 0.0, "exit_3": 0.0}
+    exits = {"exit_1": 0.5, "exit_2": 0.5, "exit_3": 0.5}
+    logits, probabilities, fitted = 0.75, 0.5, 0.5
+    assert ensemble.accuracies(outputs, labels, weights) == {
+        **exits,
+        "ensemble": logits,
+        "ensemble_probabilities": probabilities,
+        "ensemble_fitted": fitted,
     }
-    assert "fitted" not in ensemble.accuracies(outputs, labels)
+    assert ensemble.accuracies(outputs, labels, kind="probabilities") == {
+        **exits,
+        "ensemble": probabilities,
+        "ensemble_logits": logits,
+    }
+
+
+def test_the_logs_of_a_validation_name_the_ensemble_of_the_run():
+    outputs, labels = held_out()
+    for kind in ("logits", "probabilities"):
+        scores = reference.ensemble_scores(outputs, kind)
+        logs = validation_logs(outputs, labels, kind)
+        expected = np.mean(scores.argmax(-1) == labels)
+        assert abs(logs["val_ensemble_accuracy"] - expected) < 1e-12
+        assert logs["val_exit_2_accuracy"] > 0.5 and len(logs) == 5

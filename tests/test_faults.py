@@ -21,10 +21,11 @@ from tests.support import ROOT, TINY, Command, store, temporary_files
 from tf_mskd.data.sources import load_source
 from tf_mskd.methods.common import losses
 from tf_mskd.models.saving import load_model, save_model
-from tf_mskd.report import read_runs
 from tf_mskd.runs import experiment
+from tf_mskd.runs.comparison import read_runs
 from tf_mskd.runs.flags import read_flagfile, to_flagfile
-from tf_mskd.runs.run_folder import RunFolder, read_result
+from tf_mskd.runs.result import read_result
+from tf_mskd.runs.run_folder import RunFolder
 from tf_mskd.training import checkpoint, stopping
 from tf_mskd.utils import files
 from tf_mskd.utils.errors import UserError
@@ -390,7 +391,7 @@ def test_a_disk_that_fills_up_stops_the_run_which_then_goes_on(world):
     assert {path: path.read_bytes() for path in world.states} == states
     assert not temporary_files(world.run)
     assert command(world.config).returncode == 0
-    assert len(read_runs([world.run])["run"]["history"]) == 3
+    assert len(read_runs([world.run])["run"].history) == 3
 
 
 @pytest.mark.run
@@ -538,6 +539,7 @@ def test_hostile_records_are_refused(world, text):
 CHANGES = [
     {"test": 5},
     {"test": {"exit_1": "<script>"}},
+    {"test": {"exit_1": 97.5}},
     {"test": {"\x1b]0;x\x07": 1.0}},
     {"macs": {}},
     {"params": [1]},
@@ -549,7 +551,7 @@ CHANGES = [
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_hostile_result_is_refused(world, change):
     path = world.path / "teacher" / "result.json"
-    result = read_result(path)
+    result = json.loads(path.read_text())
     path.write_text(json.dumps({**result, **change}))
     with pytest.raises(UserError, match="result.json is damaged: .*Remove it"):
         read_result(path)

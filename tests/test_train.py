@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 
 from tests.support import PATIENCE, ROOT, SMALL, history_of, weights_of
-from tf_mskd.evaluate import evaluate_run
 from tf_mskd.models.saving import load_model
-from tf_mskd.report import as_text, read_runs, rows_of, write
 from tf_mskd.runs import experiment
+from tf_mskd.runs.comparison import read_runs, rows_of, write
+from tf_mskd.runs.evaluation import evaluate_run
+from tf_mskd.runs.finished_run import FinishedRun
 from tf_mskd.runs.flags import read_flagfile, to_flagfile
+from tf_mskd.runs.result import read_result
 from tf_mskd.training import checkpoint
 from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.tables import as_text
 
 FOUR = {"exits": "all", "exit_head": "dense"}
 
@@ -54,9 +57,9 @@ def oto(runs):
 def test_oto_on_real_digits_passes_90_percent(oto, runs):
     _, result = oto
     exits = [f"exit_{k}" for k in (1, 2, 3, 4)]
-    assert min(result["test"][name] for name in (*exits, "ensemble")) > 90.0
-    assert result["macs"]["exit_1"] < result["macs"]["exit_4"]
-    assert set(result["fitted_weights"]) == set(exits)
+    assert min(result.test[name] for name in (*exits, "ensemble")) > 0.9
+    assert result.macs["exit_1"] < result.macs["exit_4"]
+    assert set(result.fitted_weights) == set(exits)
     assert (runs / "teacher" / "result.json").exists()
     assert (runs / "teacher_exits" / "result.json").exists()
 
@@ -78,7 +81,7 @@ def test_run_folder_holds_what_it_should(oto, runs):
     record = json.loads((folder / "run.json").read_text())
     assert {"command", "versions", "commit", "machine"} < set(record)
     assert set(record["fingerprints"]) == {"teacher"}
-    assert json.loads((folder / "result.json").read_text()) == result
+    assert read_result(folder / "result.json") == result
     history = history_of(folder)
     assert [line["epoch"] for line in history] == list(range(1, 7))
     assert {"loss", "kd/exit_1", "ce/exit_4", "val_exit_2_accuracy"} <= set(history[0])
@@ -91,12 +94,14 @@ def test_run_folder_holds_what_it_should(oto, runs):
 @pytest.mark.run
 def test_evaluate_repeats_the_numbers_and_gives_subsets(oto, runs):
     _, result = oto
-    table = evaluate_run(runs / "oto", subsets=True)
-    assert {n: table[n] for n in result["test"]} == result["test"]
-    assert table["exit_1+exit_2+exit_3+exit_4"] == result["test"]["mean_logits"]
-    assert sum("exit_" in name for name in table) == 15
-    best = evaluate_run(runs / "oto", which="best")
-    assert best == result["test_best"]
+    table = evaluate_run(FinishedRun(runs / "oto"), subsets=True)
+    assert {n: table[n] for n in result.test} == result.test
+    assert sum("+" in name for name in table) == 2**4 - 1 - 4 - 1
+    run = FinishedRun(runs / "oto")
+    logits, labels = run.logits(run.student())
+    two = np.mean(np.argmax(logits["exit_1"] + logits["exit_3"], -1) == labels)
+    assert abs(table["exit_1+exit_3"] - two) < 1e-12
+    assert evaluate_run(run, which="best") == result.test_best
 
 
 @pytest.mark.run
@@ -119,7 +124,7 @@ def test_report_writes_table_and_curves(oto, runs, tmp_path):
     found = read_runs([runs / "teacher", runs / "oto"])
     rows = rows_of(found)
     assert rows[0][:5] == ["run", "exit 1", "exit 2", "exit 3", "exit 4"]
-    assert rows[2][1] == f"{oto[1]['test']['exit_1']:.2f}"
+    assert rows[2][1] == f"{100 * oto[1].test['exit_1']:.2f}"
     write(found, tmp_path)
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "table.md").read_text() == as_text(rows) + "\n"
@@ -184,7 +189,7 @@ def test_progressive_trains_one_more_exit_each_phase(runs, oto, tmp_path):
     assert [line["phase"] for line in history] == [1, 1, 2, 2, 2, 2]
     assert "kd/exit_2" not in history[1] and "val_exit_2_accuracy" not in history[1]
     assert "kd/exit_2" in history[2]
-    assert result["test"]["ensemble"] > 90.0
+    assert result.test["ensemble"] > 0.9
 
 
 @pytest.mark.run

@@ -1,5 +1,7 @@
 """Keeps the student of the best epoch by the validation split."""
 
+import os
+
 import keras
 
 from tf_mskd.models.saving import save_model
@@ -15,12 +17,12 @@ class BestStudent(keras.callbacks.Callback):
         monitor: str, a name in the epoch's logs.
     """
 
-    def __init__(self, path, monitor):
+    def __init__(self, path: str | os.PathLike, monitor: str = "val_ensemble_accuracy"):
         super().__init__()
         self.path, self.monitor, self.best = path, monitor, float("-inf")
 
     def on_train_begin(self, logs=None):
-        """Takes over what an earlier start of the same run has reached."""
+        """Restores the best accuracy of the epochs before a resume."""
         for epoch in (logs or {}).get("history", ()):
             if epoch["phase"] == len(self.model.exits):
                 self.best = max(self.best, epoch.get(self.monitor, self.best))

@@ -7,7 +7,7 @@ import tqdm
 
 
 class Progress(keras.callbacks.Callback):
-    """Shows how far the run is, when it will end, and what each epoch measured.
+    """Shows how far the run is, when it will end, and the metrics of each epoch.
 
     The bar is drawn on a terminal only; a log file gets the lines alone.
     """
@@ -35,7 +35,7 @@ class Progress(keras.callbacks.Callback):
         self._bar.update(done - self._bar.n)
 
     def on_epoch_end(self, epoch, logs=None):
-        """Prints the epoch's line."""
+        """Prints the epoch's line; accuracies in percent."""
         width = len(str(self._epochs))
         parts = [f"epoch {epoch + 1:{width}}/{self._epochs}"]
         parts.append(f"loss {logs['loss']:.3f}")

@@ -1,6 +1,8 @@
 """The ensemble of the exits of one network."""
 
 import itertools
+import typing
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from keras import ops
@@ -9,7 +11,11 @@ from tf_mskd.utils.choices import ENSEMBLES
 from tf_mskd.utils.errors import UserError, unknown_name
 
 
-def ensemble_scores(outputs, kind="logits", weights=None):
+def ensemble_scores(
+    outputs: Mapping[str, typing.Any],
+    kind: str = "logits",
+    weights: Mapping[str, float] | None = None,
+) -> typing.Any:
     """Combines the exits' logits into one score per class.
 
     kind "logits":         score = sum_k w_k * z_k
@@ -27,8 +33,8 @@ def ensemble_scores(outputs, kind="logits", weights=None):
     Raises:
         UserError: if `kind` is unknown or `outputs` is empty.
 
-    Source: Xu et al., Applied Sciences 12(19):9453 (2022), votes with the ensemble of
-        the exits; whether it averages logits or probabilities is not documented.
+    Source: Xu et al., Applied Sciences 12(19):9453 (2022), ensemble of the exits;
+        whether it averages logits or probabilities is not documented.
 
     Example:
         >>> z = {"exit_1": [[1.0, 0.0]], "exit_2": [[0.0, 3.0]]}
@@ -48,7 +54,7 @@ def ensemble_scores(outputs, kind="logits", weights=None):
     return sum(scores[1:], start=scores[0])
 
 
-def subsets(names):
+def subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
     """Lists every non-empty subset of the exits, small ones first.
 
     Example:
@@ -59,7 +65,9 @@ def subsets(names):
     return [s for size in sizes for s in itertools.combinations(names, size)]
 
 
-def fit_weights(outputs, labels, l2=1e-3):
+def fit_weights(
+    outputs: Mapping[str, typing.Any], labels: typing.Any, l2: float = 1e-3
+) -> dict[str, float]:
     """Fits one weight per exit on held-out examples (an addition of this library).
 
     Minimises mean CE(labels, sum_k w_k * z_k) + l2 * sum_k (w_k - 1/K)^2 over w >= 0.
@@ -96,26 +104,43 @@ def fit_weights(outputs, labels, l2=1e-3):
     return {name: float(w) for name, w in zip(names, fit.x, strict=True)}
 
 
-def accuracies(outputs, labels, weights=None):
+def accuracies(
+    outputs: Mapping[str, typing.Any],
+    labels: typing.Any,
+    weights: Mapping[str, float] | None = None,
+    kind: str = "logits",
+) -> dict[str, float]:
     """Accuracy of every exit and of the ensembles, from one set of logits.
 
     Args:
         outputs: dict, exit name -> float array [N, classes] of logits.
         labels: int array [N].
         weights: dict, exit name -> float, from `fit_weights`, or None.
+        kind: "logits" or "probabilities", what "ensemble" averages.
 
     Returns:
-        dict of percentages in [0, 100]: each exit by name, "mean_logits",
-        "mean_probabilities" and, with `weights`, "fitted".
+        dict of fractions in [0, 1]: each exit by name, "ensemble" (of `kind`), the
+        ensemble of the other kind ("ensemble_probabilities" or "ensemble_logits") and,
+        with `weights`, "ensemble_fitted".
+
+    Raises:
+        UserError: if `kind` is unknown or `outputs` is empty.
+
+    Example:
+        >>> z = {"exit_1": [[1.0, 0.0]], "exit_2": [[0.0, 3.0]]}
+        >>> accuracies(z, [1])["exit_1"], accuracies(z, [1])["ensemble"]
+        (0.0, 1.0)
     """
     labels = np.asarray(labels)
 
-    def percent(scores):
-        return 100.0 * float(np.mean(np.argmax(np.asarray(scores), -1) == labels))
+    def fraction(scores):
+        return float(np.mean(np.argmax(np.asarray(scores), -1) == labels))
 
-    table = {name: percent(logits) for name, logits in outputs.items()}
-    table["mean_logits"] = percent(ensemble_scores(outputs, "logits"))
-    table["mean_probabilities"] = percent(ensemble_scores(outputs, "probabilities"))
+    table = {name: fraction(logits) for name, logits in outputs.items()}
+    table["ensemble"] = fraction(ensemble_scores(outputs, kind))
+    for other in ENSEMBLES:
+        if other != kind:
+            table[f"ensemble_{other}"] = fraction(ensemble_scores(outputs, other))
     if weights:
-        table["fitted"] = percent(ensemble_scores(outputs, "logits", weights))
+        table["ensemble_fitted"] = fraction(ensemble_scores(outputs, "logits", weights))
     return table

@@ -5,16 +5,16 @@ import functools
 import keras
 import tensorflow as tf
 
-from tf_mskd import models
 from tf_mskd.callbacks import ExitPhases
 from tf_mskd.callbacks.best_student import BestStudent
 from tf_mskd.callbacks.progress import Progress
-from tf_mskd.models import ensemble as ensembles
 from tf_mskd.models.saving import fingerprint, load_model, save_model
 from tf_mskd.runs import build
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.data import Data, load
+from tf_mskd.runs.evaluation import measure, report_teacher
 from tf_mskd.runs.plan import plan, plan_cache
+from tf_mskd.runs.result import Result
 from tf_mskd.runs.run_folder import RunFolder
 from tf_mskd.teacher_cache.cached_teacher import CachedTeacher, cached_vectors
 from tf_mskd.teacher_cache.store import TeacherCache
@@ -24,7 +24,7 @@ from tf_mskd.training.term_schedule import TermSchedule
 from tf_mskd.training.trainer import Trainer
 
 
-def run(config: Config) -> dict:
+def run(config: Config) -> Result:
     """Trains what `config` describes, resumes it, or reports that it is finished.
 
     The runs of `--teacher_flagfile` and `--init_flagfile` are done first, each in a run
@@ -34,7 +34,7 @@ def run(config: Config) -> dict:
         config: `Config` with `run_dir`.
 
     Returns:
-        dict, the content of result.json.
+        `Result`, the content of result.json.
 
     Raises:
         UserError: for any mistake in the configuration, the data or the folder.
@@ -67,7 +67,7 @@ def _finish(planned, folder, strategy, data):
     if result is None:
         print(f"run {folder.path}")
         result = _run(planned, folder, strategy, data.pop(planned.run_dir))
-    print(f"{folder.path} is finished: {summary(result)}")
+    print(f"{folder.path} is finished: {result.summary()}")
     return result
 
 
@@ -83,13 +83,10 @@ def _run(planned, folder, strategy, data):
         distiller = build.build_distiller(config, data.source, teacher, init, method)
         build.compile_distiller(distiller, config, data.steps_per_epoch)
     test = Evaluator(strategy, data.test_stream())
-    _report_teacher(distiller, test, config.untrained_teacher)
+    if distiller.teacher is not None and not config.untrained_teacher:
+        report_teacher(distiller.teacher, test)
     history = _train(distiller, strategy, data, config, folder)
-    result = _measure(distiller, strategy, data, test, config, folder)
-    result["seconds"] = round(sum(epoch["seconds"] for epoch in history), 1)
-    if distiller.method.trains_teacher:
-        table = test_table(*test.logits(distiller.teacher), config.ensemble)
-        result["test_teacher"] = table
+    result = measure(distiller, strategy, data, test, config, folder.paths, history)
     if folder.is_chief:
         save_model(distiller.student, folder.student)
         if distiller.method.trains_teacher:
@@ -126,12 +123,6 @@ def fill_cache(config: Config) -> TeacherCache:
     return cached.cache
 
 
-def summary(result):
-    """Says a result in one line."""
-    test = result["test"]
-    return "test " + ", ".join(f"{name} {value:.2f} %" for name, value in test.items())
-
-
 def _check_run(config):
     """Builds a run untrained, see `build.check_run`; returns its data."""
     _set_up(config)
@@ -166,17 +157,7 @@ def _set_up(config):
         tf.config.experimental.enable_op_determinism()
 
 
-def _report_teacher(distiller, test, fresh):
-    if distiller.teacher is None or fresh:
-        return
-    logits, labels = test.logits(distiller.teacher)
-    table = ensembles.accuracies(logits, labels)
-    exits = ", ".join(f"{name} {table[name]:.2f} %" for name in logits)
-    print(f"teacher {distiller.teacher.name}, on the test split: {exits}")
-
-
 def _train(distiller, strategy, data, config, folder):
-    monitor = f"val_mean_{config.ensemble}_accuracy"
     callbacks = [TermSchedule()]
     if folder.is_chief:
         callbacks.append(Progress())
@@ -198,10 +179,10 @@ def _train(distiller, strategy, data, config, folder):
 
         def validate():
             network = distiller.evaluation_network()
-            return validation_logs(*evaluator.logits(network))
+            return validation_logs(*evaluator.logits(network), config.ensemble)
 
         if folder.is_chief:
-            callbacks.append(BestStudent(folder.student_best, monitor))
+            callbacks.append(BestStudent(folder.student_best))
     trainer = Trainer(
         distiller,
         strategy,
@@ -218,35 +199,3 @@ def _train(distiller, strategy, data, config, folder):
         checkpoint_steps=config.checkpoint_steps,
     )
     return trainer.run()
-
-
-def _measure(distiller, strategy, data, test, config, folder):
-    student = distiller.student
-    logits, labels = test.logits(student)
-    weights, validation = None, data.validation_stream()
-    result = {"test": {}}
-    if validation is not None:
-        held_out = Evaluator(strategy, validation).logits(student)
-        weights = ensembles.fit_weights(*held_out)
-        result["validation"] = ensembles.accuracies(*held_out, weights)
-        result["fitted_weights"] = weights
-    result["test"] = test_table(logits, labels, config.ensemble, weights)
-    if folder.student_best.exists():
-        best, labels = test.logits(load_model(folder.student_best))
-        result["test_best"] = test_table(best, labels, config.ensemble)
-    bare = models.sub_model(student, distiller.exits)  # as it is put to use
-    result["params"] = bare.count_params()
-    result["macs"] = {n: models.count_macs(student, n) for n in distiller.exits}
-    result["macs"]["ensemble"] = models.count_macs(bare)
-    teacher = distiller.teacher.name if distiller.teacher else None
-    result.update(model=config.model, teacher=teacher, method=config.method)
-    result.update(phases=config.phases, seed=config.seed, epochs=config.epochs)
-    result["train_examples"] = len(data.train_ids)
-    return result
-
-
-def test_table(logits, labels, kind, weights=None):
-    """Accuracies in percent: exits, "ensemble" (by `kind`), and the other votes."""
-    table = ensembles.accuracies(logits, labels, weights)
-    exits = {name: table.pop(name) for name in logits}
-    return {**exits, "ensemble": table[f"mean_{kind}"], **table}

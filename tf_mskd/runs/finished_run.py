@@ -1,7 +1,6 @@
 """A finished run, opened to measure its student again."""
 
 import dataclasses
-import pathlib
 
 from tf_mskd.models.saving import load_model
 from tf_mskd.runs.data import Data
@@ -9,6 +8,7 @@ from tf_mskd.runs.flags import read_flagfile
 from tf_mskd.runs.inputs import check_finished_run
 from tf_mskd.training.evaluation import Evaluator
 from tf_mskd.training.strategies import create_strategy
+from tf_mskd.utils.run_paths import RunPaths
 
 
 class FinishedRun:
@@ -23,18 +23,18 @@ class FinishedRun:
     """
 
     def __init__(self, run_dir, data_dir=""):
-        self.folder = pathlib.Path(run_dir)
         check_finished_run(run_dir)
-        config = read_flagfile(self.folder / "flags.txt")
+        self.paths = RunPaths(run_dir)
+        config = read_flagfile(self.paths.flags)
         data_dir = data_dir or config.data_dir
         self.config = dataclasses.replace(config, data_dir=data_dir)
         self._strategy = create_strategy("auto")
 
     def student(self, which="last"):
         """Loads the student of the last epoch, or "best" by the validation split."""
-        name = "student.keras" if which == "last" else "student_best.keras"
+        paths = {"last": self.paths.student, "best": self.paths.student_best}
         with self._strategy.scope():
-            return load_model(self.folder / name)
+            return load_model(paths[which])
 
     def logits(self, student, held_out=0):
         """Returns the logits of all exits, and the labels, on the test split.

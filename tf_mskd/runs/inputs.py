@@ -9,6 +9,7 @@ from tf_mskd.runs.flags import read_flagfile
 from tf_mskd.utils import files
 from tf_mskd.utils.choices import MODELS, WIDE_RESNET
 from tf_mskd.utils.errors import UserError, unknown_name
+from tf_mskd.utils.run_paths import RunPaths
 
 METHODS = pathlib.Path(__file__).parents[1] / "methods"
 
@@ -20,7 +21,7 @@ def check_finished_run(run_dir: str | os.PathLike, flag: str = "run_dir") -> Non
         run_dir: str or path of the run folder.
         flag: str, name of the flag for the message.
     """
-    if not run_dir or not os.path.isfile(os.path.join(run_dir, "result.json")):
+    if not run_dir or not RunPaths(run_dir).result.is_file():
         raise UserError(
             f"--{flag}={str(run_dir)!r} holds no finished run (no result.json): "
             "name the folder of a run that tf_mskd.train has finished."
@@ -57,8 +58,8 @@ def check_names(config: Config) -> None:
 
 def check_same_run(config: Config) -> None:
     """Raises `UserError` if the run folder is that of a run with other settings."""
-    flagfile = os.path.join(config.run_dir, "flags.txt")
-    if not os.path.exists(flagfile):
+    flagfile = RunPaths(config.run_dir).flags
+    if not flagfile.exists():
         return
     differences = differing(read_flagfile(flagfile), config)
     if differences:

@@ -8,6 +8,7 @@ from tf_mskd.runs.config import Config
 from tf_mskd.runs.flags import read_flagfile
 from tf_mskd.runs.inputs import check_inputs, check_same_run
 from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.run_paths import RunPaths
 from tf_mskd.utils.tables import as_text
 
 # what a run done first takes over from the run that needs it
@@ -136,10 +137,10 @@ def _once(runs):
 
 
 def _status(config):
-    folder = pathlib.Path(config.run_dir)
-    if (folder / "result.json").exists():
+    paths = RunPaths(config.run_dir)
+    if paths.result.exists():
         return "finished"
-    return "unfinished" if (folder / "flags.txt").exists() else "new"
+    return "unfinished" if paths.flags.exists() else "new"
 
 
 def describe(runs: list[PlannedRun]) -> str:

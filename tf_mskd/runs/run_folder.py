@@ -14,10 +14,12 @@ from importlib import metadata
 
 from tf_mskd.runs.flags import to_flagfile
 from tf_mskd.runs.inputs import check_same_run
+from tf_mskd.runs.result import read_result, write_result
 from tf_mskd.training.checkpoint import States
 from tf_mskd.training.strategies import is_chief
 from tf_mskd.utils import files
 from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.run_paths import RunPaths
 from tf_mskd.utils.version import VERSION
 
 PACKAGES = ("tensorflow", "keras", "tensorflow-datasets", "numpy")
@@ -49,12 +51,12 @@ class RunFolder:
     def __init__(self, config):
         if not config.run_dir:
             raise UserError("--run_dir is empty: say which folder the run shall use.")
-        self.path = pathlib.Path(config.run_dir)
+        self.paths = paths = RunPaths(config.run_dir)
+        self.path = paths.folder
         self.is_chief = is_chief(config.strategy)
-        self.tensorboard = self.path / "tensorboard"
-        self.student = self.path / "student.keras"
-        self.trained_teacher = self.path / "teacher.keras"
-        self.student_best = self.path / "student_best.keras"
+        self.tensorboard, self.student = paths.tensorboard, paths.student
+        self.trained_teacher = paths.trained_teacher
+        self.student_best = paths.student_best
         self._config, self._lock = config, None
 
     def __enter__(self):
@@ -65,7 +67,7 @@ class RunFolder:
                 self._take_lock()
                 files.remove_temporary(self.path)
             self._check_flags()
-            checkpoints = self.path / "checkpoints"
+            checkpoints = self.paths.checkpoints
             self.states = States(checkpoints, read_only=not self.is_chief)
             if self.is_chief:
                 files.remove_temporary(checkpoints)
@@ -81,7 +83,7 @@ class RunFolder:
             self._lock = None
 
     def _check_flags(self):
-        flagfile, record = self.path / "flags.txt", self.path / "run.json"
+        flagfile, record = self.paths.flags, self.paths.record
         check_same_run(self._config)
         if self.is_chief and not flagfile.exists():
             files.write_text(flagfile, to_flagfile(self._config))
@@ -101,7 +103,7 @@ class RunFolder:
             ) from None
 
     def _take_lock(self):
-        path = self.path / "lock"
+        path = self.paths.lock
         try:
             # a link would have the text written to the file it leads to
             mode = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
@@ -131,11 +133,11 @@ class RunFolder:
         """
         if not self.is_chief:
             return
-        record = files.read_json(self.path / "run.json")
+        record = files.read_json(self.paths.record)
         known = record.get("fingerprints", {}) if isinstance(record, dict) else None
         if not isinstance(known, dict) or not isinstance(known.get(role, ""), str):
             raise UserError(
-                f"{self.path / 'run.json'} is damaged: the fingerprint of the {role} "
+                f"{self.paths.record} is damaged: the fingerprint of the {role} "
                 "cannot be read from it. Bring it back, or use another --run_dir."
             )
         if known.get(role, value) != value:
@@ -146,50 +148,25 @@ class RunFolder:
             )
         if role not in known:
             record["fingerprints"] = {**known, role: value}
-            files.write_json(self.path / "run.json", record)
+            files.write_json(self.paths.record, record)
 
     def result(self):
-        """Returns the content of result.json, or None while the run is unfinished."""
-        path = self.path / "result.json"
+        """Returns the `Result` of the run, or None while it is unfinished."""
+        path = self.paths.result
         return read_result(path) if path.exists() else None
 
     def write_result(self, result):
         """Writes result.json, which marks the run as finished."""
         if not self.is_chief:
             return
-        files.write_json(self.path / "result.json", result)
+        write_result(self.paths.result, result)
 
     def write_history(self, history):
         """Replaces metrics.jsonl by these epochs, so no line is missing or double."""
         if not self.is_chief:
             return
         lines = [json.dumps(epoch) + "\n" for epoch in history]
-        files.write_text(self.path / "metrics.jsonl", "".join(lines))
-
-
-def read_result(path):
-    """Reads the result.json of a finished run.
-
-    Raises:
-        UserError: if it is damaged: no JSON, or not what a run writes.
-    """
-    result = files.read_json(path)
-    known = result if isinstance(result, dict) else {}
-    tables = [known.get("test"), known.get("macs"), known.get("fitted_weights") or {}]
-    numbers = [known.get("params"), known.get("seconds")]
-    numbers += [v for t in tables if isinstance(t, dict) for v in t.values()]
-    names = [name for t in tables if isinstance(t, dict) for name in t]
-    if (
-        not all(isinstance(table, dict) for table in tables)
-        or not all(isinstance(number, int | float) for number in numbers)
-        or not all(name.isprintable() for name in names)
-        or "ensemble" not in known["macs"]
-    ):
-        raise UserError(
-            f"{path} is damaged: it holds no test accuracies, parameters, MACs and "
-            "seconds. Remove it, and the same command measures the run again."
-        )
-    return result
+        files.write_text(self.paths.history, "".join(lines))
 
 
 def _host():

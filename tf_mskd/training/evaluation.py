@@ -1,5 +1,9 @@
 """All exits over a data set from one forward pass, on any number of devices."""
 
+import typing
+from collections.abc import Iterator, Mapping
+
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -15,11 +19,13 @@ class Predictor:
         strategy: `tf.distribute.Strategy` under which the models were made.
     """
 
-    def __init__(self, strategy):
+    def __init__(self, strategy: tf.distribute.Strategy):
         self._strategy, self._functions = strategy, {}
 
-    def batches(self, model, stream):
-        """Yields what a model says of each batch, without the padding.
+    def batches(
+        self, model: keras.Model, stream: typing.Any
+    ) -> Iterator[tuple[dict, dict]]:
+        """Yields the outputs of a model for each batch, without the padding.
 
         Args:
             model: functional model with a dict of outputs.
@@ -58,7 +64,9 @@ class Predictor:
                     lambda v: strategy.gather(v, axis=0), values
                 )
 
-            self._functions[id(model)] = (forward, model)  # keeps the id alive
+            # The model is kept too: if it were collected, a new one could get its id
+            # and then the function that was traced for the old one.
+            self._functions[id(model)] = (forward, model)
         return self._functions[id(model)][0]
 
 
@@ -70,11 +78,11 @@ class Evaluator:
         stream: `tf.data.Dataset` of (images, targets, weight), padded with weight 0.
     """
 
-    def __init__(self, strategy, stream):
+    def __init__(self, strategy: tf.distribute.Strategy, stream: tf.data.Dataset):
         self._batches = strategy.experimental_distribute_dataset(stream)
-        self._forward, self._networks = Predictor(strategy), {}
+        self._predictor, self._networks = Predictor(strategy), {}
 
-    def logits(self, model):
+    def logits(self, model: keras.Model) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Returns the logits of every exit and the labels.
 
         Args:
@@ -89,14 +97,16 @@ class Evaluator:
         names = exit_names(model)
         if id(model) not in self._networks:  # a student without its auxiliary heads
             bare = model if list(model.output) == names else sub_model(model, names)
-            self._networks[id(model)] = (bare, model)  # keeps the id alive
+            self._networks[id(model)] = (bare, model)  # kept as in `Predictor`
         network = self._networks[id(model)][0]
-        batches = list(self._forward.batches(network, self._batches))
+        batches = list(self._predictor.batches(network, self._batches))
         joined = {n: np.concatenate([out[n] for out, _ in batches]) for n in names}
         return joined, np.concatenate([targets["label"] for _, targets in batches])
 
 
-def validation_logs(outputs, labels):
-    """Names `ensemble.accuracies` for the log, in [0, 1]: "val_exit_1_accuracy", ..."""
-    table = ensembles.accuracies(outputs, labels)
-    return {f"val_{name}_accuracy": value / 100 for name, value in table.items()}
+def validation_logs(
+    outputs: Mapping[str, np.ndarray], labels: np.ndarray, kind: str = "logits"
+) -> dict[str, float]:
+    """Names `ensemble.accuracies` for the log: "val_exit_1_accuracy", ..."""
+    table = ensembles.accuracies(outputs, labels, kind=kind)
+    return {f"val_{name}_accuracy": value for name, value in table.items()}

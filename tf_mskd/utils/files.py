@@ -7,6 +7,7 @@ import pathlib
 import re
 
 from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.run_paths import RunPaths
 
 TEMPORARY = re.compile(r"\.\w+\.\d+\.\w+")  # the names that `replacing` gives
 
@@ -66,7 +67,7 @@ def model_file(path):
     """
     path = pathlib.Path(path)
     if os.path.isdir(path):
-        path = path / "student.keras"
+        path = RunPaths(path).student
     if not os.path.isfile(path):
         raise UserError(f"No model file at {str(path)!r}: has the run finished?")
     return path

@@ -1,0 +1,151 @@
+"""Runs side by side: the table, and the data of the curves."""
+
+import contextlib
+import dataclasses
+import json
+
+import pytest
+
+from tests.test_result import PLAIN
+from tf_mskd.runs.comparison import curves, draw, read_runs, rows_of, write
+from tf_mskd.runs.result import write_result
+from tf_mskd.utils import figures
+from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.run_paths import RunPaths
+
+EXITS = {"exit_1": 0.5, "exit_10": 0.625, "exit_2": 0.75}
+
+
+def finished(folder, test, **epochs):
+    """Writes a run folder with a test table and columns of logs."""
+    folder.mkdir(parents=True)
+    macs = {name: 10 for name in test if name.startswith("exit")} | {"ensemble": 2000}
+    result = dataclasses.replace(PLAIN, test=test, macs=macs, params=1500, seconds=3.0)
+    paths = RunPaths(folder)
+    write_result(paths.result, result)
+    lines = [
+        json.dumps({"epoch": k, **dict(zip(epochs, values, strict=True))})
+        for k, values in enumerate(zip(*epochs.values(), strict=True), start=1)
+    ]
+    paths.history.write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """A run that averages logits, one that averages probabilities, one of one exit."""
+    training = [0.125, 0.25]
+    logits = finished(
+        tmp_path / "logits",
+        {**EXITS, "ensemble": 0.75, "ensemble_probabilities": 0.5},
+        ensemble_accuracy=training,
+        val_ensemble_accuracy=[0.5, 0.625],
+        val_ensemble_probabilities_accuracy=[0.0, 0.0],
+    )
+    probabilities = finished(
+        tmp_path / "probabilities",
+        {**EXITS, "ensemble": 1.0, "ensemble_logits": 0.5, "ensemble_fitted": 0.875},
+        ensemble_accuracy=training,
+        val_ensemble_accuracy=[0.75, 0.875],
+        val_ensemble_logits_accuracy=[0.0, 0.0],
+    )
+    single = finished(
+        tmp_path / "single",
+        {"exit_2": 0.25, "ensemble": 0.25, "ensemble_probabilities": 0.25},
+        ensemble_accuracy=training,
+    )
+    return [logits, probabilities, single]
+
+
+def test_the_curves_are_those_of_each_runs_own_ensemble_and_split(folders):
+    drawn = curves(read_runs(folders))
+    assert drawn.epochs == {
+        "logits, validation": ([1, 2], [50.0, 62.5]),
+        "probabilities, validation": ([1, 2], [75.0, 87.5]),
+        "single, training images": ([1, 2], [12.5, 25.0]),
+    }
+    assert drawn.exits["logits"] == ([1, 2, 10], [50.0, 75.0, 62.5])
+    assert drawn.exits["single"] == ([2], [25.0])
+    assert drawn.ensembles == {"logits": (75.0, 75.0), "probabilities": (100.0, 87.5)}
+
+
+def test_the_figure_holds_the_curves(folders, tmp_path, monkeypatch):
+    """The data that matplotlib is given, line by line."""
+    panels, seen = figures.panels, []
+
+    @contextlib.contextmanager
+    def watched(path, count, size):
+        with panels(path, count, size) as axes:
+            yield axes
+            seen.extend(axes)
+
+    monkeypatch.setattr(figures, "panels", watched)
+    runs = read_runs(folders)
+    draw(runs, tmp_path / "curves.png")
+    drawn = curves(runs)
+    left, right = ([tuple(map(list, x.get_data())) for x in p.lines] for p in seen)
+    assert left == list(drawn.epochs.values())
+    assert ([1, 2, 10], [50.0, 75.0, 62.5]) == right[0]
+    assert ([10.5], [100.0]) in right and ([10.5], [87.5]) in right
+    assert len(right) == 3 + 2 * 2
+    for panel, names in zip(seen, (drawn.epochs, drawn.exits), strict=True):
+        labels = [text.get_text() for text in panel.get_legend().get_texts()]
+        assert labels == list(names)
+
+
+def test_the_table_sorts_exits_by_number_and_leaves_one_exit_without_ensemble(folders):
+    header, *rows = rows_of(read_runs(folders))
+    assert header == [
+        *("run", "exit 1", "exit 2", "exit 10"),
+        *("ensemble", "ensemble logits", "ensemble probabilities", "ensemble fitted"),
+        *("params", "MACs", "seconds"),
+    ]
+    exits, sizes = ["50.00", "75.00", "62.50"], ["1.50 k", "2.00 k", "3"]
+    assert rows == [
+        ["logits", *exits, "75.00", "", "50.00", "", *sizes],
+        ["probabilities", *exits, "100.00", "50.00", "", "87.50", *sizes],
+        ["single", "", "25.00", "", "", "", "", "", *sizes],
+    ]
+
+
+def test_a_report_writes_its_table_and_fractions(folders, tmp_path):
+    runs = read_runs(folders)
+    write(runs, tmp_path / "report")
+    text = (tmp_path / "report" / "table.md").read_text()
+    assert "| logits        |  50.00 |" in text
+    content = json.loads((tmp_path / "report" / "runs.json").read_text())
+    assert list(content) == ["logits", "probabilities", "single"]
+    assert content["logits"]["result"] == runs["logits"].result.to_json()
+    assert content["single"]["history"] == runs["single"].history
+    assert (tmp_path / "report" / "curves.png").stat().st_size > 10_000
+
+
+def test_two_folders_of_one_name_are_told_apart(tmp_path):
+    folders = [
+        finished(tmp_path / name / "kd", {"exit_1": value}, ensemble_accuracy=[0.5])
+        for name, value in (("a", 0.25), ("b", 0.75))
+    ]
+    runs = read_runs(folders)
+    assert [r.result.test["exit_1"] for r in runs.values()] == [0.25, 0.75]
+    assert list(runs) == [str(folder) for folder in folders]
+
+
+def test_folders_without_a_finished_run_are_refused(tmp_path):
+    with pytest.raises(UserError, match="--run_dirs is empty"):
+        read_runs([])
+    with pytest.raises(UserError, match="holds no finished run"):
+        read_runs([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds no epoch"),
+        ('{"epoch": 1}\n', "line 1 is not that of an epoch"),
+        ('{"epoch": 1, "ensemble_accuracy": 0.5}\n{"epoch": 2}\n', "line 2"),
+    ],
+)
+def test_a_damaged_history_is_refused(folders, text, message):
+    RunPaths(folders[0]).history.write_text(text)
+    with pytest.raises(UserError, match=f"metrics.jsonl is damaged: .*{message}"):
+        read_runs(folders)

@@ -1,0 +1,176 @@
+"""Finished runs side by side: a table, and the curves of a figure."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Sequence
+
+from tf_mskd.runs.result import Result, read_result
+from tf_mskd.utils import figures, files
+from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.names import number, numbered
+from tf_mskd.utils.run_paths import RunPaths
+from tf_mskd.utils.tables import as_text, count_text
+
+ENSEMBLES = (
+    "ensemble",
+    "ensemble_logits",
+    "ensemble_probabilities",
+    "ensemble_fitted",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ComparedRun:
+    """A finished run: its result, and the logs of its epochs."""
+
+    result: Result
+    history: list[dict]
+
+    @property
+    def accuracy(self) -> str:
+        """Name of the ensemble's accuracy in the logs, on validation if possible."""
+        held_out = "val_ensemble_accuracy"
+        return held_out if held_out in self.history[0] else "ensemble_accuracy"
+
+
+@dataclasses.dataclass(frozen=True)
+class Curves:
+    """The series of the figure of some runs, accuracies in percent.
+
+    Args:
+        epochs: label -> (epochs, accuracies of the run's ensemble).
+        exits: run -> (numbers of the exits, test accuracies).
+        ensembles: run -> test accuracies of its ensemble, plain and fitted; runs with
+            one exit have none.
+    """
+
+    epochs: dict[str, tuple[list[int], list[float]]]
+    exits: dict[str, tuple[list[int], list[float]]]
+    ensembles: dict[str, tuple[float, float]]
+
+
+def read_runs(run_dirs: Sequence[str | os.PathLike]) -> dict[str, ComparedRun]:
+    """Reads result.json and metrics.jsonl of finished runs.
+
+    Args:
+        run_dirs: paths of the run folders.
+
+    Returns:
+        dict, folder name (or the path, where two have one name) -> `ComparedRun`.
+
+    Raises:
+        UserError: if a folder holds no finished run, or a damaged one.
+    """
+    if not run_dirs:
+        raise UserError("--run_dirs is empty: name the folders to compare.")
+    folders = [pathlib.Path(folder) for folder in run_dirs]
+    names = [folder.name for folder in folders]
+    runs = {}
+    for folder in folders:
+        paths = RunPaths(folder)
+        if not paths.result.is_file():
+            raise UserError(f"{str(folder)!r} holds no finished run (no result.json).")
+        name = folder.name if names.count(folder.name) == 1 else str(folder)
+        runs[name] = ComparedRun(read_result(paths.result), _history(paths.history))
+    return runs
+
+
+def _history(path):
+    history = files.read_json_lines(path)
+    if not history:
+        raise UserError(f"{path} is damaged: it holds no epoch.")
+    accuracy = ComparedRun(None, history).accuracy
+    for line, epoch in enumerate(history, start=1):
+        needed = [epoch.get("epoch"), epoch.get(accuracy)]
+        if not all(isinstance(value, int | float) for value in needed):
+            raise UserError(f"{path} is damaged: line {line} is not that of an epoch.")
+    return history
+
+
+def rows_of(runs: dict[str, ComparedRun]) -> list[list[str]]:
+    """Returns the table as a list of rows of str, the header first.
+
+    Accuracies are test top-1 in percent at the last epoch; a network with one exit has
+    no ensemble, so these columns stay empty. MACs are those of the whole network.
+    """
+    names = {name for run in runs.values() for name in run.result.macs}
+    exits = numbered(names, "exit")
+    ensembles = [
+        name for name in ENSEMBLES if any(name in r.result.test for r in runs.values())
+    ]
+    header = ["run", *(name.replace("_", " ") for name in [*exits, *ensembles])]
+    rows = [[*header, "params", "MACs", "seconds"]]
+    for name, run in runs.items():
+        result, test = run.result, run.result.test
+        known = ensembles if len(numbered(test, "exit")) > 1 else ()
+        row = [_percent(test.get(exit)) for exit in exits]
+        row += [_percent(test.get(e) if e in known else None) for e in ensembles]
+        row += [count_text(result.params), count_text(result.macs["ensemble"])]
+        rows.append([name, *row, f"{result.seconds:.0f}"])
+    return rows
+
+
+def _percent(value):
+    return "" if value is None else f"{100 * value:.2f}"
+
+
+def curves(runs: dict[str, ComparedRun]) -> Curves:
+    """Returns the series of the figure."""
+    epochs, exits, ensembles = {}, {}, {}
+    for name, run in runs.items():
+        split = "validation" if run.accuracy.startswith("val_") else "training images"
+        epochs[f"{name}, {split}"] = (
+            [epoch["epoch"] for epoch in run.history],
+            [100 * epoch[run.accuracy] for epoch in run.history],
+        )
+        test = run.result.test
+        names = numbered(test, "exit")
+        exits[name] = [number(n) for n in names], [100 * test[n] for n in names]
+        if len(names) > 1:
+            plain = 100 * test["ensemble"]
+            fitted = 100 * test.get("ensemble_fitted", test["ensemble"])
+            ensembles[name] = plain, fitted
+    return Curves(epochs, exits, ensembles)
+
+
+def draw(runs: dict[str, ComparedRun], path: str | os.PathLike) -> None:
+    """Draws accuracy over the epochs, and over the exits, into one PNG.
+
+    Args:
+        runs: see `read_runs`.
+        path: path of the file, replaced atomically.
+    """
+    with figures.panels(path, 2, (13, 5)) as (left, right):
+        _draw(curves(runs), left, right)
+
+
+def _draw(drawn, left, right):
+    from matplotlib import colormaps
+
+    if len(drawn.exits) > 10:  # the default colours would repeat
+        for axes in (left, right):
+            axes.set_prop_cycle(color=colormaps["tab20"].colors)
+    for label, (epochs, accuracies) in drawn.epochs.items():
+        left.plot(epochs, accuracies, label=label)
+    for name, (numbers, accuracies) in drawn.exits.items():
+        (line,) = right.plot(numbers, accuracies, "o-", label=name)
+        for marker, accuracy in zip("s^", drawn.ensembles.get(name, ()), strict=False):
+            right.plot(max(numbers) + 0.5, accuracy, marker, color=line.get_color())
+    left.set(xlabel="epoch", ylabel="accuracy of the ensemble (%)")
+    left.set_title("during training")
+    right.set(xlabel="exit (square: plain ensemble, triangle: fitted weights)")
+    right.set(ylabel="test accuracy (%)", title="test split, last epoch")
+    right.xaxis.get_major_locator().set_params(integer=True)
+
+
+def write(runs: dict[str, ComparedRun], output: str | os.PathLike) -> None:
+    """Writes table.md, runs.json (results and histories) and curves.png to a folder."""
+    output = files.make_folder(output)
+    files.write_text(output / "table.md", as_text(rows_of(runs)) + "\n")
+    content = {
+        name: {"result": run.result.to_json(), "history": run.history}
+        for name, run in runs.items()
+    }
+    files.write_json(output / "runs.json", content)
+    draw(runs, output / "curves.png")

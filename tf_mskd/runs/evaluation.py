@@ -1,0 +1,256 @@
+"""Measures the networks of a run: its result, and later on its student again."""
+
+import os
+import pathlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_mskd import models
+from tf_mskd.data.sources import load_source
+from tf_mskd.deployment.export import check_output, export_student
+from tf_mskd.deployment.verification import NUM_IMAGES
+from tf_mskd.early_exit import calibration
+from tf_mskd.early_exit import measure as early_exit
+from tf_mskd.early_exit.exits_file import read_exits, write_exits
+from tf_mskd.models import ensemble as ensembles
+from tf_mskd.models.saving import fingerprint, load_model
+from tf_mskd.runs.config import Config
+from tf_mskd.runs.data import Data
+from tf_mskd.runs.finished_run import FinishedRun
+from tf_mskd.runs.result import Result, read_result
+from tf_mskd.training.distiller import Distiller
+from tf_mskd.training.evaluation import Evaluator
+from tf_mskd.utils import files
+from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.run_paths import RunPaths
+
+NUM_CALIBRATION = 400  # training images that the ranges of int8 come from
+
+
+def measure(
+    distiller: Distiller,
+    strategy: tf.distribute.Strategy,
+    data: Data,
+    test: Evaluator,
+    config: Config,
+    paths: RunPaths,
+    history: list[dict],
+) -> Result:
+    """Measures the networks of a run that is trained.
+
+    Args:
+        distiller: the trained one.
+        strategy: that under which its networks were made.
+        data: of the run.
+        test: over the test split.
+        config: of the run.
+        paths: of the run; its best student is measured if there is one.
+        history: the logs of the epochs.
+    """
+    student, kind = distiller.student, config.ensemble
+    weights, validation = None, None
+    stream = data.validation_stream()
+    if stream is not None:
+        held_out = Evaluator(strategy, stream).logits(student)
+        weights = ensembles.fit_weights(*held_out)
+        validation = ensembles.accuracies(*held_out, weights, kind)
+
+    def accuracies(model, weights=None):
+        return ensembles.accuracies(*test.logits(model), weights, kind)
+
+    best = paths.student_best.exists()
+    trains_teacher = distiller.method.trains_teacher
+    bare = models.sub_model(student, distiller.exits)  # without auxiliary heads
+    macs = {name: models.count_macs(student, name) for name in distiller.exits}
+    return Result(
+        model=config.model,
+        teacher=distiller.teacher.name if distiller.teacher else None,
+        method=config.method,
+        phases=config.phases,
+        ensemble=kind,
+        seed=config.seed,
+        epochs=config.epochs,
+        train_examples=len(data.train_ids),
+        params=bare.count_params(),
+        macs={**macs, "ensemble": models.count_macs(bare)},
+        seconds=round(sum(epoch["seconds"] for epoch in history), 1),
+        test=accuracies(student, weights),
+        test_best=accuracies(load_model(paths.student_best)) if best else None,
+        test_teacher=accuracies(distiller.teacher) if trains_teacher else None,
+        validation=validation,
+        fitted_weights=weights,
+    )
+
+
+def report_teacher(teacher: keras.Model, test: Evaluator) -> None:
+    """Prints the accuracy of a trained teacher on the test split."""
+    logits, labels = test.logits(teacher)
+    table = ensembles.accuracies(logits, labels)
+    exits = ", ".join(f"{name} {100 * table[name]:.2f} %" for name in logits)
+    print(f"teacher {teacher.name}, on the test split: {exits}")
+
+
+def evaluate_run(
+    run: FinishedRun, which: str = "last", subsets: bool = False
+) -> dict[str, float]:
+    """Measures the student of a finished run on its test split.
+
+    Args:
+        run: the finished run.
+        which: "last" or "best" (by the validation split).
+        subsets: also measure the ensemble of every smaller subset of the exits.
+
+    Returns:
+        dict, name -> accuracy in [0, 1]: as "test" (or "test_best") of result.json, and
+        with `subsets` names such as "exit_1+exit_3".
+
+    Raises:
+        UserError: if the run's data are missing or its result does not fit its student.
+    """
+    kind = run.config.ensemble
+    logits, labels = run.logits(run.student(which))
+    weights = read_result(run.paths.result).fitted_weights
+    weights = weights if which == "last" else None
+    if weights and set(weights) != set(logits):
+        raise UserError(
+            f"{run.paths.result} is damaged: fitted_weights is for "
+            f"{', '.join(weights)}, the student has {', '.join(logits)}."
+        )
+    table = ensembles.accuracies(logits, labels, weights, kind)
+    for names in ensembles.subsets(list(logits)) if subsets else ():
+        if 1 < len(names) < len(logits):  # the others are in the table
+            chosen = {name: logits[name] for name in names}
+            found = ensembles.accuracies(chosen, labels, kind=kind)
+            table["+".join(names)] = found["ensemble"]
+    return table
+
+
+def evaluate_early_exit(
+    run: FinishedRun, exits_file: str | os.PathLike = "", output: str | os.PathLike = ""
+) -> dict:
+    """Measures early exits on the test split of a finished, calibrated run.
+
+    Args:
+        run: the finished run.
+        exits_file: path of the calibration; "" for exits.json in the run folder.
+        output: path of the folder for early_exit.json and early_exit.png; "" for the
+            run folder.
+
+    Returns:
+        dict of `early_exit.measure`.
+
+    Raises:
+        UserError: if the student is not calibrated or was calibrated with other
+            weights, or the run's data are missing.
+    """
+    path = pathlib.Path(exits_file or run.paths.exits)
+    if not path.exists():
+        raise UserError(
+            f"There is no {path}: calibrate first, with python -m tf_mskd.calibrate "
+            f"--run_dir={run.paths.folder}."
+        )
+    student = run.student()
+    calibrated = read_exits(path, fingerprint(student))
+    own_macs = {n: models.count_macs(student, n) for n in models.exit_names(student)}
+    measured = early_exit.measure(
+        *run.logits(student), early_exit.macs_so_far(student), own_macs, calibrated
+    )
+    paths = RunPaths(files.make_folder(output or run.paths.folder))
+    files.write_json(paths.early_exit, measured)
+    early_exit.draw(measured, paths.early_exit_plot)
+    return measured
+
+
+def calibrate_run(
+    run: FinishedRun,
+    criterion: str = "best",
+    answer: str = "ensemble",
+    max_accuracy_drop: float | None = None,
+    target_macs: float | None = None,
+    images: int = 20_000,
+    output: str | os.PathLike = "",
+) -> dict:
+    """Calibrates the student of a finished run and writes exits.json.
+
+    Args:
+        run: the finished run.
+        criterion: see `calibration.calibrate`, as the next three.
+        answer: "ensemble" or "exit".
+        max_accuracy_drop: percentage points, or None.
+        target_macs: fraction of the full pass, or None.
+        images: held-out images to use at most, see `Data.held_out_stream`.
+        output: path of the file; "" for exits.json in the run folder.
+
+    Returns:
+        dict, the result of `calibration.calibrate`.
+
+    Raises:
+        UserError: if the run held nothing out or its student has one exit; for a bad
+            target; if data are missing.
+    """
+    if not run.config.validation_fraction and run.config.train_fraction == 1:
+        raise UserError(
+            f"{run.paths.folder} was trained with --validation_fraction=0, so no "
+            "examples are left to calibrate on: train with --validation_fraction=0.1."
+        )
+    calibration.check_target(max_accuracy_drop, target_macs)  # before the forward pass
+    student = run.student()
+    fitted = calibration.calibrate(
+        *run.logits(student, held_out=images),
+        early_exit.macs_so_far(student),
+        criterion=criterion,
+        answer=answer,
+        max_accuracy_drop=max_accuracy_drop,
+        target_macs=target_macs,
+    )
+    write_exits(output or run.paths.exits, fingerprint(student), fitted)
+    return fitted
+
+
+def export_run(
+    run: FinishedRun,
+    output: str | os.PathLike,
+    which: str = "last",
+    exits_file: str | os.PathLike = "",
+    **options,
+) -> dict:
+    """Exports the student of a finished run, see `export_student`.
+
+    Args:
+        run: the finished run.
+        output: path of the folder to make.
+        which: "last" or "best" (by the validation split).
+        exits_file: path of thresholds; "" for the run's exits.json if there is one
+            (which is that of the last epoch), else none.
+        **options: further arguments of `export_student`.
+
+    Returns:
+        dict, the content of export.json.
+
+    Raises:
+        UserError: if the run's data are missing, and as `export_student` does.
+    """
+    check_output(output, options.get("overwrite", False))  # before the data are read
+    config = run.config
+    source = load_source(
+        config.dataset, config.data_dir or None, config.image_size or None
+    )
+    if not exits_file and which == "last" and run.paths.exits.is_file():
+        exits_file = run.paths.exits
+    return export_student(
+        run.student(which),
+        output,
+        spread(source.test.images, NUM_IMAGES),
+        exits_file=exits_file or None,
+        calibration_images=spread(source.train.images, NUM_CALIBRATION),
+        class_names=source.class_names,
+        **options,
+    )
+
+
+def spread(images: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` of the images, evenly spaced: all classes of a sorted folder."""
+    places = np.linspace(0, len(images) - 1, min(count, len(images)))
+    return images[places.round().astype(int)]

@@ -1,0 +1,127 @@
+"""result.json: what a finished run has measured."""
+
+import dataclasses
+import os
+import re
+
+from tf_mskd.utils import files
+from tf_mskd.utils.errors import UserError
+
+FORMAT = 2  # 1 had no number, and accuracies in percent
+EXIT = re.compile(r"exit_[1-9]\d*")
+MACS = re.compile(rf"{EXIT.pattern}|ensemble")
+ACCURACY = re.compile(rf"{MACS.pattern}(_(logits|probabilities|fitted))?")
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """The result of a run; accuracies are top-1, as fractions in [0, 1].
+
+    A table of accuracies holds each exit by name, "ensemble" (the ensemble that the run
+    uses) and beside it the other ensembles, see `ensemble.accuracies`.
+
+    Args:
+        model: name of the student's network.
+        teacher: name of the teacher's network, or None.
+        method: name of the method.
+        phases: "joint", "progressive" or "detached".
+        ensemble: what the run's ensemble averages: "logits" or "probabilities".
+        seed: seed of the run.
+        epochs: length of the run.
+        train_examples: images that it trained on.
+        params: parameters of the student, without auxiliary heads.
+        macs: multiply-accumulates of each exit alone, and "ensemble" of all of them.
+        seconds: duration of the training.
+        test: accuracies on the test split after the last epoch.
+        test_best: those of the best student by validation, or None.
+        test_teacher: those of a teacher that the run has trained, or None.
+        validation: accuracies on the validation split, or None without one.
+        fitted_weights: weight of each exit in "ensemble_fitted", or None.
+    """
+
+    model: str
+    teacher: str | None
+    method: str
+    phases: str
+    ensemble: str
+    seed: int
+    epochs: int
+    train_examples: int
+    params: int
+    macs: dict[str, int]
+    seconds: float
+    test: dict[str, float]
+    test_best: dict[str, float] | None = None
+    test_teacher: dict[str, float] | None = None
+    validation: dict[str, float] | None = None
+    fitted_weights: dict[str, float] | None = None
+
+    def to_json(self) -> dict:
+        """Returns the content of result.json; what is None is left out."""
+        values = dataclasses.asdict(self)
+        known = {name: value for name, value in values.items() if value is not None}
+        return {"format": FORMAT, "teacher": None, **known}
+
+    def summary(self) -> str:
+        """Returns the test accuracies as one line, in percent."""
+        parts = [f"{name} {100 * value:.2f} %" for name, value in self.test.items()]
+        return f"test {', '.join(parts)}"
+
+
+def write_result(path: str | os.PathLike, result: Result) -> None:
+    """Writes result.json, atomically."""
+    files.write_json(path, result.to_json())
+
+
+def read_result(path: str | os.PathLike) -> Result:
+    """Reads the result.json of a finished run.
+
+    Raises:
+        UserError: if it is damaged, or of another format.
+    """
+    values = files.read_json(path)
+    values = dict(values) if isinstance(values, dict) else {}
+    number = values.pop("format", 1)
+    if number != FORMAT and "test" in values:
+        raise UserError(
+            f"{path} has format {number!r}, this version reads {FORMAT} (1 held "
+            "percentages): train the run again in another --run_dir."
+        )
+    if not _is_valid(values):
+        raise UserError(
+            f"{path} is damaged: it holds no test accuracies, parameters, MACs and "
+            "seconds. Remove it, and the same command measures the run again."
+        )
+    return Result(**values)
+
+
+def _is_valid(values):
+    fields = dataclasses.fields(Result)
+    required = {f.name for f in fields if f.default is dataclasses.MISSING}
+    if not required <= values.keys() <= {f.name for f in fields}:
+        return False
+    texts = [values[name] for name in ("model", "method", "phases", "ensemble")]
+    counts = [values[name] for name in ("seed", "epochs", "train_examples", "params")]
+    tables = [values["test"]]
+    tables += [values.get(f"test_{name}") or {} for name in ("best", "teacher")]
+    tables.append(values.get("validation") or {})
+    return (
+        all(isinstance(text, str) for text in (*texts, values["teacher"] or ""))
+        and all(type(count) is int for count in counts)
+        and _is_number(values["seconds"])
+        and all(_is_table(table, ACCURACY, highest=1.0) for table in tables)
+        and _is_table(values.get("fitted_weights") or {}, EXIT)
+        and _is_table(values["macs"], MACS)
+        and "ensemble" in values["macs"]
+    )
+
+
+def _is_table(table, names, highest=float("inf")):
+    return isinstance(table, dict) and all(
+        names.fullmatch(name) and _is_number(value) and value <= highest
+        for name, value in table.items()
+    )
+
+
+def _is_number(value):
+    return type(value) in (int, float) and value >= 0  # NaN is not
