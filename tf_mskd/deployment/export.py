@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import pathlib
 import shutil
 from collections.abc import Sequence
 from importlib import metadata
@@ -10,11 +9,12 @@ from importlib import metadata
 import keras
 import numpy as np
 
-from tf_mskd.models import exit_names, sub_model
+from tf_mskd.deployment import checks
+from tf_mskd.models import sub_model
 from tf_mskd.models.saving import fingerprint
 from tf_mskd.utils import files
 from tf_mskd.utils.choices import FORMATS, QUANTIZATIONS
-from tf_mskd.utils.errors import UserError, unknown_name
+from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.version import VERSION
 
 FORMAT = 2  # of export.json and the metadata; 1 had "rule" and "proof"
@@ -77,21 +77,21 @@ def export_student(
             "An export needs Keras on TensorFlow, this is Keras on "
             f"{keras.backend.backend()}: set KERAS_BACKEND=tensorflow."
         )
-    check_output(output, overwrite)
-    formats = _checked("format", formats, FORMATS)
-    quantize = _checked("quantization", quantize, QUANTIZATIONS)
+    checks.check_output(output, overwrite)
+    formats = checks.checked_names("format", formats, FORMATS)
+    quantize = checks.checked_names("quantization", quantize, QUANTIZATIONS)
     if "tflite" not in formats and quantize != ["none"]:
         raise UserError(
             f"A quantization, here {', '.join(quantize)}, is for TFLite files: add "
             "tflite to the formats, or leave it out."
         )
-    names = _exits(student, deepest_exit)
-    _check_images(student, images, "images", 1)
+    names = checks.checked_exits(student, deepest_exit)
+    checks.check_images(student, images, "images", 1)
     if "int8" in quantize:
-        _check_images(
+        checks.check_images(
             student, calibration_images, "calibration_images", MIN_CALIBRATION
         )
-    _check_class_names(student, names, class_names)
+    checks.check_class_names(student, names, class_names)
 
     from tf_mskd.deployment import tflite
     from tf_mskd.deployment.endpoints import Endpoints
@@ -177,7 +177,7 @@ def _record(student, kept, endpoints, class_names):
 @contextlib.contextmanager
 def _folder(output, overwrite):
     """Yields a new folder beside `output` and moves it there on success."""
-    output = check_output(output, overwrite)
+    output = checks.check_output(output, overwrite)
     new, old = (output.with_name(f".{output.name}.{os.getpid()}.{s}") for s in "no")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -196,81 +196,3 @@ def _folder(output, overwrite):
     finally:
         for path in (new, old):
             shutil.rmtree(path, ignore_errors=True)
-
-
-def check_output(output: str | os.PathLike, overwrite: bool = False) -> pathlib.Path:
-    """Returns the path of a folder to make.
-
-    Raises:
-        UserError: if something is there, unless it is an empty folder, or an earlier
-            export and `overwrite` is set.
-    """
-    output = pathlib.Path(output)
-    if not output.name:
-        raise UserError("--output is empty: name the folder of the export.")
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
-        return output
-    if not (output / "export.json").is_file():
-        raise UserError(
-            f"{output} exists and is no export (it has no export.json): choose another "
-            "--output."
-        )
-    if not overwrite:
-        raise UserError(
-            f"{output} holds an export already: add --overwrite (overwrite=True), or "
-            "choose another --output."
-        )
-    return output
-
-
-def _checked(kind, names, known):
-    names = [names] if isinstance(names, str) else list(dict.fromkeys(names))
-    if not names:
-        raise UserError(f"Name one {kind} or more of {', '.join(known)}, got none.")
-    for name in names:
-        if name not in known:
-            raise unknown_name(kind, name, known)
-    return names
-
-
-def _exits(student, deepest):
-    if len(student.inputs) != 1:
-        raise UserError(
-            f"A student to export takes one image, {student.name} has "
-            f"{len(student.inputs)} inputs."
-        )
-    names = exit_names(student)
-    if not names:
-        raise UserError(
-            f"{student.name} has no output named exit_1, exit_2, ...: give it exits "
-            "with tf_mskd.add_exits."
-        )
-    if deepest is None:
-        return names
-    if f"exit_{deepest}" not in names:
-        raise unknown_name("exit", f"exit_{deepest}", names)
-    return names[: names.index(f"exit_{deepest}") + 1]
-
-
-def _check_images(student, images, argument, minimum):
-    shape = tuple(student.input.shape[1:])
-    count = 0 if images is None else len(images)
-    if count < minimum:
-        raise UserError(
-            f"{argument} must be {minimum} real images or more, got {count}."
-            + (" Leave int8 out, or use more data." if minimum > 1 else "")
-        )
-    if images.dtype != "uint8" or images.shape[1:] != shape:
-        raise UserError(
-            f"{argument} must be uint8 [N, {', '.join(map(str, shape))}] as "
-            f"{student.name} takes them, got {images.dtype} {list(images.shape)}."
-        )
-
-
-def _check_class_names(student, names, class_names):
-    classes = student.output[names[0]].shape[-1]
-    if class_names is not None and len(class_names) != classes:
-        raise UserError(
-            f"class_names must name the {classes} classes of {student.name}, got "
-            f"{len(class_names)}."
-        )

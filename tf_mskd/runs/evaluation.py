@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from tf_mskd import models
 from tf_mskd.data.sources import load_source
-from tf_mskd.deployment.export import check_output, export_student
+from tf_mskd.deployment.checks import check_output
+from tf_mskd.deployment.export import export_student
 from tf_mskd.deployment.verification import NUM_IMAGES
 from tf_mskd.early_exit import calibration
 from tf_mskd.early_exit import measure as early_exit
