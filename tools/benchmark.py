@@ -368,7 +368,7 @@ def main():
     """Runs the parts, prints their tables and saves the numbers."""
     if PEAK.value:
         return run_peak_case(PEAK.value)
-    from tf_mskd.report import as_text
+    from tf_mskd.utils.tables import as_text
 
     about = {"machine": f"{os.cpu_count()} CPU cores", "batch_size": BATCH.value}
     about |= {"repeats": REPEATS.value, "command": " ".join(sys.argv[1:])}

@@ -283,4 +283,4 @@ def main():
 
 if __name__ == "__main__":
     define()
-    cli.run(main, __doc__)
+    cli.run(main, define, __doc__)
