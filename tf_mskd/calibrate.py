@@ -10,10 +10,12 @@ Prints how the criteria compare and writes RUN/exits.json, which is read by
 
 from absl import flags
 
+from tf_mskd.early_exit.text import calibration_lines
 from tf_mskd.runs import cli
 from tf_mskd.runs.inputs import check_finished_run
 from tf_mskd.utils.choices import ANSWERS, CRITERIA
 from tf_mskd.utils.flag_errors import HIDDEN
+from tf_mskd.utils.start import start_tensorflow
 
 
 def define() -> None:
@@ -58,8 +60,8 @@ def main() -> None:
     """Calibrates and prints the policy."""
     values = flags.FLAGS
     check_finished_run(values.run_dir)
-    from tf_mskd.early_exit.text import calibration_lines
-    from tf_mskd.runs import evaluation  # starts TensorFlow
+    start_tensorflow()
+    from tf_mskd.runs import evaluation
 
     run = evaluation.FinishedRun(values.run_dir, values.data_dir)
     fitted = evaluation.calibrate_run(

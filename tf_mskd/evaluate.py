@@ -9,10 +9,12 @@
 
 from absl import flags
 
+from tf_mskd.early_exit.text import measurement_lines
 from tf_mskd.runs import cli
 from tf_mskd.runs.inputs import check_finished_run
 from tf_mskd.utils.choices import STUDENTS
 from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.start import start_tensorflow
 
 
 def define() -> None:
@@ -37,12 +39,11 @@ def main() -> None:
             "--subsets and --which=best."
         )
     check_finished_run(values.run_dir)
-    from tf_mskd.runs import evaluation  # starts TensorFlow
+    start_tensorflow()
+    from tf_mskd.runs import evaluation
 
     run = evaluation.FinishedRun(values.run_dir, values.data_dir)
     if values.early_exit:
-        from tf_mskd.early_exit.text import measurement_lines
-
         measured = evaluation.evaluate_early_exit(run, values.exits_file, values.output)
         print("\n\n".join(measurement_lines(measured)))
         folder = values.output or values.run_dir

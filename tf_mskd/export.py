@@ -13,6 +13,7 @@ from absl import flags
 from tf_mskd.runs import cli
 from tf_mskd.runs.inputs import check_finished_run
 from tf_mskd.utils.choices import FORMATS, QUANTIZATIONS, STUDENTS
+from tf_mskd.utils.start import start_tensorflow
 from tf_mskd.utils.tables import as_text
 
 
@@ -43,7 +44,8 @@ def main() -> None:
     """Exports and prints what was written."""
     values = flags.FLAGS
     check_finished_run(values.run_dir)
-    from tf_mskd.runs import evaluation  # starts TensorFlow
+    start_tensorflow()
+    from tf_mskd.runs import evaluation
 
     run = evaluation.FinishedRun(values.run_dir, values.data_dir)
     record = evaluation.export_run(

@@ -1,6 +1,7 @@
 """Keeps the student of the best epoch by the validation split."""
 
 import os
+import typing
 
 import keras
 
@@ -21,13 +22,13 @@ class BestStudent(keras.callbacks.Callback):
         super().__init__()
         self.path, self.monitor, self.best = path, monitor, float("-inf")
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict | None = None) -> None:
         """Restores the best accuracy of the epochs before a resume."""
         for epoch in (logs or {}).get("history", ()):
             if epoch["phase"] == len(self.model.exits):
                 self.best = max(self.best, epoch.get(self.monitor, self.best))
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: typing.Any = None) -> None:
         """Saves if this epoch is the best so far."""
         complete = self.model.trained_exits == self.model.exits
         if complete and logs[self.monitor] > self.best:

@@ -1,6 +1,7 @@
 """One progress bar for the whole run, and one printed line per epoch."""
 
 import sys
+import typing
 
 import keras
 import tqdm
@@ -12,7 +13,7 @@ class Progress(keras.callbacks.Callback):
     The bar is drawn on a terminal only; a log file gets the lines alone.
     """
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict | None = None) -> None:
         """Draws the bar, with the steps that an earlier start has done filled in."""
         self._epochs, self._steps = self.params["epochs"], self.params["steps"]
         self._bar = tqdm.tqdm(
@@ -25,16 +26,16 @@ class Progress(keras.callbacks.Callback):
         )
         self._epoch = 0
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Remembers the epoch."""
         self._epoch = epoch
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Moves the bar."""
         done = self._epoch * self._steps + batch + 1
         self._bar.update(done - self._bar.n)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: typing.Any = None) -> None:
         """Prints the epoch's line; accuracies in percent."""
         width = len(str(self._epochs))
         parts = [f"epoch {epoch + 1:{width}}/{self._epochs}"]
@@ -47,6 +48,6 @@ class Progress(keras.callbacks.Callback):
         self._bar.write("  ".join(parts), file=sys.stdout)
         sys.stdout.flush()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict | None = None) -> None:
         """Closes the bar."""
         self._bar.close()

@@ -75,7 +75,7 @@ def check_images(
     """Raises `UserError` unless these are enough images that the student takes."""
     shape = tuple(student.input.shape[1:])
     count = 0 if images is None else len(images)
-    if count < minimum:
+    if images is None or count < minimum:
         raise UserError(
             f"{argument} must be {minimum} real images or more, got {count}."
             + (" Leave int8 out, or use more data." if minimum > 1 else "")

@@ -11,7 +11,7 @@ All return "probabilities" float32 [B, classes], "class" int32 [B] and "exit" in
 the number in the name of the exit taken.
 """
 
-from collections.abc import Callable
+import typing
 
 import keras
 import tensorflow as tf
@@ -44,13 +44,13 @@ class Endpoints:
         self._temperatures = [policy.temperatures[name] for name in names]
         self._thresholds = [policy.thresholds[name] for name in names]
 
-    def functions(self) -> dict[str, Callable]:
+    def functions(self) -> dict[str, typing.Any]:
         """Returns a dict, endpoint name -> `tf.function` of fixed input signature."""
         shape = self.student.input.shape[1:]
         images = tf.TensorSpec((None, *shape), tf.uint8, "image")
         image = tf.TensorSpec((1, *shape), tf.uint8, "image")
         threshold = tf.TensorSpec((), tf.float32, "threshold")
-        bodies = {"ensemble": (self._ensemble, images)}
+        bodies: dict[str, tuple] = {"ensemble": (self._ensemble, images)}
         for k, name in enumerate(self.names):
             bodies[name] = (self._exit(k), images)
         bodies["early_exit"] = (self._early_exit, image, threshold)

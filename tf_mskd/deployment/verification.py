@@ -37,7 +37,8 @@ class Reference:
             for name in self.names
         ]
         self._scales = [self._policy.temperatures[name] for name in self.names]
-        self.thresholds = np.resize(np.float32(THRESHOLDS), len(images))
+        thresholds = np.array(THRESHOLDS, np.float32)
+        self.thresholds: np.ndarray = np.resize(thresholds, len(images))
 
     def of(self, endpoint: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Expected (probabilities [N, classes], exit numbers [N], distance [N]).

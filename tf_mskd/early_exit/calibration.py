@@ -64,9 +64,11 @@ def calibrate(
     outcomes = exit_outcomes(logits, labels, macs, temperatures, answer)
     budgets = np.linspace(outcomes.macs[0] / outcomes.macs[-1], 1.0, NUM_BUDGETS)
     goals = [search.Goal("target_macs", float(budget)) for budget in budgets]
-    data = outcomes.correct, outcomes.macs
+    goals.append(goal)
     fits = {
-        name: search.fit(outcomes.confidences(name), *data, [*goals, goal])
+        name: search.fit(
+            outcomes.confidences(name), outcomes.correct, outcomes.macs, goals
+        )
         for name in CRITERIA
     }
     rank = search.ranking(goal, outcomes.full_accuracy)

@@ -76,7 +76,7 @@ def _may_exit(confidences, thresholds):
 def fit(
     confidences: np.ndarray,
     correct: np.ndarray,
-    macs: Sequence[float],
+    macs: Sequence[float] | np.ndarray,
     goals: Sequence[Goal],
 ) -> list[Setting]:
     """Searches one setting of thresholds for each goal.

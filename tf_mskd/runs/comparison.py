@@ -166,11 +166,11 @@ def _draw(drawn, left, right):
 
 def write(runs: dict[str, ComparedRun], output: str | os.PathLike) -> None:
     """Writes table.md, runs.json (results and histories) and curves.png to a folder."""
-    output = files.make_folder(output)
-    files.write_text(output / "table.md", as_text(rows_of(runs)) + "\n")
+    folder = files.make_folder(output)
+    files.write_text(folder / "table.md", as_text(rows_of(runs)) + "\n")
     content = {
         name: {"result": run.result.to_json(), "history": run.history}
         for name, run in runs.items()
     }
-    files.write_json(output / "runs.json", content)
-    draw(runs, output / "curves.png")
+    files.write_json(folder / "runs.json", content)
+    draw(runs, folder / "curves.png")

@@ -155,9 +155,9 @@ def evaluate_early_exit(
     student = run.student()
     calibrated = read_exits(path, fingerprint(student))
     own_macs = {n: models.count_macs(student, n) for n in models.exit_names(student)}
-    measured = early_exit.measure(
-        *run.logits(student), early_exit.macs_so_far(student), own_macs, calibrated
-    )
+    macs = early_exit.macs_so_far(student)
+    logits, labels = run.logits(student)
+    measured = early_exit.measure(logits, labels, macs, own_macs, calibrated)
     paths = RunPaths(files.make_folder(output or run.paths.folder))
     files.write_json(paths.early_exit, measured)
     early_exit.draw(measured, paths.early_exit_plot)
@@ -198,8 +198,10 @@ def calibrate_run(
         )
     calibration.check_target(max_accuracy_drop, target_macs)  # before the forward pass
     student = run.student()
+    logits, labels = run.logits(student, held_out=images)
     fitted = calibration.calibrate(
-        *run.logits(student, held_out=images),
+        logits,
+        labels,
         early_exit.macs_so_far(student),
         criterion=criterion,
         answer=answer,

@@ -7,6 +7,7 @@ import typing
 
 from tf_mskd.runs.config import Config, read_setting
 from tf_mskd.utils.errors import UserError, unknown_name
+from tf_mskd.utils.start import start_tensorflow
 
 TUNERS = {"random": "RandomSearch", "bayesian": "BayesianOptimization"}
 
@@ -28,7 +29,7 @@ def read_space(text: str) -> dict[str, tuple | list]:
         {'lr': (0.01, 0.2, True), 'l2': [0.0001, 0.0005]}
     """
     fields = {field.name: field for field in dataclasses.fields(Config)}
-    space = {}
+    space: dict[str, tuple | list] = {}
     for part in filter(None, text.split(";")):
         name, _, values = part.partition("=")
         if name not in fields:
@@ -84,11 +85,14 @@ def search(
     """
     if not config.validation_fraction:
         raise UserError("A search needs --validation_fraction > 0, got 0.0.")
-    import keras_tuner  # starts TensorFlow
+    start_tensorflow()
+    import keras_tuner
 
     from tf_mskd.runs import experiment
 
-    class Search(getattr(keras_tuner, TUNERS[tuner])):
+    base: typing.Any = getattr(keras_tuner, TUNERS[tuner])
+
+    class Search(base):
         """One run of the library per trial."""
 
         def run_trial(self, trial):
@@ -98,15 +102,15 @@ def search(
             run = dataclasses.replace(config, **chosen, run_dir=str(folder))
             return {"accuracy": experiment.run(run).validation["ensemble"]}
 
-    tuner = Search(
+    tuning = Search(
         objective=keras_tuner.Objective("accuracy", "max"),
         max_trials=trials,
         seed=config.seed,
         directory=str(tune_dir),
         project_name="search_2",  # "search" held scores in percent
     )
-    tuner.search()
-    done = [t for t in tuner.oracle.trials.values() if t.status == "COMPLETED"]
+    tuning.search()
+    done = [t for t in tuning.oracle.trials.values() if t.status == "COMPLETED"]
     if not done:
         raise UserError(f"No trial of {tune_dir} has finished; see the lines above.")
     best = max(done, key=lambda trial: trial.score)

@@ -20,7 +20,8 @@ class Predictor:
     """
 
     def __init__(self, strategy: tf.distribute.Strategy):
-        self._strategy, self._functions = strategy, {}
+        self._strategy = strategy
+        self._functions: dict[int, tuple] = {}
 
     def batches(
         self, model: keras.Model, stream: typing.Any
@@ -80,7 +81,8 @@ class Evaluator:
 
     def __init__(self, strategy: tf.distribute.Strategy, stream: tf.data.Dataset):
         self._batches = strategy.experimental_distribute_dataset(stream)
-        self._predictor, self._networks = Predictor(strategy), {}
+        self._predictor = Predictor(strategy)
+        self._networks: dict[int, tuple] = {}
 
     def logits(self, model: keras.Model) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Returns the logits of every exit and the labels.

@@ -1,13 +1,17 @@
 """Figures: axes side by side in one PNG."""
 
 import contextlib
+import os
+from collections.abc import Iterator
 
 from tf_mskd.utils import files
 
 
 @contextlib.contextmanager
-def panels(path, count, size):
-    """Gives axes side by side to draw in, then writes them with grids and legends.
+def panels(
+    path: str | os.PathLike, count: int, size: tuple[float, float]
+) -> Iterator[list]:
+    """Yields axes side by side to draw in, then writes them with grids and legends.
 
     Args:
         path: path of the PNG, replaced atomically.

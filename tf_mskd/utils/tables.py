@@ -1,7 +1,9 @@
 """Tables for a terminal that are also valid Markdown."""
 
+from collections.abc import Sequence
 
-def as_text(rows):
+
+def as_text(rows: Sequence[Sequence[str]]) -> str:
     """Returns rows of str, the header first, as an aligned table; numbers right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
@@ -14,7 +16,7 @@ def as_text(rows):
     return "\n".join(lines)
 
 
-def count_text(number):
+def count_text(number: float) -> str:
     """Writes a count short.
 
     Example:
