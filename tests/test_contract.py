@@ -138,7 +138,7 @@ def test_a_missing_target_is_named(tiny, digits):
     method = Probe()
     method.target_keys = ("label", "index")
     distiller = compiled(Distiller(tiny((4,)), tiny((4,)), method))
-    message = r"'probe' reads targets\['index'\], the data deliver label: give"
+    message = r"'probe' reads targets\['index'\], the data deliver label: pass"
     with pytest.raises(UserError, match=message):
         distiller.train_step((digits[0][:8], digits[1][:8]))
 
