@@ -193,6 +193,24 @@ def test_labels_may_come_in_a_dict(tiny, teacher, batch):
     assert float(plain["loss"]) == float(as_dict["loss"])
 
 
+@pytest.mark.parametrize("weighted", ["fit", "evaluate"])
+def test_weights_count_alike_beside_bare_labels_and_a_dict(weighted, tiny, batch):
+    images, labels = batch
+    weight = np.arange(BATCH, dtype=np.float32) % 3
+    named = {"label": labels, "index": np.arange(BATCH)}
+    student, results = tiny(), []
+    for targets in (labels, named):
+        distiller = compiled(twin(student), method="ce")
+        arguments = dict(batch_size=BATCH, sample_weight=weight, verbose=0)
+        if weighted == "fit":
+            history = distiller.fit(images, targets, shuffle=False, **arguments).history
+            results.append({name: value[0] for name, value in history.items()})
+        else:
+            logs = distiller.evaluate(images, targets, return_dict=True, **arguments)
+            results.append(logs)
+    assert results[0] == results[1]
+
+
 # ---- what a step moves
 
 

@@ -19,7 +19,7 @@ from tf_mskd.training.term_schedule import TermSchedule
 from tf_mskd.utils.choices import ENSEMBLES, PHASES
 from tf_mskd.utils.errors import UserError, unknown_name
 from tf_mskd.utils.replicas import replica_mean
-from tf_mskd.utils.targets import as_targets, target_spec
+from tf_mskd.utils.targets import as_targets, as_weight, target_spec
 
 if keras.backend.backend() == "tensorflow":
     from tf_mskd.training.tensorflow_steps import TensorFlowSteps as Steps
@@ -92,7 +92,8 @@ class Distiller(Steps, keras.Model):
         >>> sorted(logs)[:4]
         ['ce/exit_1', 'ce/exit_2', 'ensemble_accuracy', 'exit_1_accuracy']
         >>> targets = {"label": labels, "index": np.arange(16)}  # for methods like CRD
-        >>> logs = distiller.fit(images, targets, verbose=0)
+        >>> weights = np.ones(16)  # optional, one for each image
+        >>> logs = distiller.fit(images, targets, sample_weight=weights, verbose=0)
     """
 
     def __init__(
@@ -281,7 +282,7 @@ class Distiller(Steps, keras.Model):
         Returns:
             float32 scalar; the sum over replicas is the mean over the global batch.
         """
-        targets = as_targets(y)
+        targets, sample_weight = as_targets(y), as_weight(sample_weight)
         if not training:
             return self._ensemble_loss(y_pred, targets["label"], sample_weight)
         if teacher is None:
@@ -310,8 +311,8 @@ class Distiller(Steps, keras.Model):
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Updates the accuracies and returns the logs, for Keras' own steps."""
-        label = as_targets(y)["label"]
-        self._measures.update_accuracies(y_pred, label, sample_weight)
+        label, weight = as_targets(y)["label"], as_weight(sample_weight)
+        self._measures.update_accuracies(y_pred, label, weight)
         return self.get_metrics_result()
 
     def get_metrics_result(self) -> dict[str, typing.Any]:

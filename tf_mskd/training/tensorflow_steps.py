@@ -6,7 +6,7 @@ from keras import ops
 
 from tf_mskd.methods.common.rows import first_rows
 from tf_mskd.utils.replicas import all_reduce_sum, num_replicas
-from tf_mskd.utils.targets import as_targets
+from tf_mskd.utils.targets import as_targets, as_weight
 
 
 class TensorFlowSteps:
@@ -19,6 +19,7 @@ class TensorFlowSteps:
     def train_step(self, data):
         """Runs teacher and student once and updates the weights once."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        sample_weight = as_weight(sample_weight)
         images, targets = self.augment(x, as_targets(y))
         teacher = None
         if not self.method.trains_teacher:  # before the tape: nothing is recorded
@@ -54,7 +55,7 @@ class TensorFlowSteps:
     def test_step(self, data):
         """Runs the student alone, all exits, and changes no weights."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        label = as_targets(y)["label"]
+        label, sample_weight = as_targets(y)["label"], as_weight(sample_weight)
         outputs = self(x, training=False)
         loss = self.compute_loss(x, y, outputs, sample_weight, training=False)
         self._track_loss(loss, x, sample_weight)
