@@ -185,7 +185,7 @@ def test_sigterm_while_it_fills(base, tmp_path):
     at = ["SIGTERM", "call os:pwrite 500"]
     done = start(tmp_path / "run", with_cache(base, tmp_path), at).finish()
     assert done.returncode == 143, done
-    assert "the same command goes on" in done.stdout
+    assert "run the same command to resume" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
 
 

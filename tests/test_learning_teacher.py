@@ -258,7 +258,7 @@ def test_an_interrupted_run_of_peers_ends_as_an_uninterrupted_one(
     peer, tmp_path, monkeypatch
 ):
     experiment.run(config_of(tmp_path / "whole", peer))
-    write, writes = checkpoint.States.write, []
+    write, writes = checkpoint.CheckpointManager.write, []
 
     def write_and_die(self, *args):
         write(self, *args)
@@ -266,7 +266,7 @@ def test_an_interrupted_run_of_peers_ends_as_an_uninterrupted_one(
         if len(writes) == 2:
             raise Killed
 
-    monkeypatch.setattr(checkpoint.States, "write", write_and_die)
+    monkeypatch.setattr(checkpoint.CheckpointManager, "write", write_and_die)
     often = {"checkpoint_minutes": 0.0, "checkpoint_steps": 4}
     parts = config_of(tmp_path / "parts", peer, **often)
     with pytest.raises(Killed):

@@ -179,7 +179,7 @@ def test_create_strategy_refuses():
 
     with pytest.raises(UserError, match="Unknown strategy 'miror'; .* 'mirrored'"):
         create_strategy("miror")
-    with pytest.raises(UserError, match="=64 devices were asked for, .*one_device"):
+    with pytest.raises(UserError, match="=64 requests more than .*one_device"):
         create_strategy("one_device", 64)
 
 

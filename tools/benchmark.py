@@ -230,23 +230,24 @@ def measure_phases(name="resnet18"):
     for phases, value in seconds.items():
         share = f"{timing.ratio(times, phases, 'joint'):.3f}"
         rows.append([phases, f"{1000 * value:.1f}", share])
-    seconds["state"] = state_seconds(distillers["joint"])
-    share = seconds["state"] / (timing.CIFAR_IMAGES / BATCH.value * seconds["joint"])
-    rows.append(["one state, of a CIFAR epoch", f"{1000 * seconds['state']:.1f}", ""])
-    rows[-1][2] = f"{share:.5f}"
+    seconds["checkpoint"] = checkpoint_seconds(distillers["joint"])
+    epoch = timing.CIFAR_IMAGES / BATCH.value * seconds["joint"]
+    share = f"{seconds['checkpoint'] / epoch:.5f}"
+    milliseconds = f"{1000 * seconds['checkpoint']:.1f}"
+    rows.append(["one checkpoint, of a CIFAR epoch", milliseconds, share])
     return rows, seconds
 
 
-def state_seconds(distiller):
-    """Median seconds to write the state of a run, flushed to the disk."""
-    from tf_mskd.training.checkpoint import States
+def checkpoint_seconds(distiller):
+    """Median seconds to write a checkpoint, flushed to the disk."""
+    from tf_mskd.training.checkpoint import CheckpointManager
 
     times = []
     with tempfile.TemporaryDirectory(dir=".") as folder:
-        states = States(folder)
+        checkpoints = CheckpointManager(folder)
         for step in range(5):
             start = time.perf_counter()
-            states.write(step, distiller.state_variables, {"step": step})
+            checkpoints.write(step, distiller.state_variables, {"step": step})
             times.append(time.perf_counter() - start)
     return statistics.median(times)
 

@@ -15,7 +15,7 @@ from importlib import metadata
 from tf_mskd.runs.flags import to_flagfile
 from tf_mskd.runs.inputs import check_same_run
 from tf_mskd.runs.result import read_result, write_result
-from tf_mskd.training.checkpoint import States
+from tf_mskd.training.checkpoint import CheckpointManager
 from tf_mskd.training.strategies import is_chief
 from tf_mskd.utils import files
 from tf_mskd.utils.errors import UserError
@@ -32,7 +32,7 @@ class RunFolder:
     flags.txt       the resolved flags, readable with --flagfile
     run.json        versions, commit, command
     metrics.jsonl   one JSON object per epoch
-    checkpoints/    the newest two states
+    checkpoints/    the newest two
     tensorboard/    logs
     student.keras   the trained student alone (student_best.keras: best by validation)
     result.json     accuracies, parameters, MACs, seconds; its presence means finished
@@ -67,10 +67,10 @@ class RunFolder:
                 self._take_lock()
                 files.remove_temporary(self.path)
             self._check_flags()
-            checkpoints = self.paths.checkpoints
-            self.states = States(checkpoints, read_only=not self.is_chief)
+            folder = self.paths.checkpoints
+            self.checkpoints = CheckpointManager(folder, read_only=not self.is_chief)
             if self.is_chief:
-                files.remove_temporary(checkpoints)
+                files.remove_temporary(folder)
         except BaseException:
             self.__exit__()
             raise
