@@ -135,8 +135,8 @@ def _features(name, features):
     ):
         keys = ", ".join(features) if hasattr(features, "keys") else str(features)
         raise UserError(
-            f"Data set {name!r} is no image-classification set: expected the features "
-            f"'image' and 'label', it has {keys}."
+            f"Data set {name!r} is not an image-classification set: expected features "
+            f"'image' and 'label', got {keys}."
         )
     if image.np_dtype != np.uint8:
         raise UserError(f"Images of {name!r} must be uint8, got {image.np_dtype}.")
