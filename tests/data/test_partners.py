@@ -100,7 +100,7 @@ def test_rows_of_one_batch_are_different_draws(digits, ids):
 
 
 def test_one_class_is_refused():
-    with pytest.raises(UserError, match="need two classes or more, got 1"):
+    with pytest.raises(UserError, match="require at least two classes, got 1"):
         Partners(LABELS, np.array([2, 3, 9]), seed=0)
 
 
@@ -184,6 +184,6 @@ def test_more_negatives_than_there_are_is_refused(digits, ids):
     most = Partners(digits.train.labels, ids, 0).largest_draw()
     assert len(stream(digits, ids, num_negatives=most)) == 12
     for count in (0, most + 1):
-        message = f"wants {count} negatives .* have 1 to {most} of other classes"
+        message = f"requests {count} negatives .* have 1 to {most} of other classes"
         with pytest.raises(UserError, match=message):
             stream(digits, ids, num_negatives=count)

@@ -23,7 +23,7 @@ class Partners:
         self._labels = labels[self._ids]
         if self._labels[0] == self._labels[-1]:
             raise UserError(
-                "Examples of other classes need two classes or more, got 1."
+                "Examples of other classes require at least two classes, got 1."
             )
 
     def largest_draw(self):
