@@ -87,7 +87,7 @@ def autoaugment(images, keys, draw, policy=CIFAR10_POLICY):
     if images.shape[-1] not in (1, 3):
         raise UserError(
             f"autoaugment needs images of 1 or 3 channels, got {images.shape[-1]}; "
-            "leave it out of --augment."
+            "remove it from --augment."
         )
     chosen = random.integers(keys, draw, len(policy))
     for slot in range(len(policy[0])):

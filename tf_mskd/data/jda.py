@@ -70,7 +70,7 @@ def joint_augmentation(images, keys, draw, operations=OPERATIONS):
     shape = images.shape
     if shape[-1] not in (1, 3):
         raise UserError(
-            f"jda needs images of 1 or 3 channels, got {shape[-1]}; leave it out of "
+            f"jda needs images of 1 or 3 channels, got {shape[-1]}; remove it from "
             "--augment and --second_augment."
         )
     for number, (operation, magnitudes) in enumerate(operations):
