@@ -15,6 +15,8 @@ released code sets the data set's mean after normalising (125, 123, 114); transl
 is in pixels of 32x32 images and is not scaled to other sizes.
 """
 
+import typing
+
 import tensorflow as tf
 
 from tf_mskd.data import counter_random as random
@@ -69,7 +71,9 @@ CIFAR10_POLICY = (
 )
 
 
-def autoaugment(images, keys, draw, policy=CIFAR10_POLICY):
+def autoaugment(
+    images: tf.Tensor, keys: tf.Tensor, draw: int, policy: typing.Any = CIFAR10_POLICY
+) -> tf.Tensor:
     """Applies one sub-policy per image.
 
     Args:

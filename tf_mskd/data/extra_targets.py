@@ -51,7 +51,9 @@ class Supply:
         """Draws of other classes, one object for all targets that need it."""
         return Partners(np.asarray(self.split.labels), self.ids, self.seed)
 
-    def call(self, function, inputs, name, batch):
+    def call(
+        self, function: Callable, inputs: list[tf.Tensor], name: str, batch: Batch
+    ) -> tf.Tensor:
         """A NumPy function as an operation whose result has the target's spec."""
         size, image_shape = batch.label.shape[0], batch.images.shape[1:]
         shape, dtype = target_spec(name, size, image_shape, self.num_negatives)
@@ -59,7 +61,13 @@ class Supply:
         return tf.ensure_shape(result, shape)
 
 
-def augmented(images, index, view, seed, function):
+def augmented(
+    images: tf.Tensor,
+    index: tf.Tensor,
+    view: tf.Tensor,
+    seed: int,
+    function: Callable | None,
+) -> tf.Tensor:
     """Images under an augmentation of `make_augment`, or as they are if it is None."""
     if function is None:
         return images

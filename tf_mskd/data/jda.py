@@ -12,6 +12,8 @@ Departs from the source: sheared images take the nearest pixel there is, not a b
 mean.
 """
 
+import typing
+
 import tensorflow as tf
 
 from tf_mskd.data import counter_random as random
@@ -52,7 +54,9 @@ OPERATIONS = (
 )
 
 
-def joint_augmentation(images, keys, draw, operations=OPERATIONS):
+def joint_augmentation(
+    images: tf.Tensor, keys: tf.Tensor, draw: int, operations: typing.Any = OPERATIONS
+) -> tf.Tensor:
     """Applies each operation in turn to those images whose draw says so.
 
     Args:

@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import re
+import typing
 
 import numpy as np
 import tensorflow as tf
@@ -17,7 +18,7 @@ DEFAULT_DIR = os.path.join("~", "tensorflow_datasets")
 READ_BATCH = 512  # images decoded at a time
 
 
-def find_builder(name, data_dir=None):
+def find_builder(name: str, data_dir: str | None = None) -> typing.Any:
     """Returns the TFDS builder of `name` without touching the network.
 
     Args:
@@ -42,7 +43,7 @@ def find_builder(name, data_dir=None):
         raise not_prepared(name, data_dir) from error
 
 
-def check_known(name, data_dir=None):
+def check_known(name: str, data_dir: str | None = None) -> None:
     """Raises the `UserError` of an unknown name; see `find_builder`."""
     import tensorflow_datasets as tfds
 
@@ -68,7 +69,7 @@ def _lies_in(name, data_dir):
     return bool(base) and os.path.isdir(os.path.join(directory, base))
 
 
-def not_prepared(name, data_dir):
+def not_prepared(name: str, data_dir: str | None) -> UserError:
     """`UserError` that says how to prepare a TFDS set."""
     archive = "--archive=ZIP " if name in OWN_BUILDERS else ""
     return UserError(
@@ -78,7 +79,9 @@ def not_prepared(name, data_dir):
     )
 
 
-def load_tfds(name, data_dir=None, image_size=None):
+def load_tfds(
+    name: str, data_dir: str | None = None, image_size: int | None = None
+) -> Source:
     """Decodes the train and test (else validation) splits of a prepared TFDS set.
 
     Args:

@@ -3,9 +3,11 @@
 import hashlib
 import sys
 import time
+import typing
 from collections.abc import Callable
 
 import numpy as np
+import tensorflow as tf
 import tqdm
 
 from tf_mskd.data.arrays import Source
@@ -34,7 +36,13 @@ class CachedTeacher:
             cache is another teacher's.
     """
 
-    def __init__(self, distiller, strategy, data, config):
+    def __init__(
+        self,
+        distiller: Distiller,
+        strategy: tf.distribute.Strategy,
+        data: typing.Any,
+        config: typing.Any,
+    ):
         self._network, self._data = distiller.teacher_network, data
         self._strategy, self._predictor = strategy, Predictor(strategy)
         sizes = cached_vectors(distiller, config.cache_top_k)

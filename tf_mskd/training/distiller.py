@@ -213,7 +213,9 @@ class Distiller(Steps, keras.Model):
 
     # ---- the networks
 
-    def call(self, images, training=None):
+    def call(
+        self, images: typing.Any, training: bool | None = None
+    ) -> dict[str, typing.Any]:
         """Returns the student's outputs; in training, those of the running phase."""
         network = self.student
         if training:
@@ -262,13 +264,13 @@ class Distiller(Steps, keras.Model):
 
     def compute_loss(
         self,
-        x=None,
-        y=None,
-        y_pred=None,
-        sample_weight=None,
-        training=True,
-        teacher=None,
-    ):
+        x: typing.Any = None,
+        y: typing.Any = None,
+        y_pred: typing.Any = None,
+        sample_weight: typing.Any = None,
+        training: bool = True,
+        teacher: dict[str, typing.Any] | None = None,
+    ) -> typing.Any:
         """Returns the scalar to minimise.
 
         Args:
@@ -309,7 +311,13 @@ class Distiller(Steps, keras.Model):
 
     # ---- metrics
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+    def compute_metrics(
+        self,
+        x: typing.Any,
+        y: typing.Any,
+        y_pred: dict[str, typing.Any],
+        sample_weight: typing.Any = None,
+    ) -> dict[str, typing.Any]:
         """Updates the accuracies and returns the logs, for Keras' own steps."""
         label, weight = as_targets(y)["label"], as_weight(sample_weight)
         self._measures.update_accuracies(y_pred, label, weight)
