@@ -161,7 +161,7 @@ def test_the_teachers_first_step_is_exactly_its_share_of_the_full_one(tiny, digi
 
 def test_a_slower_teacher_wants_our_optimizer(tiny):
     distiller = Distiller(tiny(), tiny(), "bilateral")
-    with pytest.raises(UserError, match="lowers the teacher's rate:  use tf_mskd.SGD"):
+    with pytest.raises(UserError, match="lowers the teacher's rate: use tf_mskd.SGD"):
         distiller.compile(keras.optimizers.SGD(0.1))
     Distiller(tiny(), tiny(), "dml").compile(keras.optimizers.SGD(0.1))
 

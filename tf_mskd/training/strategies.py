@@ -44,8 +44,8 @@ def create_strategy(name: str = "auto", num_devices: int = 0) -> typing.Any:
         devices = _logical_cpus(num_devices if name == "mirrored" else 1)
     if num_devices > len(devices):
         raise UserError(
-            f"--num_devices={num_devices} requests more than the {len(devices)} "
-            f"devices of --strategy={name}: lower it, or set 0 for all."
+            f"--num_devices={num_devices} devices requested, {len(devices)} usable "
+            f"with --strategy={name}: lower it, or set 0 for all."
         )
     devices = [d.name for d in devices[: num_devices or None]]
     if name == "one_device" or (name == "auto" and len(devices) == 1):
