@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from tf_mskd.data.arrays import Source, Split, check_labels, check_memory
+from tf_mskd.utils.choices import ARCHIVED_SETS
 from tf_mskd.utils.errors import UserError, unknown_name
 
-OWN_BUILDERS = {"tiny_imagenet": "tf_mskd.data.tiny_imagenet"}
 DEFAULT_DIR = os.path.join("~", "tensorflow_datasets")
 READ_BATCH = 512  # images decoded at a time
 
@@ -47,12 +47,14 @@ def check_known(name: str, data_dir: str | None = None) -> None:
     """Raises the `UserError` of an unknown name; see `find_builder`."""
     import tensorflow_datasets as tfds
 
-    if name in OWN_BUILDERS:
-        importlib.import_module(OWN_BUILDERS[name])  # registers the builder with TFDS
+    if name in ARCHIVED_SETS:
+        importlib.import_module(
+            f"tf_mskd.data.{name}"
+        )  # registers the builder with TFDS
     registered = tfds.list_builders(with_community_datasets=False)
     if _base_name(name) not in registered and not _lies_in(name, data_dir):
         near = difflib.get_close_matches(str(name).lower(), registered, n=3)
-        known = {"digits", "folder", "cifar10", "cifar100", *OWN_BUILDERS, *near}
+        known = {"digits", "folder", "cifar10", "cifar100", *ARCHIVED_SETS, *near}
         raise UserError(
             f"{unknown_name('data set', name, known)} "
             "Other TensorFlow Datasets names work too."
@@ -71,7 +73,7 @@ def _lies_in(name, data_dir):
 
 def not_prepared(name: str, data_dir: str | None) -> UserError:
     """`UserError` that says how to prepare a TFDS set."""
-    archive = "--archive=ZIP " if name in OWN_BUILDERS else ""
+    archive = "--archive=ZIP " if name in ARCHIVED_SETS else ""
     return UserError(
         f"Data set {name!r} is not prepared in {data_dir or DEFAULT_DIR}; run python "
         f"-m tf_mskd.data.prepare --dataset={name} {archive}"
