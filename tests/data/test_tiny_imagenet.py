@@ -151,7 +151,7 @@ def test_wrong_image_size_and_damaged_member_are_refused(tmp_path):
         (["--dataset=cifra100", "--data_dir=x"], "did you mean 'cifar100'"),
         (
             ["--dataset=tiny_imagenet", "--data_dir=x"],
-            "name its archive with --archive",
+            "name its archive with",
         ),
         (["--datset=cifar100"], "Unknown flag '--datset'; did you mean '--dataset'"),
         (["cifar100"], "Expected flags only, got 'cifar100'"),

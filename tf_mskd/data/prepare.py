@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.set_verbosity(logging.ERROR)  # TFDS warns that the set is not there yet
     argv = list(sys.argv if argv is None else argv)
     if {"--help", "-help", "-h"} & set(argv[1:]):
-        print(f"{__doc__.strip()}\n\n{FLAGS.get_help().strip()}")
+        print(f"{__doc__.strip()}\n\n{FLAGS.module_help('prepare flags').strip()}")
         return 0
     try:
         rest = FLAGS(argv)[1:]
