@@ -76,6 +76,7 @@ NAMED = {  # what is refused by name before any package that knows the names is 
     "--flagfile=configs/digits/mksd.flags": "did you mean 'mskd.flags'",
     "--lr=nan": "--lr must be .*in \\[0, .*nan",
     "train": "Expected flags only, got 'train'",
+    "--lr": "--lr needs a value: write --lr=VALUE",
 }
 
 
@@ -85,11 +86,8 @@ def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("commands")
     cases = []
     for name, (bad, _, missing, _) in COMMANDS.items():
-        last = bad[0].partition("=")[0]
         for arguments in (["--help"], ["--nosuchflag"], bad, missing):
             cases.append((name, *(a.format(folder=folder) for a in arguments)))
-        if "Unknown" not in COMMANDS[name][1] and name != "export":
-            cases.append((name, last))
     cases += [("train", *RUN, argument) for argument in NAMED]
     cases += [("train", "--dry_run", "--flagfile=configs/digits/mskd.flags", *RUN)]
     commands = [[f"tf_mskd.{name}", *arguments] for name, *arguments in cases]
@@ -126,21 +124,13 @@ def test_every_command_refuses_in_one_line(results, name):
     of_name = {case[1:]: result for case, result in results.items() if case[0] == name}
     shown = of_name["--help",]
     assert shown["code"] == 0 and shown["err"] == ""
-    assert "--flagfile" not in shown["out"] and "(default" in shown["out"]
+    for hidden in ("--undefok", "fresh_teacher", "cache_views"):
+        assert hidden not in shown["out"]
     line = error_of(of_name["--nosuchflag",], 1)
     assert line == "Unknown flag '--nosuchflag'. --help lists the flags."
     assert re.search(bad_message, error_of(of_name[tuple(bad)], 1))
-    (key,) = [
-        case for case in of_name if len(case) == len(missing) and "/no" in case[-1]
-    ]
+    (key,) = [case for case in of_name if any("/no" in argument for argument in case)]
     assert re.search(missing_message, error_of(of_name[key], 2))
-    for case in of_name:
-        if (
-            len(case) == 1
-            and case[0].startswith("--")
-            and case[0] == bad[0].partition("=")[0]
-        ):
-            assert "needs a value: write " in error_of(of_name[case], 1)
 
 
 @pytest.mark.run
@@ -148,7 +138,6 @@ def test_every_command_refuses_in_one_line(results, name):
 def test_names_are_refused_with_the_nearest_one(results, argument):
     result = results["train", *RUN, argument]
     assert re.search(NAMED[argument], error_of(result, result["code"]))
-    assert result["code"] == (1 if argument.startswith(("--aug",)) else 2)
 
 
 @pytest.mark.run

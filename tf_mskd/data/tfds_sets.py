@@ -48,9 +48,7 @@ def check_known(name: str, data_dir: str | None = None) -> None:
     import tensorflow_datasets as tfds
 
     if name in ARCHIVED_SETS:
-        importlib.import_module(
-            f"tf_mskd.data.{name}"
-        )  # registers it with TFDS
+        importlib.import_module(f"tf_mskd.data.{name}")  # registers it with TFDS
     registered = tfds.list_builders(with_community_datasets=False)
     if _base_name(name) not in registered and not _lies_in(name, data_dir):
         near = difflib.get_close_matches(str(name).lower(), registered, n=3)
