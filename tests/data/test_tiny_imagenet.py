@@ -123,7 +123,7 @@ def test_broken_archive_is_one_line_and_exit_code_2(tmp_path, capsys, changes, m
     archive = write_zip(tmp_path / "a.zip", small_archive(changes))
     arguments = ("--dataset=tiny_imagenet", f"--data_dir={tmp_path / 'data'}")
     code, _, err = run(capsys, *arguments, f"--archive={archive}")
-    lines = [line for line in err.splitlines() if line.startswith("Error: ")]
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
     assert code == 2 and len(lines) == 1 and "Traceback" not in err
     with pytest.raises(UserError, match=message):
         raise UserError(lines[0])
