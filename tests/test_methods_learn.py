@@ -166,5 +166,5 @@ def test_its_run_learns(name, folder, monkeypatch):
     result = experiment.run(dataclasses.replace(config, run_dir=str(run_dir)))
     measured = folder / name if name in STARTS else run_dir
     lines = (measured / "metrics.jsonl").read_text().splitlines()
-    assert result["test"]["ensemble"] > 0.6, f"{name}: {result['test']}"
+    assert result.test["ensemble"] > 0.6, f"{name}: {result.test}"
     fall(name, json.loads(lines[0]), json.loads(lines[-1]))

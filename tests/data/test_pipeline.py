@@ -180,6 +180,7 @@ for builder in (make, make_eval):
 """
 
 
+@pytest.mark.run
 def test_two_replicas_see_the_batches_of_one_device():
     run = subprocess.run(
         [sys.executable, "-c", TWO_REPLICAS],

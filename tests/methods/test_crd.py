@@ -322,6 +322,7 @@ def results(digits, tmp_path_factory):
     ]
 
 
+@pytest.mark.run
 def test_two_devices_keep_equal_banks(results):
     one, two = results
     names = [name for name in two if name.endswith("method")]
@@ -331,6 +332,7 @@ def test_two_devices_keep_equal_banks(results):
         np.testing.assert_array_equal(two[name][0], two[name][1], err_msg=name)
 
 
+@pytest.mark.run
 def test_two_devices_train_as_one(results):
     one, two = results
     assert set(one) == set(two)
