@@ -18,7 +18,7 @@ def find_flagfile(name: str, relative_to: str | None = None) -> str:
     """Returns the path of a flagfile, in the first of these places that has it.
 
     The working directory; the folder of the file that names it, and the folders above
-    that; for "configs/..." the flagfiles that come with the package.
+    that; for "configs/..." and "results/..." the files that come with the package.
 
     Args:
         name: str, path as it was written; "~" is the home directory.
