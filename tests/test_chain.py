@@ -7,8 +7,9 @@ import pytest
 
 from tests.support import TINY
 from tf_mskd.models.saving import fingerprint, load_model
-from tf_mskd.runs import experiment
+from tf_mskd.runs import build, experiment
 from tf_mskd.runs.flags import to_flagfile
+from tf_mskd.utils.errors import UserError
 
 TEACHER = dataclasses.replace(
     TINY, width=0.1875, exits="2", train_fraction=0.2, epochs=1, lr_schedule="constant"
@@ -51,3 +52,30 @@ def test_a_chain_of_flagfiles_trains_as_three_runs(tmp_path, capsys):
     lock = runs / "assistant" / "lock"
     for path, time in kept.items():
         assert path == lock or path.stat().st_mtime_ns == time, f"{path} was written"
+
+
+@pytest.mark.run
+def test_every_run_of_a_chain_is_checked_before_one_trains(tmp_path, capsys):
+    """A mistake of the assistant's stops the command before the teacher trains."""
+    wrong = {"method": "kd", "teacher_flagfile": str(tmp_path / "teacher.flags")}
+    wrong |= {"exit_weights": "exit_9:1"}
+    (tmp_path / "teacher.flags").write_text(to_flagfile(TEACHER))
+    assistant = dataclasses.replace(TEACHER, width=0.125, **wrong)
+    (tmp_path / "assistant.flags").write_text(to_flagfile(assistant))
+    student = dataclasses.replace(
+        TEACHER, method="kd", teacher_flagfile=str(tmp_path / "assistant.flags")
+    )
+    with pytest.raises(UserError, match="Unknown exit in exit_weights 'exit_9'"):
+        experiment.run(dataclasses.replace(student, run_dir=str(tmp_path / "student")))
+    assert capsys.readouterr().out == ""
+    assert not (tmp_path / "teacher").exists()
+
+
+@pytest.mark.run
+def test_a_run_builds_one_method_to_check_it_and_one_to_train(tmp_path, monkeypatch):
+    made, create = [], build.create_method
+    monkeypatch.setattr(
+        build, "create_method", lambda *a, **k: made.append(a) or create(*a, **k)
+    )
+    experiment.run(dataclasses.replace(TEACHER, run_dir=str(tmp_path / "run")))
+    assert made == [("ce",), ("ce",)]

@@ -1,6 +1,8 @@
 """Commands: help and every refusal before TensorFlow starts, in one line."""
 
+import dataclasses
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -9,11 +11,13 @@ import sys
 import pytest
 
 import tf_mskd
+from tests.support import TINY
 from tf_mskd.models import resnet, vgg
 from tf_mskd.models.aux_heads import KINDS
 from tf_mskd.models.heads import HEADS
 from tf_mskd.runs import inputs
 from tf_mskd.runs.config import Config
+from tf_mskd.runs.flags import to_flagfile
 from tf_mskd.utils import choices
 from tf_mskd.utils.errors import UserError
 
@@ -131,6 +135,24 @@ def test_every_command_refuses_in_one_line(results, name):
     assert re.search(bad_message, error_of(of_name[tuple(bad)], 1))
     (key,) = [case for case in of_name if any("/no" in argument for argument in case)]
     assert re.search(missing_message, error_of(of_name[key], 2))
+
+
+@pytest.mark.run
+def test_a_normal_run_prints_nothing_on_stderr(tmp_path):
+    """TensorFlow's own lines too: the level that the tests set is taken away."""
+    flagfile, run_dir = tmp_path / "run.flags", f"--run_dir={tmp_path / 'run'}"
+    flagfile.write_text(to_flagfile(dataclasses.replace(TINY, epochs=1, exits="last")))
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    for command in (
+        ["train", f"--flagfile={flagfile}", run_dir],
+        ["evaluate", run_dir],
+    ):
+        python = [sys.executable, "-m", "tf_mskd", *command]
+        done = subprocess.run(
+            python, cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+        assert (done.returncode, done.stderr) == (0, ""), command
+        assert "exit_4" in done.stdout
 
 
 @pytest.mark.run
