@@ -1,9 +1,15 @@
-"""Installs configs/ as tf_mskd/configs; all else is in pyproject.toml."""
+"""Installs flagfiles and published figures in the package; the rest: pyproject.toml."""
 
 from setuptools import find_packages, setup
 
+DATA = {"tf_mskd.configs": "configs", "tf_mskd.results": "results"}
+
 setup(
-    packages=[*find_packages(include=["tf_mskd", "tf_mskd.*"]), "tf_mskd.configs"],
-    package_dir={"tf_mskd.configs": "configs"},
-    package_data={"tf_mskd": ["py.typed"], "tf_mskd.configs": ["**/*.flags", "*.md"]},
+    packages=[*find_packages(include=["tf_mskd", "tf_mskd.*"]), *DATA],
+    package_dir=DATA,
+    package_data={
+        "tf_mskd": ["py.typed"],
+        "tf_mskd.configs": ["**/*.flags", "*.md"],
+        "tf_mskd.results": ["published.csv"],
+    },
 )

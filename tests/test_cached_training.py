@@ -185,7 +185,7 @@ def test_sigterm_while_it_fills(base, tmp_path):
     at = ["SIGTERM", "call os:pwrite 500"]
     done = start(tmp_path / "run", with_cache(base, tmp_path), at).finish()
     assert done.returncode == 143, done
-    assert "the same command goes on" in done.stdout
+    assert "run the same command to resume" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
 
 
@@ -223,10 +223,10 @@ def test_the_command_wants_a_folder(base, tmp_path):
 
 
 REFUSED = {  # method -> message
-    "at": "'at' reads feature_1 of the teacher, a map of shape .*Drop --teacher_cache",
-    "dml": "'dml' changes the images within a step, or the teacher",
-    "sskd": "'sskd' changes the images within a step",
-    "ce": "'ce' reads nothing of a teacher: drop --teacher_cache",
+    "at": "'at' reads feature_1 .*, a feature map of .*Remove --teacher_cache",
+    "dml": "'dml' modifies images within the step, or trains the teacher",
+    "sskd": "'sskd' modifies images within the step",
+    "ce": "'ce' uses no teacher output: remove --teacher_cache",
 }
 
 
@@ -250,7 +250,7 @@ def test_it_is_refused_before_a_teacher_is_trained(base, tmp_path):
     (tmp_path / "t.flags").write_text(to_flagfile(TINY))
     changes = {"teacher": "", "teacher_flagfile": str(tmp_path / "t.flags")}
     changes |= {"method": "at", "exits": "last", "run_dir": str(tmp_path / "run")}
-    with pytest.raises(UserError, match="reads feature_1 of the teacher, a map"):
+    with pytest.raises(UserError, match="reads feature_1 .* a feature map"):
         experiment.run(with_cache(base, tmp_path, **changes))
     assert not (tmp_path / "t").exists()
 
@@ -259,7 +259,7 @@ def test_it_is_refused_before_a_teacher_is_trained(base, tmp_path):
 def test_top_k_of_an_embedding_is_refused(base, tmp_path):
     config = with_cache(base, tmp_path, method="pkt", exits="last", cache_top_k=3)
     config = dataclasses.replace(config, run_dir=str(tmp_path / "run"))
-    with pytest.raises(UserError, match="embedding_2 .* no largest classes"):
+    with pytest.raises(UserError, match="embedding_2 .* no classes to rank"):
         experiment.run(config)
 
 
@@ -278,7 +278,7 @@ def test_rows_in_the_wrong_order_stop_the_run(filled, tmp_path):
         rows = cache.read(view, ids)
         cache.write(view, ids, {n: np.roll(v, 1, axis=0) for n, v in rows.items()})
     try:
-        with pytest.raises(UserError, match="is not this teacher's: .* random rows"):
+        with pytest.raises(UserError, match="does not match this teacher: .* rows"):
             experiment.run(config)
     finally:
         for view in range(2):

@@ -1,14 +1,18 @@
-"""Every flagfile of the repository parses, builds and takes one step, narrowed."""
+"""The flagfiles, and every method on every pair: read, built, one step, narrowed."""
 
+import contextlib
 import dataclasses
 import functools
+import itertools
 import pathlib
+import tempfile
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from tf_mskd.models import resnet
+from tf_mskd import models
+from tf_mskd.models import aux_heads, resnet
 from tf_mskd.runs import build
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.flags import read_flagfile, to_flagfile
@@ -17,7 +21,7 @@ from tf_mskd.utils.errors import UserError
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
 FLAGFILES = sorted(p.relative_to(ROOT) for p in CONFIGS.rglob("*.flags"))
-PARTS = ("base", "pairs", "methods")  # not whole runs
+PARTS = ("base", "pairs", "methods", "stages")  # not whole runs
 RUNS = [p for p in FLAGFILES if p.parent.name not in PARTS]
 WIDTH = 1 / 16
 ROWS = 4
@@ -78,6 +82,78 @@ def untrained(flagfile):
     return build.build_network(config, shapes_of(config))
 
 
+@functools.cache
+def prepared(flagfile):
+    """A teacher that has been through every stage: all exits and heads."""
+    if not flagfile:
+        return None
+    config = narrowed(flagfile)
+    source = shapes_of(config)
+    return models.create_model(
+        config.model,
+        source.num_classes,
+        exits="all",
+        input_shape=source.image_shape,
+        width=WIDTH,
+        aux_heads=tuple(aux_heads.KINDS),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A run: what flagfiles say, one of a whole run or a pair's and a method's."""
+
+    name: str
+    config: Config
+    is_composed: bool
+
+    def __str__(self):
+        return self.name
+
+
+def all_cases():
+    """Every whole run, and every method on every pair."""
+    cases = [Case(str(path), read_flagfile(ROOT / path), False) for path in RUNS]
+    with tempfile.TemporaryDirectory() as folder:
+        for parts in itertools.product(
+            sorted((CONFIGS / "pairs").glob("*.flags")),
+            sorted((CONFIGS / "methods").glob("*.flags")),
+        ):
+            both = pathlib.Path(folder, "both.flags")
+            both.write_text("".join(f"--flagfile={path}\n" for path in parts))
+            name = "+".join(path.stem for path in parts)
+            cases.append(Case(name, read_flagfile(both), True))
+    return cases
+
+
+def first_of_each(cases, key):
+    """The first case of each value of `key(config)`, those of small images first."""
+    first = {}
+    for case in sorted(cases, key=lambda case: SIDES[case.config.dataset]):
+        first.setdefault(repr(key(case.config)), case)
+    return list(first.values())
+
+
+def method_setting(config):
+    names = ("method", "method_args", "phases", "freeze", "exits", "exit_head")
+    return [getattr(config, name) for name in names]
+
+
+def networks(config):
+    """Data set, student, teacher and start."""
+    others = [
+        f and narrowed(f).model for f in (config.teacher_flagfile, config.init_flagfile)
+    ]
+    return config.dataset, config.model, *others
+
+
+with contextlib.chdir(ROOT):  # flagfiles name others from here
+    CASES = all_cases()
+    SETTINGS = first_of_each(CASES, method_setting)
+    NETWORKS = first_of_each(CASES, networks)
+COMPOSED = [case for case in CASES if case.is_composed]
+
+
 @pytest.mark.parametrize("method", ["mskd", "kd,at"])
 def test_a_map_of_exits_is_for_methods_that_take_one(method):
     config = Config(exit_map="1:2", method=method)
@@ -97,57 +173,94 @@ def shallow():
 
 
 def test_there_are_flagfiles_for_every_data_set():
-    assert {p.parts[1] for p in FLAGFILES} >= {"base", "digits", "cifar100"}
-    assert len(RUNS) > 40
+    assert {p.parts[1] for p in FLAGFILES} >= {"base", "digits", "methods", "pairs"}
+    assert {case.config.dataset for case in CASES} >= set(SIDES)
 
 
-@pytest.mark.parametrize("path", RUNS, ids=str)
-def test_flagfile_builds_and_takes_one_step(path, monkeypatch):
+def test_every_run_names_its_command():
+    for path in RUNS:
+        text = (ROOT / path).read_text()
+        line = text.partition("# Run:")[2].partition("\n")[0]
+        assert f"--flagfile={path}" in line, path
+
+
+def test_every_flagfile_reads_back(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    config = narrowed(path)
+    for path in FLAGFILES:
+        try:
+            config = read_flagfile(path)
+        except UserError as error:  # a part may be incomplete alone
+            assert path.parent.name in PARTS, error
+        else:
+            assert_reads_back(config, tmp_path, path)
+
+
+def test_every_pair_with_every_method_reads_back(tmp_path):
+    for case in COMPOSED:
+        assert_reads_back(case.config, tmp_path, case.name)
+
+
+def assert_reads_back(config, folder, name):
+    copy = folder / "flags.txt"
+    copy.write_text(to_flagfile(config))
+    assert read_flagfile(copy) == config, name
+
+
+def built(case):
+    """The Distiller of a case, compiled, and its method."""
+    config = dataclasses.replace(case.config, width=WIDTH)
     method = build.build_method(config, num_examples=50_000)
     distiller = build.build_distiller(
         config,
         shapes_of(config),
-        untrained(config.teacher_flagfile),
+        prepared(config.teacher_flagfile)
+        if case.is_composed
+        else untrained(config.teacher_flagfile),
         untrained(config.init_flagfile),
         method,
     )
     # of one step an epoch: a warm-up starts at a rate of 0, half an epoch has none
     build.compile_distiller(distiller, config, steps_per_epoch=1)
+    return distiller, method
+
+
+def takes_one_step(case):
+    """Whether a step has a finite loss and moves what it must."""
+    distiller, method = built(case)
     before = [v.numpy() for v in distiller.student.trainable_variables]
-    logs = distiller.train_step(batch_for(config.dataset, method))
-    assert np.isfinite(float(logs["loss"])), path
-    after = [v.numpy() for v in distiller.student.trainable_variables]
-    changed = [not np.array_equal(a, b) for a, b in zip(before, after, strict=True)]
-    assert any(changed), path
+    logs = distiller.train_step(batch_for(case.config.dataset, method))
+    assert np.isfinite(float(logs["loss"])), case.name
+    moved = {
+        v.path: not np.array_equal(v.numpy(), old)
+        for v, old in zip(distiller.student.trainable_variables, before, strict=True)
+    }
+    assert any(moved.values()), case.name
     weight = distiller.term_weights.get("ce")
-    if config.phases == "joint" and weight is not None and float(weight) > 0:
-        reached = [
-            v.path
-            for v, c in zip(distiller.student.trainable_variables, changed, strict=True)
-            if not c
-        ]
-        assert not reached, f"{path}: {reached} did not move"
+    if case.config.phases == "joint" and weight is not None and float(weight) > 0:
+        still = [path for path, has_moved in moved.items() if not has_moved]
+        assert not still, f"{case.name}: {still} did not move"
 
 
-@pytest.mark.parametrize("path", RUNS, ids=str)
-def test_flagfile_says_how_to_run_it(path):
-    text = (ROOT / path).read_text()
-    assert f"--flagfile={path}" in text.split("# Run:")[1].splitlines()[0]
-
-
-@pytest.mark.parametrize("path", FLAGFILES, ids=str)
-def test_resolved_flags_read_back(path, tmp_path, monkeypatch):
+@pytest.mark.run
+@pytest.mark.parametrize("case", SETTINGS, ids=str)
+def test_one_of_each_setting_of_a_method_takes_one_step(case, monkeypatch):
     monkeypatch.chdir(ROOT)
-    try:
-        config = read_flagfile(path)
-    except UserError as error:  # a part may be incomplete alone
-        assert path.parent.name in PARTS, error
-        return
-    copy = tmp_path / "flags.txt"
-    copy.write_text(to_flagfile(config))
-    assert read_flagfile(copy) == config
+    takes_one_step(case)
+
+
+@pytest.mark.run
+@pytest.mark.parametrize("case", NETWORKS, ids=str)
+def test_one_run_of_each_pair_of_networks_is_built(case, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    distiller, _ = built(case)
+    assert distiller.term_names
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_run_takes_one_step(case, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    takes_one_step(case)
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,9 @@ class Probe(Method):
         self.seen = (dict(student), dict(teacher), dict(targets))
         return {
             f"probe/{name}": keras.ops.mean(
-                keras.ops.square(student[name] - teacher[guide]), axis=(1, 2, 3)
+                keras.ops.square(student[name] - teacher[target]), axis=(1, 2, 3)
             )
-            for name, (guide,) in self.active_pairs(student)
+            for name, (target,) in self.active_pairs(student)
         }
 
 
@@ -56,11 +56,11 @@ def test_features_arrive_from_one_pass_and_only_where_read(tiny, digits):
     student, teacher = tiny((2, 4)), tiny((4,))
     distiller = compiled(Distiller(student, teacher, Probe()))
     distiller.train_step((digits[0][:8], digits[1][:8]))
-    ours, theirs, targets = distiller.method.seen
-    assert set(ours) == {"exit_2", "exit_4", "feature_2", "feature_4"}
-    assert set(theirs) == {"feature_2", "feature_4"}
+    student_read, teacher_read, targets = distiller.method.seen
+    assert set(student_read) == {"exit_2", "exit_4", "feature_2", "feature_4"}
+    assert set(teacher_read) == {"feature_2", "feature_4"}
     assert set(targets) == {"label"}
-    assert ours["feature_4"].shape == (8, 1, 1, 32)
+    assert student_read["feature_4"].shape == (8, 1, 1, 32)
 
 
 def test_batch_statistics_move_once_a_step(tiny, digits):
@@ -90,8 +90,10 @@ def test_an_early_phase_computes_and_logs_only_what_it_can(tiny, digits):
     distiller = compiled(Distiller(student, teacher, Probe(), phases="progressive"))
     logs = distiller.train_step((digits[0][:8], digits[1][:8]))
     assert "probe/feature_2" in logs and "probe/feature_4" not in logs
-    ours, theirs, _ = distiller.method.seen
-    assert set(ours) == {"exit_2", "feature_2"} and set(theirs) == {"feature_2"}
+    student_read, teacher_read, _ = distiller.method.seen
+    assert set(student_read) == {"exit_2", "feature_2"} and set(teacher_read) == {
+        "feature_2"
+    }
     distiller.set_phase(2)
     assert "probe/feature_4" in distiller.train_step((digits[0][:8], digits[1][:8]))
 
@@ -106,7 +108,7 @@ def test_a_phase_without_terms_is_refused(tiny, digits):
         compiled(distiller).train_step((digits[0][:8], digits[1][:8]))
 
 
-def test_views_enter_the_loss_and_only_the_first_the_accuracy(tiny, digits):
+def test_all_rows_of_an_image_enter_the_loss_and_the_first_the_accuracy(tiny, digits):
     student = tiny((4,))
     distiller = compiled(Distiller(student, method=Twice()))
     images, label = digits[0][:8], digits[1][:8]
@@ -122,7 +124,7 @@ def test_views_enter_the_loss_and_only_the_first_the_accuracy(tiny, digits):
     np.testing.assert_allclose(logs["exit_4_accuracy"], accuracy, 1e-5)
 
 
-def test_evaluation_knows_no_views(tiny, digits):
+def test_evaluation_takes_one_row_an_image(tiny, digits):
     distiller = compiled(Distiller(tiny((4,)), method=Twice()))
     logs = distiller.evaluate(digits[0][:50], digits[1][:50], verbose=0, batch_size=25)
     got = distiller.evaluate(
@@ -138,7 +140,7 @@ def test_a_missing_target_is_named(tiny, digits):
     method = Probe()
     method.target_keys = ("label", "index")
     distiller = compiled(Distiller(tiny((4,)), tiny((4,)), method))
-    message = r"'probe' reads targets\['index'\], the data deliver label: give"
+    message = r"'probe' reads targets\['index'\], the data deliver label: pass"
     with pytest.raises(UserError, match=message):
         distiller.train_step((digits[0][:8], digits[1][:8]))
 
@@ -159,12 +161,13 @@ def test_a_missing_output_is_named_when_building(tiny):
         Distiller(tiny((4,)), tiny((4,)), WantsOfTeacher())
 
 
-def test_a_side_head_is_computed_by_no_evaluation(tiny, digits):
+def test_an_auxiliary_head_is_computed_by_no_evaluation(tiny, digits):
     student = tiny((2, 4), aux_heads=("projection", "rotation"))
     distiller = compiled(Distiller(student, method="ce"))
     assert set(distiller.evaluation_network().output) == {"exit_2", "exit_4"}
     before = {w.path: w.numpy() for w in student.trainable_variables}
     distiller.train_step((digits[0][:8], digits[1][:8]))
     for w in student.trainable_variables:
-        is_side = w.path.startswith(("rotation", "projection"))
-        assert np.array_equal(before[w.path], w.numpy()) == is_side, w.path
+        is_auxiliary = w.path.startswith(("rotation", "projection"))
+        same = np.array_equal(before[w.path], w.numpy())
+        assert same == is_auxiliary, w.path

@@ -160,13 +160,14 @@ def test_a_weight_of_two_is_the_row_twice(training, tiny, teacher, batch):
     logits = outputs_of(distiller.student, images, training=False)
     repeated = {name: z[rows] for name, z in logits.items()}
     weighted = distiller.compute_loss(images, labels, logits, weight, training=training)
-    measured = distiller.get_metrics_result()
+    measured = distiller.compute_metrics(images, labels, logits, weight)
     distiller.reset_metrics()
     twice = distiller.compute_loss(
         images[rows], labels[rows], repeated, training=training
     )
     np.testing.assert_allclose(weighted, twice, 1e-5)
-    for name, value in distiller.get_metrics_result().items():
+    again = distiller.compute_metrics(images[rows], labels[rows], repeated)
+    for name, value in again.items():
         np.testing.assert_allclose(measured[name], value, 1e-5, 1e-6, err_msg=name)
 
 
@@ -190,6 +191,24 @@ def test_labels_may_come_in_a_dict(tiny, teacher, batch):
     named = {"label": labels, "index": np.arange(BATCH)}
     as_dict = compiled(student, teacher).train_step((images, named))
     assert float(plain["loss"]) == float(as_dict["loss"])
+
+
+@pytest.mark.parametrize("weighted", ["fit", "evaluate"])
+def test_weights_count_alike_beside_bare_labels_and_a_dict(weighted, tiny, batch):
+    images, labels = batch
+    weight = np.arange(BATCH, dtype=np.float32) % 3
+    named = {"label": labels, "index": np.arange(BATCH)}
+    student, results = tiny(), []
+    for targets in (labels, named):
+        distiller = compiled(twin(student), method="ce")
+        arguments = dict(batch_size=BATCH, sample_weight=weight, verbose=0)
+        if weighted == "fit":
+            history = distiller.fit(images, targets, shuffle=False, **arguments).history
+            results.append({name: value[0] for name, value in history.items()})
+        else:
+            logs = distiller.evaluate(images, targets, return_dict=True, **arguments)
+            results.append(logs)
+    assert results[0] == results[1]
 
 
 # ---- what a step moves

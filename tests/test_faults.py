@@ -1,7 +1,6 @@
 """Fault -> message -> state: what a run does when the world around it breaks."""
 
 import dataclasses
-import io
 import json
 import os
 import pathlib
@@ -9,7 +8,6 @@ import pickle
 import shutil
 import subprocess
 import sys
-import zipfile
 
 import keras
 import numpy as np
@@ -61,7 +59,7 @@ class World:
         return self.path / "run"
 
     @property
-    def states(self):
+    def checkpoints(self):
         return sorted((self.run / "checkpoints").iterdir())
 
 
@@ -79,7 +77,7 @@ def first_world(tmp_path_factory):
         "run_dir": world.config.teacher,
     }
     experiment.run(dataclasses.replace(world.config, **alone))
-    write = checkpoint.States.write
+    write = checkpoint.CheckpointManager.write
 
     def write_and_die(self, step, *args):
         write(self, step, *args)
@@ -87,10 +85,10 @@ def first_world(tmp_path_factory):
             raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint.States, "write", write_and_die)
+        patch.setattr(checkpoint.CheckpointManager, "write", write_and_die)
         with pytest.raises(Killed):
             experiment.run(world.config)
-    assert [path.stem[-2:] for path in world.states] == ["05", "08"]
+    assert [path.stem[-2:] for path in world.checkpoints] == ["05", "08"]
     return world
 
 
@@ -123,20 +121,23 @@ def read_only_folder(world, patch):
     patch.setattr(os, "replace", replace)
 
 
-def all_states_damaged(world, patch):
-    for path in world.states:
+def all_checkpoints_damaged(world, patch):
+    for path in world.checkpoints:
         path.write_bytes(path.read_bytes()[:-100])
 
 
-def states_of_another_run(world, patch):
-    for path in world.states:
-        checkpoint.write_state(path, [np.zeros(3)], {"step": 1})
+def checkpoints_of_another_run(world, patch):
+    for path in world.checkpoints:
+        checkpoint.write_checkpoint(path, [("a", np.zeros(3))], {"step": 1})
 
 
-def state_of_no_position(world, patch):
-    with np.load(world.states[-1]) as archive:
+def checkpoint_of_no_position(world, patch):
+    path = world.checkpoints[-1]
+    with np.load(path) as archive:
+        paths = json.loads(archive["header"].tobytes())["paths"]
         values = [archive[name] for name in sorted(archive.files)[1:]]
-    checkpoint.write_state(world.states[-1], values, {"step": 10**9, "history": []})
+    arrays = list(zip(paths, values, strict=True))
+    checkpoint.write_checkpoint(path, arrays, {"step": 10**9, "history": []})
 
 
 def checkpoints_are_a_file(world, patch):
@@ -220,7 +221,7 @@ def nan_in_the_gradient(world, patch):
     patch.setattr(losses, "softened_kl", kl_of_no_gradient)
 
 
-def nan_in_the_gradient_before_a_state(world, patch):
+def nan_in_the_gradient_before_a_checkpoint(world, patch):
     nan_in_the_gradient(world, patch)
     return {"checkpoint_steps": 1}
 
@@ -296,13 +297,13 @@ def other_flags(world, patch):
     return {"epochs": 4, "lr": 0.5}
 
 
-NOT_FINITE = r"not finite numbers at epoch {}, step {} of 5: .* last good state is in"
+NOT_FINITE = r"not finite at epoch {}, step {} of 5: .* last good checkpoint is in"
 FAULTS = [  # fault -> its message -> the state of the run
-    (full_disk, "Cannot write .*state_0+9.*: No space left on device", KEPT),
+    (full_disk, "Cannot write .*checkpoint_0+9.*: No space left on device", KEPT),
     (read_only_folder, "Cannot write .*metrics.jsonl: Read-only file system", KEPT),
-    (all_states_damaged, "is damaged: .* remove .*checkpoints", KEPT),
-    (states_of_another_run, "holds 1 variables.*another run.* remove .*points", KEPT),
-    (state_of_no_position, "names no position of a run of 3 epochs of 5 steps", KEPT),
+    (all_checkpoints_damaged, "is damaged: .* remove .*checkpoints", KEPT),
+    (checkpoints_of_another_run, "another run or version: it lacks .* remove ", KEPT),
+    (checkpoint_of_no_position, "no position of a run of 3 epochs of 5 steps", KEPT),
     (checkpoints_are_a_file, "Cannot make folder .*checkpoints: File exists", KEPT),
     (truncated_records, "Split 'train' of 'small' in .* cannot be read", KEPT),
     (records_of_another_set, "Split '.*' of 'small' in .* cannot be read", KEPT),
@@ -315,7 +316,7 @@ FAULTS = [  # fault -> its message -> the state of the run
     (image_that_is_a_pipe, "Cannot read image .*two/4.png.*no regular file", NONE),
     (nan_in_the_loss, NOT_FINITE.format(2, 4), KEPT),
     (nan_in_the_gradient, NOT_FINITE.format(2, 5), KEPT),
-    (nan_in_the_gradient_before_a_state, NOT_FINITE.format(2, 4), KEPT),
+    (nan_in_the_gradient_before_a_checkpoint, NOT_FINITE.format(2, 4), KEPT),
     (weights_that_explode, NOT_FINITE.format(1, r"\d"), NONE),
     (teacher_of_nan, NOT_FINITE.format(1, 1), NONE),
     (teacher_of_infinity, NOT_FINITE.format(1, 1), NONE),
@@ -338,7 +339,7 @@ def content_of(folder):
 
 
 @pytest.mark.run
-@pytest.mark.filterwarnings("ignore:State file")
+@pytest.mark.filterwarnings("ignore:Checkpoint")
 @pytest.mark.parametrize(
     ("fault", "message", "state"),
     FAULTS,
@@ -384,11 +385,11 @@ def error_of(done):
 
 @pytest.mark.run
 def test_a_disk_that_fills_up_stops_the_run_which_then_goes_on(world):
-    states = {path: path.read_bytes() for path in world.states}
-    half = min(map(len, states.values())) // 2
+    before = {path: path.read_bytes() for path in world.checkpoints}
+    half = min(map(len, before.values())) // 2
     line = error_of(command(world.config, max_file_size=half))
     assert "Cannot write" in line and "File too large" in line
-    assert {path: path.read_bytes() for path in world.states} == states
+    assert {path: path.read_bytes() for path in world.checkpoints} == before
     assert not temporary_files(world.run)
     assert command(world.config).returncode == 0
     assert len(read_runs([world.run])["run"].history) == 3
@@ -427,7 +428,7 @@ def test_sigterm_while_the_data_are_read_has_its_code_and_line(world):
     moment = "call tf_mskd.data.tfds_sets:check_known 1"
     done = command(world.config, "SIGTERM", moment)
     assert done.returncode == 143, done
-    assert "the same command goes on" in done.stdout
+    assert "Run the same command to resume" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
 
 
@@ -443,8 +444,8 @@ HOSTILE_FLAGFILES = [  # content of a.flags, and of b.flags beside it
     (b"\x7fELF\xff", b"", "is not text"),
     (b"--dataset=a\0b\n", b"", "Line 1 of .* control character"),
     (b"--lr=1\n--dataset=\x1b]0;x\x07\n", b"", "Line 2 of .* control character"),
-    (b"--import=os", b"", "a.flags: Unknown command line flag 'import'"),
-    (b"rm -rf", b"", None),  # not a flag: passed over
+    (b"--import=os", b"", "a.flags: Unknown flag '--import'"),
+    (b"rm -rf", b"", "Line 1 of flagfile 'a.flags' is no flag: .*'rm -rf'"),
 ]
 
 
@@ -453,9 +454,6 @@ def test_a_hostile_flagfile_is_refused(tmp_path, monkeypatch, first, second, mes
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.flags").write_bytes(first)
     (tmp_path / "b.flags").write_bytes(second)
-    if message is None:
-        assert read_flagfile("a.flags") == read_flagfile("b.flags")
-        return
     with pytest.raises(UserError, match=message) as caught:
         read_flagfile("a.flags")
     assert str(caught.value).isprintable()
@@ -593,7 +591,7 @@ def test_a_hostile_lock_is_refused_and_followed_nowhere(world):
 def test_a_kill_between_the_first_files_of_a_run_is_mended(world):
     (world.run / "run.json").unlink()
     (world.run / ".flags.123.txt").write_text("half")
-    (world.run / "checkpoints" / ".state_0000000009.123.npz").write_text("half")
+    (world.run / "checkpoints" / ".checkpoint_0000000009.123.npz").write_text("half")
     with RunFolder(world.config) as folder:
         folder.check_fingerprint("teacher", "t.keras", "a" * 64)
     assert "versions" in files.read_json(world.run / "run.json")
@@ -609,114 +607,3 @@ def test_a_failed_write_keeps_the_old_file(tmp_path):
             raise OSError(28, "No space left on device")
     assert files.read_json(path) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["file.json"]
-
-
-# ---- hostile state files
-
-
-def state_of(cursor=b"{}", pack=zipfile.ZIP_STORED, **members):
-    """The bytes of an npz file, with members that `write_state` would not write."""
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", pack) as archive:
-        for name, value in {"cursor": cursor, **members}.items():
-            if isinstance(value, bytes):
-                value = np.frombuffer(value, np.uint8)
-            with archive.open(f"{name}.npy", "w") as file:
-                np.lib.format.write_array(file, value)
-    return content.getvalue()
-
-
-def huge():
-    """An array that says to have 10^15 elements, and has none."""
-    content = io.BytesIO()
-    head = {"descr": "<f4", "fortran_order": False, "shape": (10**15,)}
-    np.lib.format.write_array_header_1_0(content, head)
-    archive = io.BytesIO(state_of())
-    with zipfile.ZipFile(archive, "a") as file:
-        file.writestr("variable_000000.npy", content.getvalue())
-    return archive.getvalue()
-
-
-def npy(value):
-    content = io.BytesIO()
-    np.save(content, value)
-    return content.getvalue()
-
-
-ONE = np.ones(2, np.float32)
-OBJECTS = np.array([{"a": 1}], dtype=object)
-HOSTILE_STATES = {
-    "empty": (b"", "is damaged"),
-    "zip without an end": (b"PK\x03\x04", "is damaged"),
-    "pickle": (pickle.dumps([1]), "is damaged"),
-    "array without archive": (npy(ONE), "is damaged"),
-    "objects": (state_of(variable_000000=OBJECTS), "is damaged"),
-    "huge": (huge(), "is damaged"),
-    "packed": (
-        state_of(pack=zipfile.ZIP_DEFLATED, variable_000000=np.zeros(10**7)),
-        "'cursor.npy' is compressed",
-    ),
-    "wrong type": (state_of(variable_000000=ONE.astype("int8")), "belongs to another"),
-    "wrong shape": (state_of(variable_000000=ONE[:1]), "belongs to another"),
-    "text": (state_of(variable_000000=np.array(["a", "b"])), "belongs to another"),
-    "outer name": (state_of(**{"../../variable_000000": ONE}), "is damaged"),
-    "no cursor": (state_of(cursor=b"", variable_000000=ONE), "is damaged"),
-    "a huge cursor": (
-        state_of(cursor=np.array(2**60), variable_000000=ONE),
-        "is damaged",
-    ),
-    "nested cursor": (state_of(b"[" * 10**5, variable_000000=ONE), "is damaged"),
-}
-
-
-@pytest.mark.parametrize("name", HOSTILE_STATES)
-def test_a_hostile_state_is_refused_and_changes_nothing(tmp_path, name):
-    content, message = HOSTILE_STATES[name]
-    path = tmp_path / "state.npz"
-    path.write_bytes(content)
-    variable = keras.Variable(np.full(2, 7.0, np.float32))
-    with pytest.raises(UserError, match=message) as caught:
-        checkpoint.read_state(path, [variable])
-    assert str(caught.value).isprintable()
-    np.testing.assert_array_equal(variable.numpy(), [7.0, 7.0])
-
-
-def test_any_changed_byte_of_a_state_is_noticed_or_means_nothing(tmp_path):
-    path, variable = tmp_path / "state.npz", keras.Variable(np.arange(3.0))
-    checkpoint.write_state(path, [variable.numpy()], {"step": 5})
-    whole, refused = path.read_bytes(), 0
-    for place in range(len(whole)):
-        damaged = bytearray(whole)
-        damaged[place] ^= 0xFF
-        path.write_bytes(damaged)
-        variable.assign(np.zeros(3))
-        try:
-            assert checkpoint.read_state(path, [variable]) == {"step": 5}, place
-            np.testing.assert_array_equal(variable.numpy(), [0.0, 1.0, 2.0], str(place))
-        except UserError:
-            refused += 1
-    assert refused > len(whole) / 2
-
-
-def test_files_of_other_names_are_no_states(tmp_path):
-    variables = [keras.Variable(np.zeros(2))]
-    states = checkpoint.States(tmp_path)
-    for name in ("state_backup.npz", "state_000000000a.npz", "state_99999999999.npz"):
-        (tmp_path / name).write_bytes(b"mine")
-    for step in (1, 2, 3):
-        states.write(step, variables, {"step": step})
-    assert states.restore(variables) == {"step": 3}
-    names = {path.name for path in tmp_path.iterdir()}
-    assert {"state_backup.npz", "state_0000000002.npz"} < names and len(names) == 5
-
-
-def test_a_damaged_newest_state_does_not_take_the_place_of_a_good_one(tmp_path):
-    variables = [keras.Variable(np.zeros(2))]
-    states = checkpoint.States(tmp_path)
-    for step in (2, 4):
-        states.write(step, variables, {"step": step})
-    (tmp_path / "state_0000000004.npz").write_bytes(b"damaged")
-    with pytest.warns(UserWarning, match="is damaged.*Trying the one before"):
-        assert states.restore(variables) == {"step": 2}
-    states.write(3, variables, {"step": 3})
-    assert [p.name[-5] for p in sorted(tmp_path.iterdir())] == ["2", "3"]

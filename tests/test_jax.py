@@ -56,14 +56,14 @@ for method, phases in [("mskd", "joint"), ("oto", "detached"), ("oto", "progress
     twin = keras.models.clone_model(student)
     twin.set_weights(student.get_weights())
     exits = {n: np.array(v) for n, v in twin(images, training=True).items()}
-    guides = teacher(images, training=False)
+    targets = teacher(images, training=False)
     if phases == "joint":
-        guide = {"exit_1": "exit_3", "exit_2": "exit_3"}
+        pairs = {"exit_1": "exit_3", "exit_2": "exit_3"}
     else:
-        guide = {"exit_1": "exit_2", "exit_2": "exit_3"}
+        pairs = {"exit_1": "exit_2", "exit_2": "exit_3"}
     if phases == "progressive":
-        del guide["exit_2"]
-    expected = reference.objective(guide, exits, guides, labels, 0.1, 0.9, 4.0)
+        del pairs["exit_2"]
+    expected = reference.objective(pairs, exits, targets, labels, 0.1, 0.9, 4.0)
     batches = dict(batch_size=len(images), shuffle=False, verbose=0)
     history = distiller.fit(images, labels, **batches).history
     name = f"{method} {phases}"
@@ -104,6 +104,7 @@ print("all good")
 """
 
 
+@pytest.mark.run
 @pytest.mark.skipif(
     importlib.util.find_spec("jax") is None,
     reason="JAX is not installed: pip install jax to run the library on it",

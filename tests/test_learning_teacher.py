@@ -2,27 +2,21 @@
 
 import dataclasses
 import json
-import pathlib
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests import reference
+from tests import reference, support
 from tf_mskd import SGD, Distiller, UserError
 from tf_mskd.data import sources
 from tf_mskd.methods.common.create import create_method
-from tf_mskd.models import create_model
 from tf_mskd.models.saving import load_model, save_model
 from tf_mskd.runs import experiment
-from tf_mskd.runs.config import Config
 from tf_mskd.runs.flags import to_flagfile
 from tf_mskd.training import checkpoint
 
-ROOT = pathlib.Path(__file__).parents[1]
 METHODS = {"dml": {}, "bilateral": {"teacher_rate": 0.25}}
 RATE, MOMENTUM, L2 = 0.1, 0.9, 1e-3
 
@@ -56,16 +50,16 @@ def test_both_networks_move(name, tiny, digits):
             assert moved or is_offset, f"{name}: {variable.path} did not move"
 
 
-def own_step(network, inputs, label, guides, temperature):
+def own_step(network, images, label, targets, temperature):
     """Gradients of one network's own loss, from TensorFlow's functions alone."""
-    images, variables = inputs, network.trainable_variables
+    variables = network.trainable_variables
     with tf.GradientTape() as tape:
         exits = network(images, training=True)
         total = 0.0
         for exit_name, z in exits.items():
             ce = tf.nn.sparse_softmax_cross_entropy_with_logits(label, z)
-            p = tf.nn.softmax(guides[exit_name] / temperature)
-            log_p = tf.nn.log_softmax(guides[exit_name] / temperature)
+            p = tf.nn.softmax(targets[exit_name] / temperature)
+            log_p = tf.nn.log_softmax(targets[exit_name] / temperature)
             log_q = tf.nn.log_softmax(z / temperature)
             kl = tf.reduce_sum(p * (log_p - log_q), -1)
             total += tf.reduce_mean(ce + temperature**2 * kl)
@@ -94,10 +88,10 @@ def test_two_steps_are_those_of_two_networks_with_two_optimizers(name, tiny, dig
             for variable, value in zip(
                 network.non_trainable_variables, old, strict=True
             ):
-                variable.assign(value)  # that pass was for the guides alone
+                variable.assign(value)  # that pass was for the targets alone
         for i in (0, 1):
-            guides = logits[1 - i]
-            gradients = own_step(networks[i], images, label, guides, method.temperature)
+            batch = images, label, logits[1 - i]
+            gradients = own_step(networks[i], *batch, method.temperature)
             weights = networks[i].trainable_variables
             decayed = [
                 g + L2 * w.numpy() for g, w in zip(gradients, weights, strict=True)
@@ -109,8 +103,8 @@ def test_two_steps_are_those_of_two_networks_with_two_optimizers(name, tiny, dig
             for weight, velocity in zip(weights, velocities[i], strict=True):
                 weight.assign(weight.numpy() - rates[i] * velocity)
     pairs = zip((distiller.student, distiller.teacher), networks, strict=True)
-    for ours, theirs in pairs:
-        for a, b in zip(ours.variables, theirs.variables, strict=True):
+    for together, apart in pairs:
+        for a, b in zip(together.variables, apart.variables, strict=True):
             got, expected = a.numpy(), b.numpy()  # fused batch norms round otherwise
             np.testing.assert_allclose(got, expected, 1e-4, 1e-5, err_msg=a.path)
 
@@ -146,7 +140,7 @@ def test_a_rate_factor_scales_the_rate_and_nothing_else(nesterov):
         np.testing.assert_allclose(variable.numpy(), expected, 1e-5, 1e-6)
 
 
-def test_the_teachers_first_step_is_exactly_its_share_of_the_full_one(tiny, digits):
+def test_the_teachers_first_step_is_its_fraction_of_the_full_one(tiny, digits):
     moves = []
     for rate in (1.0, 0.25):
         keras.utils.set_random_seed(0)
@@ -159,9 +153,9 @@ def test_the_teachers_first_step_is_exactly_its_share_of_the_full_one(tiny, digi
         np.testing.assert_allclose(quarter, full / 4, 1e-3, 1e-7)
 
 
-def test_a_slower_teacher_wants_our_optimizer(tiny):
+def test_a_slower_teacher_needs_the_librarys_optimizer(tiny):
     distiller = Distiller(tiny(), tiny(), "bilateral")
-    with pytest.raises(UserError, match="slows the teacher's .* use tf_mskd.SGD"):
+    with pytest.raises(UserError, match="lowers the teacher's rate: use tf_mskd.SGD"):
         distiller.compile(keras.optimizers.SGD(0.1))
     Distiller(tiny(), tiny(), "dml").compile(keras.optimizers.SGD(0.1))
 
@@ -190,20 +184,8 @@ def test_the_state_of_a_run_holds_the_teacher(tiny):
 
 # ---- whole runs
 
-SMALL = Config(
-    dataset="digits",
-    augment="crop",
-    crop_padding=1,
-    batch_size=32,
-    train_fraction=0.3,
-    model="resnet10",
-    width=0.0625,
-    exits="last",
-    epochs=2,
-    lr=0.05,
-    lr_schedule="cosine",
-    dropout=0.1,
-    tensorboard=False,
+PEERS = dataclasses.replace(
+    support.TINY, width=0.125, exits="2", epochs=2, train_fraction=0.3
 )
 
 
@@ -211,54 +193,49 @@ SMALL = Config(
 def peer(tmp_path):
     """Flagfile of a peer, wider than the student."""
     path = tmp_path / "peer.flags"
-    path.write_text(to_flagfile(dataclasses.replace(SMALL, width=0.125)))
+    path.write_text(to_flagfile(dataclasses.replace(PEERS, width=0.25)))
     return path
 
 
 def config_of(folder, peer, **settings):
     given = {"method": "dml", "untrained_teacher": True, "teacher_flagfile": str(peer)}
-    return dataclasses.replace(SMALL, run_dir=str(folder), **{**given, **settings})
+    return dataclasses.replace(PEERS, run_dir=str(folder), **{**given, **settings})
 
 
-def history_of(folder):
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [{**json.loads(line), "seconds": 0} for line in lines]
-
-
+@pytest.mark.run
 def test_the_command_trains_an_untrained_teacher_too(peer, tmp_path):
     folder = tmp_path / "dml"
     flagfile = tmp_path / "dml.flags"
     flagfile.write_text(to_flagfile(config_of("", peer, epochs=6, train_fraction=1.0)))
-    command = [sys.executable, "-m", "tf_mskd.train", f"--flagfile={flagfile}"]
-    done = subprocess.run(
-        [*command, f"--run_dir={folder}"], cwd=ROOT, capture_output=True, text=True
-    )
+    arguments = [f"--flagfile={flagfile}", f"--run_dir={folder}"]
+    done = support.Command("tf_mskd.train", *arguments).finish()
     assert done.returncode == 0, done.stderr[-3000:]
     assert "on the test split" not in done.stdout  # it has learnt nothing yet
     assert not (tmp_path / "peer").exists(), "the peer's own run must not be done"
     result = json.loads((folder / "result.json").read_text())
     assert result["teacher"] == "resnet10" and result["method"] == "dml"
-    assert min(result["test"]["exit_4"], result["test_teacher"]["exit_4"]) > 0.8
+    assert min(result["test"]["exit_2"], result["test_teacher"]["exit_2"]) > 0.8
     teacher, student = load_model(folder / "teacher.keras"), load_model(folder)
     assert teacher.count_params() > student.count_params()
     test = sources.load_source("digits").test
     for network, table in ((teacher, "test_teacher"), (student, "test")):
-        guesses = np.argmax(network.predict(test.images, verbose=0)["exit_4"], -1)
+        guesses = np.argmax(network.predict(test.images, verbose=0)["exit_2"], -1)
         hits = np.mean(guesses == test.labels)
-        np.testing.assert_allclose(result[table]["exit_4"], hits, atol=1e-4)
+        np.testing.assert_allclose(result[table]["exit_2"], hits, atol=1e-4)
     terms = {"ce", "dml", "dml_teacher_ce", "dml_teacher"}
-    assert {f"{term}/exit_4" for term in terms} <= set(history_of(folder)[0])
+    assert {f"{term}/exit_2" for term in terms} <= set(support.history_of(folder)[0])
 
 
 class Killed(BaseException):
     """Stands for the end of the process."""
 
 
+@pytest.mark.run
 def test_an_interrupted_run_of_peers_ends_as_an_uninterrupted_one(
     peer, tmp_path, monkeypatch
 ):
     experiment.run(config_of(tmp_path / "whole", peer))
-    write, writes = checkpoint.States.write, []
+    write, writes = checkpoint.CheckpointManager.write, []
 
     def write_and_die(self, *args):
         write(self, *args)
@@ -266,24 +243,35 @@ def test_an_interrupted_run_of_peers_ends_as_an_uninterrupted_one(
         if len(writes) == 2:
             raise Killed
 
-    monkeypatch.setattr(checkpoint.States, "write", write_and_die)
+    monkeypatch.setattr(checkpoint.CheckpointManager, "write", write_and_die)
     often = {"checkpoint_minutes": 0.0, "checkpoint_steps": 4}
     parts = config_of(tmp_path / "parts", peer, **often)
     with pytest.raises(Killed):
         experiment.run(parts)
-    assert writes == [4, 8], "the first epoch has 13 steps"
+    assert writes == [4, 8], "the first epoch has 12 steps"
     experiment.run(parts)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert history_of(whole) == history_of(parts)
+    assert support.history_of(whole) == support.history_of(parts)
     for file in ("student.keras", "teacher.keras"):
         networks = [load_model(folder / file) for folder in (whole, parts)]
         for a, b in zip(*(n.weights for n in networks), strict=True):
             np.testing.assert_array_equal(a.numpy(), b.numpy(), f"{file}: {a.path}")
 
 
-def test_a_given_teacher_goes_on_learning(peer, tmp_path):
+@pytest.mark.run
+def test_a_given_teacher_is_trained_further(peer, tiny, tmp_path):
     file, shape = tmp_path / "trained.keras", (8, 8, 1)
-    save_model(create_model("resnet10", 10, width=0.125, input_shape=shape), file)
+    save_model(
+        create_model(
+            "resnet10",
+            10,
+            width=0.25,
+            exits=(2,),
+            exit_head="linear",
+            input_shape=shape,
+        ),
+        file,
+    )
     settings = {
         "teacher": str(file),
         "teacher_flagfile": "",
@@ -293,7 +281,7 @@ def test_a_given_teacher_goes_on_learning(peer, tmp_path):
     result = experiment.run(config_of(tmp_path / "bilateral", peer, **settings))
     before = load_model(file)
     after = load_model(tmp_path / "bilateral" / "teacher.keras")
-    assert result.test_teacher["exit_4"] > 0
+    assert result.test_teacher["exit_2"] > 0
     moved = [
         not np.array_equal(a.numpy(), b.numpy())
         for a, b in zip(before.weights, after.weights, strict=True)
@@ -301,6 +289,7 @@ def test_a_given_teacher_goes_on_learning(peer, tmp_path):
     assert all(moved), f"{moved.count(False)} of {len(moved)} stayed"
 
 
+@pytest.mark.run
 @pytest.mark.parametrize(
     "settings, message",
     [
@@ -311,8 +300,6 @@ def test_a_given_teacher_goes_on_learning(peer, tmp_path):
         ),
     ],
 )
-def test_a_untrained_teacher_nobody_can_use_is_refused(
-    settings, message, peer, tmp_path
-):
+def test_an_untrained_teacher_of_no_use_is_refused(settings, message, peer, tmp_path):
     with pytest.raises(UserError, match=message):
         experiment.run(config_of(tmp_path / "refused", peer, **settings))

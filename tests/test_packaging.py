@@ -42,7 +42,7 @@ def test_other_files_name_the_same_versions():
 def wheel(tmp_path_factory):
     """A wheel, built from a copy of what it is made of."""
     folder = tmp_path_factory.mktemp("wheel")
-    for name in ("tf_mskd", "configs"):
+    for name in ("tf_mskd", "configs", "results"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
@@ -56,14 +56,15 @@ def wheel(tmp_path_factory):
 
 @pytest.mark.run
 def test_the_wheel_holds_every_module_and_every_flagfile(wheel):
-    modules = {str(path.relative_to(ROOT)) for path in ROOT.glob("tf_mskd/**/*.py")}
-    flagfiles = {
-        f"tf_mskd/{path.relative_to(ROOT)}" for path in ROOT.glob("configs/**/*.flags")
-    }
+    wanted = {"py.typed", "results/published.csv"}
+    wanted |= {str(path.relative_to(ROOT)) for path in ROOT.glob("configs/**/*.flags")}
+    modules = (ROOT / "tf_mskd").rglob("*.py")
+    wanted |= {str(path.relative_to(ROOT / "tf_mskd")) for path in modules}
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert modules | flagfiles | {"tf_mskd/py.typed"} <= names
-    others = {n for n in names - modules - flagfiles if ".dist-info/" not in n}
-    assert others <= {"tf_mskd/py.typed", "tf_mskd/configs/README.md"}
+    held = {
+        name.removeprefix("tf_mskd/") for name in names if ".dist-info/" not in name
+    }
+    assert held - {"configs/README.md"} == wanted
 
 
 @pytest.mark.run

@@ -105,7 +105,7 @@ def test_a_signal_keeps_the_checkpoint_and_names_the_way_to_resume(whole, tmp_pa
     for name, step, code in (("SIGTERM", 24, 143), ("SIGINT", 41, 130)):
         done = start(folder, at=[name, f"after run {step}"]).finish()
         assert done.returncode == code, done
-        assert "the same command goes on from there" in done.stdout
+        assert "Checkpoint saved; run the same command to resume." in done.stdout
         assert "Traceback" not in done.stderr
     kill_and_finish(folder, ())
     assert_same_run(whole, folder)

@@ -50,7 +50,7 @@ def test_cosine_after_a_warm_up():
     "arguments, message",
     [
         ({"kind": "cosin"}, "Unknown learning-rate schedule 'cosin'; .* 'cosine'"),
-        ({"kind": "step", "warmup_epochs": 1}, "warmup_epochs=1 needs .* cosine"),
+        ({"kind": "step", "warmup_epochs": 1}, "warmup_epochs=1 needs .*=cosine"),
         ({"kind": "constant", "warmup_epochs": 1}, "warmup_epochs=1 needs"),
         ({"kind": "cosine", "warmup_epochs": 10}, "=10 must be less than epochs=10"),
     ],

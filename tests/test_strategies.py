@@ -162,15 +162,15 @@ def test_dropout_is_independent_per_replica_once_seeds_are_spread(results):
 
 
 def test_the_replicas_mean_is_the_weighted_mean():
-    from tf_mskd.training import strategies
+    from tf_mskd.utils.replicas import num_replicas, replica_mean
 
     rng = np.random.default_rng(0)
     values, weights = rng.normal(size=7), rng.integers(0, 3, 7)
-    got = float(strategies.replica_mean(values, weights))
+    got = float(replica_mean(values, weights))
     np.testing.assert_allclose(got, np.average(values, weights=weights), 1e-5)
-    got = float(strategies.replica_mean(values))
+    got = float(replica_mean(values))
     np.testing.assert_allclose(got, values.mean(), 1e-5)
-    assert strategies.num_replicas() == 1
+    assert num_replicas() == 1
 
 
 def test_create_strategy_refuses():
@@ -179,7 +179,7 @@ def test_create_strategy_refuses():
 
     with pytest.raises(UserError, match="Unknown strategy 'miror'; .* 'mirrored'"):
         create_strategy("miror")
-    with pytest.raises(UserError, match="=64 devices were asked for, .*one_device"):
+    with pytest.raises(UserError, match="=64 devices requested, .*one_device"):
         create_strategy("one_device", 64)
 
 

@@ -81,7 +81,7 @@ def test_a_damaged_row_counts_as_missing(cache, kind, capsys):
     row = 1 * 10 + 2  # of view 1, example 2
     spoil(cache, kind, row * 6 if kind == "rows" else row, 12345)
     assert open_cache(cache.folder).missing(1, IDS).tolist() == [2]
-    assert "1 damaged rows are made again" in capsys.readouterr().out
+    assert "1 damaged rows, computed again" in capsys.readouterr().out
 
 
 def test_a_row_at_another_place_is_no_row(cache):
@@ -116,7 +116,7 @@ def test_two_fillers_take_turns(cache, capsys):
     asked = iter([False, False, True])
     with cache.locked() as mine, other.locked(lambda: next(asked)) as theirs:
         assert mine and not theirs
-    assert capsys.readouterr().out.count("another process fills") == 1
+    assert capsys.readouterr().out.count("another process is filling") == 1
     with other.locked() as theirs:
         assert theirs
 
@@ -145,7 +145,7 @@ SPOILT = {  # what happens to the folder -> the message
     "top k": "for another top_k .there 0, here 2.",
     "truncated": r"exit_1.rows is damaged: it has 100 bytes instead of 360",
     "grown": r"exit_1.sums is damaged: it has 248 bytes instead of 240",
-    "rows gone": "exit_1.rows is gone, its sums are not",
+    "rows gone": "exit_1.rows is missing but its checksum file exists",
     "record gone": "has rows but no cache.json",
     "record damaged": "cache.json is damaged",
     "record no object": "cache.json is damaged",

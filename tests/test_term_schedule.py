@@ -184,7 +184,7 @@ def test_one_callback_needs_no_list(distiller, batch):
     assert len(recorder.seen[0]) == 3
 
 
-# ---- a run that goes on
+# ---- a run that resumes
 
 
 def test_a_run_that_goes_on_takes_over_the_logs_of_its_start(distiller):

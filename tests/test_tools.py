@@ -14,6 +14,7 @@ from tools import make_configs, make_docs, new_method
 ROOT = pathlib.Path(__file__).parents[1]
 
 
+@pytest.mark.run
 def test_a_scaffolded_method_passes_its_own_and_all_common_tests(tmp_path):
     for name in ("tf_mskd", "tests", "tools", "configs"):
         ignored = shutil.ignore_patterns("__pycache__")

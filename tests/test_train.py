@@ -85,8 +85,8 @@ def test_run_folder_holds_what_it_should(oto, runs):
     history = history_of(folder)
     assert [line["epoch"] for line in history] == list(range(1, 7))
     assert {"loss", "kd/exit_1", "ce/exit_4", "val_exit_2_accuracy"} <= set(history[0])
-    states = list((folder / "checkpoints").glob("state_*.npz"))
-    assert len(states) == checkpoint.KEPT
+    paths = list((folder / "checkpoints").glob("checkpoint_*.npz"))
+    assert len(paths) == checkpoint.KEPT
     student = load_model(folder)
     assert not any("teacher" in layer.name for layer in student.layers)
 
@@ -152,7 +152,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
         settings["teacher"] = str(runs / "teacher")
     run(tmp_path, "whole", **settings)
 
-    write, writes = checkpoint.States.write, []
+    write, writes = checkpoint.CheckpointManager.write, []
 
     def write_and_die(self, *args):
         write(self, *args)
@@ -160,13 +160,13 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
         if len(writes) in (2, 7):
             raise Killed
 
-    monkeypatch.setattr(checkpoint.States, "write", write_and_die)
+    monkeypatch.setattr(checkpoint.CheckpointManager, "write", write_and_die)
     often = {"checkpoint_minutes": 1e-9, "steps_per_call": 7}
     for _ in range(2):
         with pytest.raises(Killed):
             run(tmp_path, "parts", **settings, **often)
     run(tmp_path, "parts", **settings, **often)
-    assert any(step % 20 for step in writes), "no state in the middle of an epoch"
+    assert any(step % 20 for step in writes), "no checkpoint in the middle of an epoch"
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert history_of(whole) == history_of(parts)
     for file in ("student.keras", "student_best.keras"):
@@ -193,30 +193,12 @@ def test_progressive_trains_one_more_exit_each_phase(runs, oto, tmp_path):
 
 
 @pytest.mark.run
-def test_exploding_loss_stops_and_keeps_the_last_good_state(tmp_path):
+def test_exploding_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path):
     bad = {"method": "ce", "lr": 1e20, "lr_schedule": "constant"}
-    with pytest.raises(UserError, match=r"not finite numbers at epoch 1, step \d+ of"):
+    with pytest.raises(UserError, match=r"not finite at epoch 1, step \d+ of"):
         run(tmp_path, "nan", **bad)
     assert not (tmp_path / "nan" / "result.json").exists()
     assert not list((tmp_path / "nan" / "checkpoints").iterdir())
-
-
-def test_damaged_newest_state_falls_back_to_the_one_before(tmp_path):
-    import keras
-
-    variables = [keras.Variable(np.arange(3.0), name="a")]
-    states = checkpoint.States(tmp_path)
-    for step in (1, 2):
-        variables[0].assign(np.full(3, step))
-        states.write(step, variables, {"step": step})
-    newest = tmp_path / "state_0000000002.npz"
-    data = bytearray(newest.read_bytes())
-    data[len(data) // 3] ^= 0xFF
-    newest.write_bytes(data)
-    with pytest.warns(UserWarning, match="is damaged.*Trying the one before"):
-        cursor = states.restore(variables)
-    assert cursor == {"step": 1}
-    np.testing.assert_array_equal(variables[0].numpy(), [1.0, 1.0, 1.0])
 
 
 MISTAKES = [

@@ -110,7 +110,7 @@ def test_a_dead_worker_stops_the_other_and_both_resume(together, tmp_path, dead)
         processes[0].send_signal(signal.SIGCONT)
     done = processes[1 - dead].finish()
     assert done.returncode == 2, done
-    assert "error: Another worker has gone" in done.stderr
+    assert "error: Another worker has stopped" in done.stderr
     assert "Traceback" not in done.stderr
     finish(start_workers(SHORT, folder))
     assert_same_result(together, folder)
@@ -126,7 +126,7 @@ def test_workers_that_do_not_share_a_folder_are_refused(together, tmp_path):
     own = [f"--run_dir={tmp_path / 'own'}"]
     done = [p.finish() for p in start_workers(SHORT, run, second=own)]
     assert [d.returncode for d in done] == [2, 2], done
-    assert "error: This worker stands at step 0, another does not" in done[1].stderr
+    assert "error: This worker's newest checkpoint is of step 0" in done[1].stderr
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"task": {"index": 0}}'])

@@ -27,22 +27,7 @@ from tf_mskd.utils import files  # noqa: E402
 from tf_mskd.utils.names import AUX_HEADS  # noqa: E402
 from tools import timing  # noqa: E402
 
-PARTS = flags.DEFINE_list(
-    "parts",
-    ["pairs", "phases", "methods", "input", "cache", "memory"],
-    "What to measure.",
-)
-METHODS = flags.DEFINE_list("methods", [], "Methods to compare with KD; empty: all.")
-PAIRS = flags.DEFINE_list(
-    "pairs", ["vgg13:vgg8", "resnet152:resnet10"], "Teacher:student pairs."
-)
-BATCH = flags.DEFINE_integer("batch_size", 64, "Images per step.")
-REPEATS = flags.DEFINE_integer("repeats", 7, "Interleaved repeats; medians are shown.")
-STEPS = flags.DEFINE_integer("steps", 2, "Steps per repeat.")
-DATA_DIR = flags.DEFINE_string("data_dir", "", "Folder of the prepared CIFAR-100.")
-SAVE = flags.DEFINE_string("save", "", "Folder for JSON files and pictures.")
-PEAK = flags.DEFINE_string("peak", "", "Case whose memory this process shall measure.")
-
+FLAGS = flags.FLAGS
 KD_ALL = "kd at every exit"  # which is what mskd is
 TORCH_FORMATS = {
     "pytorch, channels first": "contiguous_format",
@@ -52,12 +37,31 @@ KINDS_OF_MEMORY = {"VmHWM": "resident", "RssAnon": "of it its own"}
 RIVALS = ("keras.distillation", *TORCH_FORMATS)
 
 
+def define():
+    """Defines the flags of the command."""
+    flags.DEFINE_list(
+        "parts",
+        ["pairs", "phases", "methods", "input", "cache", "memory"],
+        "What to measure.",
+    )
+    flags.DEFINE_list("methods", [], "Methods to compare with KD; empty: all.")
+    flags.DEFINE_list(
+        "pairs", ["vgg13:vgg8", "resnet152:resnet10"], "Teacher:student pairs."
+    )
+    flags.DEFINE_integer("batch_size", 64, "Images per step.")
+    flags.DEFINE_integer("repeats", 7, "Interleaved repeats; medians are shown.")
+    flags.DEFINE_integer("steps", 2, "Steps per repeat.")
+    flags.DEFINE_string("data_dir", "", "Folder of the prepared CIFAR-100.")
+    flags.DEFINE_string("save", "", "Folder for JSON files and pictures.")
+    flags.DEFINE_string("peak", "", "Case whose memory this process shall measure.")
+
+
 def measure_pair(pair):
     """Step times of one pair; returns the rows of its table and the raw numbers."""
     teacher, student = pair.split(":")
     with tempfile.TemporaryDirectory() as folder:
         cases = pair_cases(teacher, student, folder)
-        times = timing.interleave(cases, REPEATS.value, STEPS.value)
+        times = timing.interleave(cases, FLAGS.repeats, FLAGS.steps)
     seconds = timing.medians(times)
     ratios = {n: timing.ratio(times, n, *parts) for n, parts in COMPARED.items()}
     for name in set(RIVALS) & set(times):
@@ -65,7 +69,13 @@ def measure_pair(pair):
             ratios[f"{name} / {ours}"] = timing.ratio(times, name, ours)
     rows = [[pair, "ms a step", "images/s", "ratio", "to"]]
     for name, value in seconds.items():
-        row = [name, f"{1000 * value:.0f}", f"{BATCH.value / value:.0f}", "", ""]
+        row = [
+            name,
+            f"{1000 * value:.0f}",
+            f"{FLAGS.batch_size / value:.0f}",
+            "",
+            "",
+        ]
         if name in ratios:
             row[3:] = [f"{ratios[name]:.2f}", " + ".join(COMPARED[name])]
         elif name in RIVALS:
@@ -91,7 +101,7 @@ def pair_cases(teacher_name, student_name, folder, only=None):
     from tools import keras_loop, torch_loop
     from tools.our_cases import OurCases
 
-    batch = timing.digits_batch(BATCH.value)
+    batch = timing.digits_batch(FLAGS.batch_size)
     pair = (teacher_name, student_name)
     ours = OurCases(*pair, batch, folder)
     if only == "keras.distillation":
@@ -139,8 +149,8 @@ def measure_cache():
         for view in range(views):
             order = generator.permutation(examples)
             start = time.perf_counter()
-            for first in range(0, examples, BATCH.value):
-                cache.read(view, order[first : first + BATCH.value])
+            for first in range(0, examples, FLAGS.batch_size):
+                cache.read(view, order[first : first + FLAGS.batch_size])
             rates.append(examples * len(sizes) / (time.perf_counter() - start))
         grown = psutil.Process().memory_info().rss - before
         space = cache.bytes_per_view()
@@ -160,11 +170,11 @@ def measure_methods():
     """Every method's step against KD's, ResNet-18 to ResNet-10."""
     from tf_mskd.methods.common import registry
 
-    names = METHODS.value or registry.available_methods()
+    names = FLAGS.methods or registry.available_methods()
     made = {name: method_case(name) for name in dict.fromkeys(["kd", *names])}
     made[KD_ALL] = method_case("mskd", ["all"])
     cases = {name: case for name, (case, _) in made.items()}
-    times = timing.interleave(cases, REPEATS.value, STEPS.value)
+    times = timing.interleave(cases, FLAGS.repeats, FLAGS.steps)
     seconds, kd = timing.medians(times), {"last": "kd", "all": KD_ALL}
     ratios = {n: round(timing.ratio(times, n, kd[made[n][1]]), 3) for n in times}
     rows = [["resnet18 to resnet10", "exits", "ms a step", "of kd, same exits"]]
@@ -184,8 +194,11 @@ def method_case(name, choices=("last", "all")):
 
     import tf_mskd
 
-    images, label = timing.digits_batch(BATCH.value)
-    targets = {"label": label, "index": np.arange(BATCH.value, dtype="int32")}
+    images, label = timing.digits_batch(FLAGS.batch_size)
+    targets = {
+        "label": label,
+        "index": np.arange(FLAGS.batch_size, dtype="int32"),
+    }
     defaults, arguments = method_defaults(name), {}
     if "num_examples" in defaults:
         arguments["num_examples"] = timing.CIFAR_IMAGES
@@ -218,35 +231,36 @@ def measure_phases(name="resnet18"):
     """Progressive phase 1 against the joint step, deep supervision, one network."""
     import tf_mskd
 
-    batch = timing.digits_batch(BATCH.value)
+    batch = timing.digits_batch(FLAGS.batch_size)
     cases, distillers = {}, {}
     for phases in ("joint", "progressive"):
         student = tf_mskd.create_model(name, 100, exits="all")
         distiller = tf_mskd.Distiller(student, method="ce", phases=phases)
         cases[phases] = timing.training_case(distiller, batch)
         distillers[phases] = distiller
-    times = timing.interleave(cases, REPEATS.value, STEPS.value)
+    times = timing.interleave(cases, FLAGS.repeats, FLAGS.steps)
     rows, seconds = [[f"{name}, ce", "ms a step", "of joint"]], timing.medians(times)
     for phases, value in seconds.items():
         share = f"{timing.ratio(times, phases, 'joint'):.3f}"
         rows.append([phases, f"{1000 * value:.1f}", share])
-    seconds["state"] = state_seconds(distillers["joint"])
-    share = seconds["state"] / (timing.CIFAR_IMAGES / BATCH.value * seconds["joint"])
-    rows.append(["one state, of a CIFAR epoch", f"{1000 * seconds['state']:.1f}", ""])
-    rows[-1][2] = f"{share:.5f}"
+    seconds["checkpoint"] = checkpoint_seconds(distillers["joint"])
+    epoch = timing.CIFAR_IMAGES / FLAGS.batch_size * seconds["joint"]
+    share = f"{seconds['checkpoint'] / epoch:.5f}"
+    milliseconds = f"{1000 * seconds['checkpoint']:.1f}"
+    rows.append(["one checkpoint, of a CIFAR epoch", milliseconds, share])
     return rows, seconds
 
 
-def state_seconds(distiller):
-    """Median seconds to write the state of a run, flushed to the disk."""
-    from tf_mskd.training.checkpoint import States
+def checkpoint_seconds(distiller):
+    """Median seconds to write a checkpoint, flushed to the disk."""
+    from tf_mskd.training.checkpoint import CheckpointManager
 
     times = []
     with tempfile.TemporaryDirectory(dir=".") as folder:
-        states = States(folder)
+        checkpoints = CheckpointManager(folder)
         for step in range(5):
             start = time.perf_counter()
-            states.write(step, distiller.state_variables, {"step": step})
+            checkpoints.write(step, distiller.state_variables, {"step": step})
             times.append(time.perf_counter() - start)
     return statistics.median(times)
 
@@ -275,7 +289,7 @@ def measure_input():
         cases[names] = lambda n, batches=batches: [next(batches) for _ in range(n)]
     for case in cases.values():  # fill the prefetch buffers
         case(50)
-    seconds = timing.medians(timing.interleave(cases, REPEATS.value, 100))
+    seconds = timing.medians(timing.interleave(cases, FLAGS.repeats, 100))
     rows = [["augmentation", "images/s"]]
     rows += [[name, f"{batch_size / value:,.0f}"] for name, value in seconds.items()]
     return rows, seconds
@@ -284,18 +298,18 @@ def measure_input():
 def measure_memory():
     """Peak memory: a CIFAR-100 run, and KD by each means, a process each."""
     peaks = {}
-    if DATA_DIR.value:
+    if FLAGS.data_dir:
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "-m", "tf_mskd.train"]
             command += ["--flagfile=configs/cifar100/resnet10.flags", "--exits=all"]
-            command += [f"--data_dir={DATA_DIR.value}", f"--run_dir={folder}/run"]
+            command += [f"--data_dir={FLAGS.data_dir}", f"--run_dir={folder}/run"]
             command += ["--epochs=1", "--train_fraction=0.03", "--notensorboard"]
             command += ["--lr_schedule=constant"]
             peaks["train resnet10, CIFAR-100"] = peak_of(command)
     for library in ("tensorflow", "torch"):
         code = f"import {library}, time; time.sleep(0.5)"
         peaks[f"import {library}"] = peak_of([sys.executable, "-c", code])
-    pair, size = PAIRS.value[-1], str(BATCH.value)
+    pair, size = FLAGS.pairs[-1], str(FLAGS.batch_size)
     for case in ("kd, live", "kd, cached", *RIVALS):
         command = [sys.executable, __file__, f"--peak={case}", f"--pairs={pair}"]
         command += [f"--batch_size={size}"]
@@ -335,7 +349,7 @@ def peak_of(command):
 def run_peak_case(name):
     """Three steps of one case; the process that started this one looks at its peak."""
     with tempfile.TemporaryDirectory() as folder:
-        pair_cases(*PAIRS.value[0].split(":"), folder, only=name)[name](3)
+        pair_cases(*FLAGS.pairs[0].split(":"), folder, only=name)[name](3)
 
 
 def draw(numbers, path):
@@ -345,14 +359,14 @@ def draw(numbers, path):
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    pairs = [p for p in PAIRS.value if p in numbers]
+    pairs = [p for p in FLAGS.pairs if p in numbers]
     figure, axes = pyplot.subplots(
         1, len(pairs), figsize=(7 * len(pairs), 4.5), squeeze=False
     )
     for axis, pair in zip(axes[0], pairs, strict=True):
         seconds = numbers[pair]["seconds"]
         names = [n for n in seconds if "forward" not in n and "filling" not in n]
-        values = [BATCH.value / seconds[name] for name in names]
+        values = [FLAGS.batch_size / seconds[name] for name in names]
         groups = {"student": "tab:gray", "mskd": "tab:blue", "oto": "tab:cyan"}
         groups |= {"kd": "tab:green"}
         colors = [groups.get(n.partition(",")[0], "tab:red") for n in names]
@@ -366,30 +380,33 @@ def draw(numbers, path):
 
 def main():
     """Runs the parts, prints their tables and saves the numbers."""
-    if PEAK.value:
-        return run_peak_case(PEAK.value)
+    if FLAGS.peak:
+        return run_peak_case(FLAGS.peak)
     from tf_mskd.utils.tables import as_text
 
-    about = {"machine": f"{os.cpu_count()} CPU cores", "batch_size": BATCH.value}
-    about |= {"repeats": REPEATS.value, "command": " ".join(sys.argv[1:])}
+    about = {
+        "machine": f"{os.cpu_count()} CPU cores",
+        "batch_size": FLAGS.batch_size,
+    }
+    about |= {"repeats": FLAGS.repeats, "command": " ".join(sys.argv[1:])}
     numbers = {}
     jobs = {"cache": measure_cache}  # before others have filled the memory
-    jobs |= {f"pairs {p}": lambda p=p: measure_pair(p) for p in PAIRS.value}
+    jobs |= {f"pairs {p}": lambda p=p: measure_pair(p) for p in FLAGS.pairs}
     jobs |= {"phases": measure_phases, "methods": measure_methods}
     jobs |= {"input": measure_input, "memory": measure_memory}
     for name, job in jobs.items():
         part, _, pair = name.partition(" ")
-        if part in PARTS.value:
+        if part in FLAGS.parts:
             rows, numbers[pair or part] = job()
             print(as_text(rows), end="\n\n", flush=True)
-    if SAVE.value:
-        folder = files.make_folder(SAVE.value)
+    if FLAGS.save:
+        folder = files.make_folder(FLAGS.save)
         for part, value in numbers.items():
             name = part.replace(":", "_to_")
             files.write_json(folder / f"{name}.json", {**about, **value})
-        if any(pair in numbers for pair in PAIRS.value):
+        if any(pair in numbers for pair in FLAGS.pairs):
             draw(numbers, folder / "speed.png")
 
 
 if __name__ == "__main__":
-    cli.run(main, __doc__)
+    cli.run(main, define, __doc__)

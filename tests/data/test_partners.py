@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_mskd.data import pipeline
+from tf_mskd.data import extra_targets, pipeline
 from tf_mskd.data.augment import make_augment
 from tf_mskd.data.partners import Partners
 from tf_mskd.data.sources import load_source, split_ids
 from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.targets import TARGETS, target_spec
 
 LABELS = np.array([2, 0, 1, 1, 0, 2, 2, 2, 0, 1])
 IDS = np.array([9, 1, 2, 4, 5, 6, 7])  # labels 1, 0, 1, 0, 2, 2, 2; 0, 3 and 8 are out
@@ -100,7 +101,7 @@ def test_rows_of_one_batch_are_different_draws(digits, ids):
 
 
 def test_one_class_is_refused():
-    with pytest.raises(UserError, match="need two classes or more, got 1"):
+    with pytest.raises(UserError, match="require at least two classes, got 1"):
         Partners(LABELS, np.array([2, 3, 9]), seed=0)
 
 
@@ -184,6 +185,14 @@ def test_more_negatives_than_there_are_is_refused(digits, ids):
     most = Partners(digits.train.labels, ids, 0).largest_draw()
     assert len(stream(digits, ids, num_negatives=most)) == 12
     for count in (0, most + 1):
-        message = f"wants {count} negatives .* have 1 to {most} of other classes"
+        message = f"requests {count} negatives .* have 1 to {most} of other classes"
         with pytest.raises(UserError, match=message):
             stream(digits, ids, num_negatives=count)
+
+
+def test_every_target_of_the_table_has_a_loader_and_its_spec(digits, ids):
+    assert set(TARGETS) == {"label", "index", *extra_targets.LOADERS}
+    spec = stream(digits, ids).element_spec[1]
+    for name in TARGETS:
+        shape, dtype = target_spec(name, 16, (8, 8, 1), num_negatives=5)
+        assert spec[name] == tf.TensorSpec(shape, dtype), name

@@ -135,7 +135,7 @@ def test_memory_mapped_images_are_read_in_place(digits, ids, tmp_path):
 
 
 def test_mistakes_are_refused(digits, ids):
-    message = f"batch_size 500 is more than the {len(ids)} training examples"
+    message = f"batch_size 500 exceeds the {len(ids)} training examples"
     with pytest.raises(UserError, match=message):
         stream(digits, ids, batch_size=500)
     with pytest.raises(UserError, match="batch_size must be .* >= 1, got 0"):
@@ -180,6 +180,7 @@ for builder in (make, make_eval):
 """
 
 
+@pytest.mark.run
 def test_two_replicas_see_the_batches_of_one_device():
     run = subprocess.run(
         [sys.executable, "-c", TWO_REPLICAS],

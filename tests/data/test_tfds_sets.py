@@ -79,12 +79,12 @@ def test_labels_out_of_range_are_refused(data_dir, tmp_path):
 def test_sets_that_cannot_be_used_are_refused(data_dir):
     with pytest.raises(UserError, match=r"needs the splits train and test.*has train"):
         load_source("no_test", data_dir)
-    with pytest.raises(UserError, match="no image-classification set"):
+    with pytest.raises(UserError, match="not an image-classification set"):
         load_source("plain_label", data_dir)
 
 
 def test_memory_is_checked_before_decoding(data_dir, monkeypatch):
-    monkeypatch.setattr("tf_mskd.data.arrays.MEMORY_SHARE", 1e-9)
+    monkeypatch.setattr("tf_mskd.data.arrays.MEMORY_FRACTION", 1e-9)
     with pytest.raises(UserError, match="60 images of 8x8x1|--image_size"):
         load_source("small_digits", data_dir)
 

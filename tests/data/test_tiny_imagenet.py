@@ -123,7 +123,7 @@ def test_broken_archive_is_one_line_and_exit_code_2(tmp_path, capsys, changes, m
     archive = write_zip(tmp_path / "a.zip", small_archive(changes))
     arguments = ("--dataset=tiny_imagenet", f"--data_dir={tmp_path / 'data'}")
     code, _, err = run(capsys, *arguments, f"--archive={archive}")
-    lines = [line for line in err.splitlines() if line.startswith("Error: ")]
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
     assert code == 2 and len(lines) == 1 and "Traceback" not in err
     with pytest.raises(UserError, match=message):
         raise UserError(lines[0])
@@ -149,9 +149,12 @@ def test_wrong_image_size_and_damaged_member_are_refused(tmp_path):
         (["--dataset=digits", "--data_dir=x"], "'digits' needs no preparation"),
         (["--dataset=cifar100", "--data_dir=x", "--archive=y"], "--archive is for"),
         (["--dataset=cifra100", "--data_dir=x"], "did you mean 'cifar100'"),
-        (["--dataset=tiny_imagenet", "--data_dir=x"], "not downloaded for you"),
-        (["--datset=cifar100"], "Unknown command line flag 'datset'"),
-        (["cifar100"], "Unknown argument 'cifar100'"),
+        (
+            ["--dataset=tiny_imagenet", "--data_dir=x"],
+            "name its archive with",
+        ),
+        (["--datset=cifar100"], "Unknown flag '--datset'; did you mean '--dataset'"),
+        (["cifar100"], "Expected flags only, got 'cifar100'"),
     ],
 )
 def test_mistakes_on_the_command_line(
@@ -162,8 +165,8 @@ def test_mistakes_on_the_command_line(
     for name in ("dataset", "data_dir", "archive"):
         prepare.FLAGS[name].unparse()
     code, out, err = run(capsys, *arguments)
-    assert code == 2 and out == ""
-    assert message in err and err.startswith("Error: ") and err.count("\n") == 1
+    assert code == (1 if "Unknown flag" in message else 2) and out == ""
+    assert message in err and err.startswith("error: ") and err.count("\n") == 1
 
 
 def test_missing_and_foreign_archives(tmp_path, capsys):
@@ -177,7 +180,6 @@ def test_missing_and_foreign_archives(tmp_path, capsys):
 
 def test_help_names_every_flag(capsys):
     code, out, _ = run(capsys, "--help")
-    prepare.FLAGS["help"].unparse()
     assert code == 0 and "--archive" in out and "--data_dir" in out
 
 

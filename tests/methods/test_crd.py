@@ -233,19 +233,19 @@ def distiller(seed=0, **arguments):
     return made
 
 
-def test_a_state_file_restores_banks_and_constants_bit_for_bit(digits, tmp_path):
+def test_a_checkpoint_restores_banks_and_constants_bit_for_bit(digits, tmp_path):
     images, labels = digits
     data = [(images[t["index"]], {"label": labels[t["index"]], **t}) for t in batches()]
     first = distiller()
     for batch in data[:2]:
         first.train_step(batch)
-    values = [np.asarray(v.numpy()) for v in first.state_variables]
     paths = [v.path for v in first.state_variables]
     assert sum("bank_" in p for p in paths) == sum("log_z_" in p for p in paths) == 2
-    checkpoint.write_state(tmp_path / "state.npz", values, {})
+    checkpoints = checkpoint.CheckpointManager(tmp_path)
+    checkpoints.write(2, first.state_variables, {})
     second = distiller(seed=1)
-    second.teacher.set_weights(first.teacher.get_weights())  # no part of the state
-    checkpoint.read_state(tmp_path / "state.npz", second.state_variables)
+    second.teacher.set_weights(first.teacher.get_weights())  # no part of it
+    checkpoints.restore(second.state_variables)
     for batch in data[2:]:
         for each in (first, second):
             each.train_step(batch)
@@ -322,6 +322,7 @@ def results(digits, tmp_path_factory):
     ]
 
 
+@pytest.mark.run
 def test_two_devices_keep_equal_banks(results):
     one, two = results
     names = [name for name in two if name.endswith("method")]
@@ -331,6 +332,7 @@ def test_two_devices_keep_equal_banks(results):
         np.testing.assert_array_equal(two[name][0], two[name][1], err_msg=name)
 
 
+@pytest.mark.run
 def test_two_devices_train_as_one(results):
     one, two = results
     assert set(one) == set(two)

@@ -89,7 +89,7 @@ def test_without_distillation_it_is_the_sum_of_the_labels_terms():
     np.testing.assert_allclose(labels, 8.50035848, 2e-5)
 
 
-def test_the_temperature_is_in_the_state_of_a_run(tiny, digits, tmp_path):
+def test_the_temperature_is_in_the_checkpoint_of_a_run(tiny, digits, tmp_path):
     def make():
         distiller = Distiller(tiny((2, 4)), method="dbt")
         distiller.compile(SGD(0.0), jit_compile=False)
@@ -98,10 +98,10 @@ def test_the_temperature_is_in_the_state_of_a_run(tiny, digits, tmp_path):
 
     first, again = make(), make()
     first.method.current.assign(1.3)
-    states = checkpoint.States(tmp_path)
-    states.write(1, first.state_variables, {})
+    checkpoints = checkpoint.CheckpointManager(tmp_path)
+    checkpoints.write(1, first.state_variables, {})
     assert again.method.current.numpy() == 1.0
-    states.restore(again.state_variables)
+    checkpoints.restore(again.state_variables)
     np.testing.assert_allclose(again.method.current.numpy(), 1.3, 1e-6)
 
 

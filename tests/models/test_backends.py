@@ -24,6 +24,7 @@ assert "tensorflow" not in sys.modules
 """
 
 
+@pytest.mark.run
 @pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="needs jax")
 def test_runs_on_jax_without_tensorflow():
     root = pathlib.Path(__file__).parents[2]

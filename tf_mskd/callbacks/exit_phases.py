@@ -1,5 +1,7 @@
 """Advances progressive training from exit to exit."""
 
+from collections.abc import Sequence
+
 import keras
 
 from tf_mskd.training.schedules import phase_ends, phase_of
@@ -17,7 +19,7 @@ class ExitPhases(keras.callbacks.Callback):
         >>> distiller.fit(data, epochs=40, callbacks=[ExitPhases(40)])  # doctest: +SKIP
     """
 
-    def __init__(self, epochs, phase_epochs=()):
+    def __init__(self, epochs: int, phase_epochs: Sequence[int] = ()):
         super().__init__()
         self.epochs, self.phase_epochs = epochs, tuple(phase_epochs)
 

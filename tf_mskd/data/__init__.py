@@ -1,16 +1,31 @@
-"""Data sets as arrays in memory, index-driven streams, stateless augmentation."""
+"""Data sets as arrays in memory, index-driven streams, stateless augmentation.
 
-from tf_mskd.data.augment import make_augment
-from tf_mskd.data.pipeline import eval_stream, steps_per_epoch, train_stream
-from tf_mskd.data.sources import Source, Split, load_source, split_ids
+The names are imported when they are first used: `tf_mskd.data.prepare` looks at its
+flags before TensorFlow starts.
+"""
 
-__all__ = [
-    "Source",
-    "Split",
-    "eval_stream",
-    "load_source",
-    "make_augment",
-    "split_ids",
-    "steps_per_epoch",
-    "train_stream",
-]
+import importlib
+
+_HOME = {  # name -> module that defines it
+    "Source": "arrays",
+    "Split": "arrays",
+    "eval_stream": "pipeline",
+    "load_source": "sources",
+    "make_augment": "augment",
+    "split_ids": "splits",
+    "steps_per_epoch": "pipeline",
+    "train_stream": "pipeline",
+}
+__all__ = list(_HOME)
+
+
+def __getattr__(name):
+    if name not in _HOME:
+        raise AttributeError(f"module 'tf_mskd.data' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"tf_mskd.data.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

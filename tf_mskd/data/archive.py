@@ -19,14 +19,14 @@ class ZipMembers:
         path: path of the file.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: pathlib.Path):
         try:
             self._zip = zipfile.ZipFile(path)
         except (OSError, zipfile.BadZipFile) as error:
             raise UserError(f"Cannot open archive {path} ({error}).") from error
         self.names = sorted(set(self._zip.namelist()))
 
-    def read(self, name):
+    def read(self, name: str) -> bytes:
         """The bytes of one member; `UserError` if it is missing, huge or broken."""
         try:
             if self._zip.getinfo(name).file_size > MAX_MEMBER_BYTES:
@@ -47,7 +47,7 @@ class FolderMembers:
         top: str, name of the top folder.
     """
 
-    def __init__(self, path, top):
+    def __init__(self, path: pathlib.Path, top: str):
         path = pathlib.Path(path).resolve()
         self._parent = path.parent if path.name == top else path
         self.names = sorted(
@@ -56,7 +56,7 @@ class FolderMembers:
             if file.is_file()
         )
 
-    def read(self, name):
+    def read(self, name: str) -> bytes:
         """The bytes of one file; `UserError` if it is missing."""
         try:
             return (self._parent / name).read_bytes()
@@ -64,7 +64,7 @@ class FolderMembers:
             raise _missing(name) from error
 
 
-def open_archive(path, top):
+def open_archive(path: str | pathlib.Path, top: str) -> ZipMembers | FolderMembers:
     """`ZipMembers` for a file, `FolderMembers` for the extracted folder."""
     path = pathlib.Path(path).expanduser()
     if not path.exists():

@@ -2,20 +2,15 @@
 
 import dataclasses
 import math
+import typing
 
 import numpy as np
 import psutil
 
+from tf_mskd.utils.channel_statistics import CHANNEL_STATISTICS
 from tf_mskd.utils.errors import UserError
 
-MEMORY_SHARE = 0.6  # of the free memory; the rest is for networks and batches
-
-# mean and standard deviation of each channel in units of [0, 1], as published codes use
-CHANNEL_STATISTICS = {
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
-    "tiny_imagenet": ((0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262)),
-}
+MEMORY_FRACTION = 0.6  # of the free memory; the rest is for networks and batches
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,26 +43,26 @@ class Source:
     class_names: tuple[str, ...]
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
         return len(self.class_names)
 
     @property
-    def image_shape(self):
+    def image_shape(self) -> tuple[int, ...]:
         """(H, W, C) of every image in both splits."""
         return tuple(int(size) for size in self.train.images.shape[1:])
 
     @property
-    def mean(self):
+    def mean(self) -> tuple[float, ...] | None:
         """Mean of each channel for `create_model`, or None for its default."""
         return CHANNEL_STATISTICS.get(self.name, (None, None))[0]
 
     @property
-    def std(self):
+    def std(self) -> tuple[float, ...] | None:
         """Standard deviation of each channel, or None for the default."""
         return CHANNEL_STATISTICS.get(self.name, (None, None))[1]
 
 
-def check_image_size(image_size):
+def check_image_size(image_size: typing.Any) -> None:
     """Raises `UserError` unless `image_size` is None or a whole number of pixels >= 1.
 
     One number is the height and the width: resized images are square.
@@ -81,7 +76,12 @@ def check_image_size(image_size):
         )
 
 
-def check_memory(name, num_images, image_shape, available=None):
+def check_memory(
+    name: str,
+    num_images: int,
+    image_shape: tuple[int, ...],
+    available: int | None = None,
+) -> None:
     """Refuses a data set that would not fit, before anything is decoded.
 
     Args:
@@ -96,17 +96,19 @@ def check_memory(name, num_images, image_shape, available=None):
     if available is None:
         available = psutil.virtual_memory().available
     needed = num_images * math.prod(image_shape)
-    if needed > MEMORY_SHARE * available:
+    if needed > MEMORY_FRACTION * available:
         height, width, channels = image_shape
         raise UserError(
             f"Data set {name!r} needs {needed / 1e9:.1f} GB of memory ({num_images} "
-            f"images of {height}x{width}x{channels}), but only {MEMORY_SHARE:.0%} of "
-            f"the {available / 1e9:.1f} GB that are free may be used; "
+            f"images of {height}x{width}x{channels}); at most {MEMORY_FRACTION:.0%} of "
+            f"the {available / 1e9:.1f} GB of free memory may be used: "
             "set a smaller --image_size."
         )
 
 
-def check_labels(name, split_name, labels, num_classes):
+def check_labels(
+    name: str, split_name: str, labels: np.ndarray, num_classes: int
+) -> None:
     """Raises `UserError` at the first label outside [0, num_classes).
 
     Args:
@@ -121,5 +123,5 @@ def check_labels(name, split_name, labels, num_classes):
         raise UserError(
             f"Labels of {name!r} must be in [0, {num_classes}), got "
             f"{int(labels[position])} at position {position} of split "
-            f"{split_name!r}; mend the data set."
+            f"{split_name!r}; fix the data set."
         )

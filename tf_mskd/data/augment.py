@@ -1,6 +1,7 @@
 """Stateless, batched image augmentation: seed and example ids in, images out."""
 
 import math
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -14,8 +15,12 @@ DRAWS_PER_STEP = 16  # draw numbers reserved for one entry of the list of names
 
 
 def make_augment(
-    names=("crop", "flip"), *, crop_padding=4, rotation_degrees=20.0, cutout_size=16
-):
+    names: str | Sequence[str] = ("crop", "flip"),
+    *,
+    crop_padding: int = 4,
+    rotation_degrees: float = 20.0,
+    cutout_size: int = 16,
+) -> Callable:
     """Makes one function that applies the named transforms in the listed order.
 
     Args:
@@ -89,14 +94,26 @@ def make_augment(
     return augment
 
 
-def random_crop(images, keys, draw, padding, flipped=None):
+def random_crop(
+    images: tf.Tensor,
+    keys: tf.Tensor,
+    draw: int,
+    padding: int,
+    flipped: tf.Tensor | None = None,
+) -> tf.Tensor:
     """Zero-pads by `padding` pixels and cuts a uniform window of the old size."""
     top = random.integers(keys, draw, 2 * padding + 1)
     left = random.integers(keys, draw + 1, 2 * padding + 1)
     return crop(images, top, left, padding, flipped)
 
 
-def crop(images, top, left, padding, flipped=None):
+def crop(
+    images: tf.Tensor,
+    top: tf.Tensor,
+    left: tf.Tensor,
+    padding: int,
+    flipped: tf.Tensor | None = None,
+) -> tf.Tensor:
     """Windows of zero-padded images, optionally mirrored.
 
     Args:
@@ -124,13 +141,13 @@ def crop(images, top, left, padding, flipped=None):
     return tf.gather(tf.reshape(images, [-1, channels]), pixels)
 
 
-def flip_horizontally(images, flipped):
+def flip_horizontally(images: tf.Tensor, flipped: tf.Tensor) -> tf.Tensor:
     """Mirrors the rows of uint8 [B, H, W, C] where `flipped` (bool [B]) is true."""
     zeros = tf.zeros_like(flipped, tf.int32)
     return crop(images, zeros, zeros, 0, flipped)
 
 
-def rotate(images, degrees):
+def rotate(images: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
     """Rotates about the centre, bilinear, zeros outside.
 
     Args:
@@ -159,14 +176,18 @@ def rotate(images, degrees):
     return tf.ensure_shape(tf.cast(tf.round(turned), tf.uint8), images.shape)
 
 
-def random_cutout(images, keys, draw, size):
+def random_cutout(
+    images: tf.Tensor, keys: tf.Tensor, draw: int, size: int
+) -> tf.Tensor:
     """Zeroes one square per image, its centre uniform over the pixels."""
     centre_y = random.integers(keys, draw, images.shape[1])
     centre_x = random.integers(keys, draw + 1, images.shape[2])
     return cutout(images, centre_y, centre_x, size)
 
 
-def cutout(images, centre_y, centre_x, size):
+def cutout(
+    images: tf.Tensor, centre_y: tf.Tensor, centre_x: tf.Tensor, size: int
+) -> tf.Tensor:
     """Zeroes rows [y - size // 2, y - size // 2 + size) and columns alike.
 
     Source: DeVries, Taylor, Improved regularization of convolutional neural networks

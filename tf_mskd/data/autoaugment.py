@@ -15,6 +15,8 @@ released code sets the data set's mean after normalising (125, 123, 114); transl
 is in pixels of 32x32 images and is not scaled to other sizes.
 """
 
+import typing
+
 import tensorflow as tf
 
 from tf_mskd.data import counter_random as random
@@ -69,7 +71,9 @@ CIFAR10_POLICY = (
 )
 
 
-def autoaugment(images, keys, draw, policy=CIFAR10_POLICY):
+def autoaugment(
+    images: tf.Tensor, keys: tf.Tensor, draw: int, policy: typing.Any = CIFAR10_POLICY
+) -> tf.Tensor:
     """Applies one sub-policy per image.
 
     Args:
@@ -87,7 +91,7 @@ def autoaugment(images, keys, draw, policy=CIFAR10_POLICY):
     if images.shape[-1] not in (1, 3):
         raise UserError(
             f"autoaugment needs images of 1 or 3 channels, got {images.shape[-1]}; "
-            "leave it out of --augment."
+            "remove it from --augment."
         )
     chosen = random.integers(keys, draw, len(policy))
     for slot in range(len(policy[0])):

@@ -13,7 +13,7 @@ import tensorflow as tf
 GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, odd
 
 
-def example_keys(seed, view, ids):
+def example_keys(seed: int, view: int | tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
     """One 64-bit key per example.
 
     Args:
@@ -29,13 +29,13 @@ def example_keys(seed, view, ids):
     return _mix(key + tf.cast(ids, tf.uint64))
 
 
-def uniform(keys, draw):
+def uniform(keys: tf.Tensor, draw: int) -> tf.Tensor:
     """float32 [B] in [0, 1), on a grid of 2**-24, for draw number `draw` (int >= 0)."""
     bits = tf.bitwise.right_shift(_bits(keys, draw), tf.constant(40, tf.uint64))
     return tf.cast(tf.cast(bits, tf.int32), tf.float32) * 2.0**-24
 
 
-def integers(keys, draw, bound):
+def integers(keys: tf.Tensor, draw: int, bound: int) -> tf.Tensor:
     """int32 [B] in [0, bound), for draw number `draw`; bias below bound / 2**32."""
     shift = tf.constant(32, tf.uint64)
     high = tf.bitwise.right_shift(_bits(keys, draw), shift)

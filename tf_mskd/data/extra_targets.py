@@ -1,16 +1,22 @@
-"""What a batch may bring along beside its images, labels and positions.
+"""Loaders of what a batch delivers beside its images, labels and positions.
 
-Each function returns a loader, load(batch) -> dict of targets, that runs inside a
-`tf.data` map; `batch` is a `Batch` of tensors.
+A loader, load(batch) -> dict of targets, runs inside a `tf.data` map; `batch` is a
+`Batch` of tensors. `LOADERS` has one maker for each target of `utils.targets` that is
+not in every batch.
 """
 
+import dataclasses
+import functools
 import typing
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from tf_mskd.data.arrays import Split
 from tf_mskd.data.partners import Partners
 from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.targets import target_spec
 
 OTHER, SECOND = 1_000_003, 2_000_003  # added to the seed: draws of their own
 
@@ -25,65 +31,115 @@ class Batch(typing.NamedTuple):
     step: tf.Tensor  # int64 scalar
 
 
-def augmented(images, index, view, seed, function):
+Loader = Callable[[Batch], dict[str, typing.Any]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Supply:
+    """What the targets of a stream are drawn from; see `pipeline.train_stream`."""
+
+    split: Split
+    ids: np.ndarray
+    seed: int
+    view_seed: int
+    num_negatives: int
+    augment: Callable | None
+    second_augment: Callable | None
+
+    @functools.cached_property
+    def partners(self) -> Partners:
+        """Draws of other classes, one object for all targets that need it."""
+        return Partners(np.asarray(self.split.labels), self.ids, self.seed)
+
+    def call(
+        self, function: Callable, inputs: list[tf.Tensor], name: str, batch: Batch
+    ) -> tf.Tensor:
+        """A NumPy function as an operation whose result has the target's spec."""
+        size, image_shape = batch.label.shape[0], batch.images.shape[1:]
+        shape, dtype = target_spec(name, size, image_shape, self.num_negatives)
+        result = tf.numpy_function(function, inputs, tf.as_dtype(dtype))
+        return tf.ensure_shape(result, shape)
+
+
+def augmented(
+    images: tf.Tensor,
+    index: tf.Tensor,
+    view: tf.Tensor,
+    seed: int,
+    function: Callable | None,
+) -> tf.Tensor:
     """Images under an augmentation of `make_augment`, or as they are if it is None."""
     if function is None:
         return images
     return tf.ensure_shape(function(images, index, seed, view), images.shape)
 
 
-def partner_loaders(split, ids, seed, view_seed, target_keys, num_negatives, augment):
-    """Loaders of "negatives" and "other_image", as far as `target_keys` has them.
+def negatives_loader(supply: Supply) -> Loader:
+    """The loader of "negatives": distinct positions of other classes.
 
     Raises:
-        UserError: if the data have fewer examples of other classes than asked for.
+        UserError: if the data have fewer examples of other classes than requested.
     """
-    if not {"negatives", "other_image"} & set(target_keys):
-        return []
-    partners = Partners(np.asarray(split.labels), ids, seed)
-    most = partners.largest_draw()
-    if "negatives" in target_keys and not 0 < num_negatives <= most:
+    count, most = supply.num_negatives, supply.partners.largest_draw()
+    if not 0 < count <= most:
         raise UserError(
-            f"The method wants {num_negatives} negatives for each image; these data "
-            f"have 1 to {most} of other classes: set num_negatives in --method_args."
+            f"The method requests {count} negatives for each image; these data have 1 "
+            f"to {most} of other classes: set num_negatives in --method_args."
         )
 
     def draw(label, step):
-        return partners.many(label, int(step), num_negatives)
-
-    def fetch(label, step):
-        index = partners.one(label, int(step))
-        return split.images[index], index
+        return supply.partners.many(label, int(step), count)
 
     def negatives(batch):
-        drawn = tf.numpy_function(draw, [batch.label, batch.step], tf.int32)
-        shape = (batch.label.shape[0], num_negatives)
-        return {"negatives": tf.ensure_shape(drawn, shape)}
+        inputs = [batch.label, batch.step]
+        return {"negatives": supply.call(draw, inputs, "negatives", batch)}
+
+    return negatives
+
+
+def other_image_loader(supply: Supply) -> Loader:
+    """The loader of "other_image": an image of another class, augmented alike."""
+    seed = supply.view_seed + OTHER
+
+    def draw(label, step):
+        return supply.partners.one(label, int(step))
+
+    def fetch(index):
+        return supply.split.images[index]
 
     def other_image(batch):
-        types = (tf.uint8, tf.int64)
-        images, index = tf.numpy_function(fetch, [batch.label, batch.step], types)
-        images = tf.ensure_shape(images, batch.images.shape)
-        index = tf.ensure_shape(index, batch.index.shape)
-        seed = view_seed + OTHER
-        return {"other_image": augmented(images, index, batch.view, seed, augment)}
+        index = supply.call(draw, [batch.label, batch.step], "index", batch)
+        images = supply.call(fetch, [index], "other_image", batch)
+        images = augmented(images, index, batch.view, seed, supply.augment)
+        return {"other_image": images}
 
-    loaders = {"negatives": negatives, "other_image": other_image}
-    return [loader for name, loader in loaders.items() if name in target_keys]
+    return other_image
 
 
-def second_view_loader(view_seed, augment):
+def second_view_loader(supply: Supply) -> Loader:
     """The loader of "second_view": the same images, augmented with other draws."""
+    seed, augment = supply.view_seed + SECOND, supply.second_augment
 
     def second_view(batch):
-        seed = view_seed + SECOND
         images = augmented(batch.images, batch.index, batch.view, seed, augment)
         return {"second_view": images}
 
     return second_view
 
 
-def teacher_loader(teacher_rows):
+LOADERS = {
+    "negatives": negatives_loader,
+    "other_image": other_image_loader,
+    "second_view": second_view_loader,
+}
+
+
+def loaders(target_keys: Sequence[str], supply: Supply) -> list[Loader]:
+    """Returns the loaders of those targets that are not in every batch."""
+    return [make(supply) for name, make in LOADERS.items() if name in target_keys]
+
+
+def teacher_loader(teacher_rows: typing.Any) -> Loader:
     """The loader of "teacher": float16 [B, D] of each output in a cache.
 
     Args:

@@ -12,27 +12,27 @@ FILL = 128  # grey that fills what a geometric operation uncovers
 FIXED = 65536  # Pillow samples affine maps in 16.16 fixed point
 
 
-def shear_x(images, magnitude):
+def shear_x(images: tf.Tensor, magnitude: tf.Tensor) -> tf.Tensor:
     """Output (x, y) is input (x + magnitude * y, y), nearest pixel."""
     return _affine(images, (1.0, magnitude, 0.0, 0.0, 1.0, 0.0))
 
 
-def shear_y(images, magnitude):
+def shear_y(images: tf.Tensor, magnitude: tf.Tensor) -> tf.Tensor:
     """Output (x, y) is input (x, y + magnitude * x), nearest pixel."""
     return _affine(images, (1.0, 0.0, 0.0, magnitude, 1.0, 0.0))
 
 
-def translate_x(images, magnitude):
+def translate_x(images: tf.Tensor, magnitude: tf.Tensor) -> tf.Tensor:
     """Output (x, y) is input (x + magnitude, y); magnitude in pixels."""
     return _affine(images, (1.0, 0.0, magnitude, 0.0, 1.0, 0.0))
 
 
-def translate_y(images, magnitude):
+def translate_y(images: tf.Tensor, magnitude: tf.Tensor) -> tf.Tensor:
     """Output (x, y) is input (x, y + magnitude); magnitude in pixels."""
     return _affine(images, (1.0, 0.0, 0.0, 0.0, 1.0, magnitude))
 
 
-def rotate(images, magnitude):
+def rotate(images: tf.Tensor, magnitude: tf.Tensor) -> tf.Tensor:
     """Turns counter-clockwise about the centre by magnitude in degrees, nearest."""
     radians = -tf.cast(magnitude, tf.float64) * (math.pi / 180)
     cos, sin = tf.cos(radians), tf.sin(radians)
@@ -42,7 +42,7 @@ def rotate(images, magnitude):
     return _affine(images, (cos, sin, offset_x, -sin, cos, offset_y))
 
 
-def autocontrast(images, magnitude):
+def autocontrast(images: tf.Tensor, magnitude: tf.Tensor) -> tf.Tensor:
     """Stretches each channel to the full range 0..255."""
     del magnitude
     values = tf.cast(images, tf.float64)
@@ -53,7 +53,7 @@ def autocontrast(images, magnitude):
     return tf.where(high > low, tf.cast(stretched, images.dtype), images)
 
 
-def equalize(images, magnitude):
+def equalize(images: tf.Tensor, magnitude: tf.Tensor) -> tf.Tensor:
     """Flattens the histogram of each channel."""
     del magnitude
     height, width, channels = images.shape[1:]
@@ -76,42 +76,42 @@ def equalize(images, magnitude):
     return tf.transpose(flat, [0, 2, 3, 1])
 
 
-def invert(images, magnitude):
+def invert(images: tf.Tensor, magnitude: tf.Tensor) -> tf.Tensor:
     """255 minus each value."""
     del magnitude
     return 255 - images
 
 
-def solarize(images, magnitude):
+def solarize(images: tf.Tensor, magnitude: tf.Tensor) -> tf.Tensor:
     """Inverts the values at or above magnitude, a threshold in 0..256."""
     dark = tf.cast(images, tf.float32) < _per_image(magnitude)
     return tf.where(dark, images, 255 - images)
 
 
-def posterize(images, magnitude):
+def posterize(images: tf.Tensor, magnitude: tf.Tensor) -> tf.Tensor:
     """Keeps the highest magnitude bits, 0..8, of each value."""
     step = tf.bitwise.left_shift(1, 8 - tf.cast(magnitude, tf.int32))
     values = tf.cast(images, tf.int32)
     return tf.cast(values - values % _per_image(step), images.dtype)
 
 
-def color(images, magnitude):
+def color(images: tf.Tensor, magnitude: tf.Tensor) -> tf.Tensor:
     """Blends with the grey image: 0 is grey, 1 the image, above 1 more colourful."""
     return _blend(_grey(images), images, magnitude)
 
 
-def contrast(images, magnitude):
+def contrast(images: tf.Tensor, magnitude: tf.Tensor) -> tf.Tensor:
     """Blends with the image's mean grey: 0 is flat, 1 the image."""
     mean = tf.reduce_mean(tf.cast(_grey(images), tf.float64), (1, 2, 3), keepdims=True)
     return _blend(tf.floor(mean + 0.5), images, magnitude)
 
 
-def brightness(images, magnitude):
+def brightness(images: tf.Tensor, magnitude: tf.Tensor) -> tf.Tensor:
     """Blends with black: 0 is black, 1 the image."""
     return _blend(tf.zeros_like(images), images, magnitude)
 
 
-def sharpness(images, magnitude):
+def sharpness(images: tf.Tensor, magnitude: tf.Tensor) -> tf.Tensor:
     """Blends with the smoothed image: 0 is smooth, 1 the image, above 1 sharper.
 
     Smoothing weighs the 3x3 neighbourhood 1 and its centre 5, out of 13; border pixels

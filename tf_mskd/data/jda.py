@@ -12,6 +12,8 @@ Departs from the source: sheared images take the nearest pixel there is, not a b
 mean.
 """
 
+import typing
+
 import tensorflow as tf
 
 from tf_mskd.data import counter_random as random
@@ -52,7 +54,9 @@ OPERATIONS = (
 )
 
 
-def joint_augmentation(images, keys, draw, operations=OPERATIONS):
+def joint_augmentation(
+    images: tf.Tensor, keys: tf.Tensor, draw: int, operations: typing.Any = OPERATIONS
+) -> tf.Tensor:
     """Applies each operation in turn to those images whose draw says so.
 
     Args:
@@ -70,7 +74,7 @@ def joint_augmentation(images, keys, draw, operations=OPERATIONS):
     shape = images.shape
     if shape[-1] not in (1, 3):
         raise UserError(
-            f"jda needs images of 1 or 3 channels, got {shape[-1]}; leave it out of "
+            f"jda needs images of 1 or 3 channels, got {shape[-1]}; remove it from "
             "--augment and --second_augment."
         )
     for number, (operation, magnitudes) in enumerate(operations):

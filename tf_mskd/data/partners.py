@@ -17,20 +17,20 @@ class Partners:
         UserError: if there is one class only.
     """
 
-    def __init__(self, labels, ids, seed):
+    def __init__(self, labels: np.ndarray, ids: np.ndarray, seed: int):
         order = np.argsort(labels[ids], kind="stable")
         self._ids, self._seed = ids[order], seed
         self._labels = labels[self._ids]
         if self._labels[0] == self._labels[-1]:
             raise UserError(
-                "Examples of other classes need two classes or more, got 1."
+                "Examples of other classes require at least two classes, got 1."
             )
 
-    def largest_draw(self):
+    def largest_draw(self) -> int:
         """How many examples of other classes every example has, at least."""
         return len(self._ids) - np.bincount(self._labels).max()
 
-    def one(self, label, step):
+    def one(self, label: np.ndarray, step: int) -> np.ndarray:
         """One position of another class per example, uniform over all of them.
 
         Args:
@@ -46,7 +46,7 @@ class Partners:
         draw = self._generator(step, 0).integers(0, others)
         return self._ids[np.where(draw < start, draw, draw + stop - start)]
 
-    def many(self, label, step, count):
+    def many(self, label: np.ndarray, step: int, count: int) -> np.ndarray:
         """Distinct positions of other classes per example.
 
         Each row alone is a uniform draw without replacement. The rows of a batch come

@@ -5,16 +5,19 @@ augmented. There is no iterator state to save: a run resumes by naming the next 
 """
 
 import functools
+import typing
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from tf_mskd.data import extra_targets
+from tf_mskd.data.arrays import Split
 from tf_mskd.data.extra_targets import Batch, augmented
 from tf_mskd.utils.errors import UserError
 
 
-def steps_per_epoch(ids, batch_size):
+def steps_per_epoch(ids: np.ndarray, batch_size: int) -> int:
     """Full batches in one pass over `ids` (int64 [n]); the last part-batch is dropped.
 
     Raises:
@@ -23,33 +26,33 @@ def steps_per_epoch(ids, batch_size):
     _check_batch_size(batch_size)
     if len(ids) < batch_size:
         raise UserError(
-            f"batch_size {batch_size} is more than the {len(ids)} training examples; "
+            f"batch_size {batch_size} exceeds the {len(ids)} training examples; "
             "set a smaller one."
         )
     return len(ids) // batch_size
 
 
-def epoch_order(ids, seed, epoch):
+def epoch_order(ids: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     """The order of `ids` (int64 [n]) in one epoch, a permutation fixed by the seed."""
     return np.random.default_rng([seed, epoch]).permutation(ids)
 
 
 def train_stream(
-    split,
-    ids,
+    split: Split,
+    ids: np.ndarray,
     *,
-    batch_size,
-    seed,
-    augment,
-    start_step,
-    num_steps,
-    target_keys=(),
-    num_negatives=0,
-    second_augment=None,
-    views=0,
-    view_seed=None,
-    teacher_rows=None,
-):
+    batch_size: int,
+    seed: int,
+    augment: Callable | None,
+    start_step: int,
+    num_steps: int,
+    target_keys: Sequence[str] = (),
+    num_negatives: int = 0,
+    second_augment: Callable | None = None,
+    views: int = 0,
+    view_seed: int | None = None,
+    teacher_rows: typing.Any = None,
+) -> tf.data.Dataset:
     """Shuffled, augmented batches of the global steps start_step .. num_steps - 1.
 
     Step s belongs to epoch s // steps_per_epoch; the epoch, modulo `views`, is also the
@@ -64,8 +67,8 @@ def train_stream(
         augment: function of `make_augment`, or None.
         start_step: int >= 0, first step to deliver.
         num_steps: int, one past the last step.
-        target_keys: names of targets to deliver beside "label" and "index":
-            "negatives", "other_image", "second_view".
+        target_keys: names of targets to deliver beside "label" and "index"; see
+            `utils.targets.TARGETS`.
         num_negatives: int, width of "negatives".
         second_augment: function of `make_augment` for "second_view", or None.
         views: int >= 0, different views of each example; 0 gives one an epoch.
@@ -75,16 +78,9 @@ def train_stream(
     Returns:
         `tf.data.Dataset` of (images, targets), sharded by data under a strategy:
             images: uint8 [batch_size, H, W, C].
-            targets: {"label": int32 [batch_size], "index": int64 [batch_size]};
-                `index` is the position in `split`. On demand also
-                "negatives": int32 [batch_size, num_negatives], distinct positions of
-                examples of other classes;
-                "other_image": uint8, as images, an example of another class, augmented
-                in the same way;
-                "second_view": uint8, as images, the same examples, augmented by
-                `second_augment` with draws of their own;
-                "teacher": dict, output name -> float16 [batch_size, D], if there are
-                `teacher_rows`.
+            targets: "label", "index" and those of `target_keys`, as
+                `utils.targets.TARGETS` describes them; with `teacher_rows` also
+                "teacher": dict, output name -> float16 [batch_size, D].
 
     Raises:
         UserError: batch larger than the data, or a number out of range.
@@ -99,11 +95,10 @@ def train_stream(
         )
 
     view_seed = seed if view_seed is None else view_seed
-    extras = extra_targets.partner_loaders(
-        split, ids, seed, view_seed, target_keys, num_negatives, augment
+    supply = extra_targets.Supply(
+        split, ids, seed, view_seed, num_negatives, augment, second_augment
     )
-    if "second_view" in target_keys:
-        extras.append(extra_targets.second_view_loader(view_seed, second_augment))
+    extras = extra_targets.loaders(target_keys, supply)
     if teacher_rows is not None:
         extras.append(extra_targets.teacher_loader(teacher_rows))
 
@@ -132,7 +127,15 @@ def train_stream(
     return _stream(tf.data.Dataset.range(start_step, num_steps), load)
 
 
-def eval_stream(split, ids=None, *, batch_size, augment=None, seed=0, view=0):
+def eval_stream(
+    split: Split,
+    ids: np.ndarray | None = None,
+    *,
+    batch_size: int,
+    augment: Callable | None = None,
+    seed: int = 0,
+    view: int = 0,
+) -> tf.data.Dataset:
     """Every example exactly once, in the order of `ids`; not augmented unless told.
 
     The last batch is padded to full size with weight 0, so that each replica of a
@@ -185,7 +188,7 @@ def eval_stream(split, ids=None, *, batch_size, augment=None, seed=0, view=0):
 
 def _stream(steps, load):
     options = tf.data.Options()
-    # Every replica set reads the whole stream and keeps its share of each batch: the
+    # Every worker reads the whole stream and keeps its part of each batch: the
     # global batches hold the same examples as on one device.
     options.experimental_distribute.auto_shard_policy = (
         tf.data.experimental.AutoShardPolicy.DATA

@@ -9,26 +9,36 @@ library that does.
 
 import os
 import sys
+from collections.abc import Sequence
 
 from absl import flags, logging
 
-from tf_mskd.data.tfds_sets import OWN_BUILDERS, find_builder
+from tf_mskd.utils.choices import ARCHIVED_SETS
 from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.flag_errors import explain
+from tf_mskd.utils.start import start_tensorflow
 
 # A registry of its own: other commands define --dataset and --data_dir too.
 FLAGS = flags.FlagValues()
-flags.DEFINE_string("dataset", None, "Name of the data set.", flag_values=FLAGS)
-flags.DEFINE_string("data_dir", None, "Directory to write to.", flag_values=FLAGS)
-flags.DEFINE_string(
-    "archive",
-    None,
-    "Zip file or extracted folder of a set that needs one (tiny_imagenet).",
-    flag_values=FLAGS,
-)
-flags.DEFINE_boolean("help", False, "Show this help.", flag_values=FLAGS)
 
 
-def prepare(dataset, data_dir, archive=None):
+def define() -> None:
+    """Defines the flags of the command."""
+    options = {"flag_values": FLAGS, "module_name": "prepare flags"}
+    flags.DEFINE_string("dataset", None, "Name of the data set; required.", **options)
+    flags.DEFINE_string("data_dir", None, "Folder to write to; required.", **options)
+    flags.DEFINE_string(
+        "archive",
+        None,
+        "Zip file or extracted folder of a set that needs one (tiny_imagenet).",
+        **options,
+    )
+
+
+define()
+
+
+def prepare(dataset: str, data_dir: str, archive: str | None = None) -> str:
     """Writes a TFDS data set below `data_dir` unless it is there already.
 
     Args:
@@ -42,17 +52,20 @@ def prepare(dataset, data_dir, archive=None):
     Raises:
         UserError: wrong name, archive missing or broken, download failed.
     """
+    _check_arguments(dataset, data_dir, archive)
+    start_tensorflow()
     import tensorflow_datasets as tfds
 
-    _check_arguments(dataset, data_dir, archive)
+    from tf_mskd.data.tfds_sets import find_builder
+
     data_dir = os.path.expanduser(data_dir)
     builder = find_builder(dataset, data_dir)
     if builder.is_prepared():
         return f"Already prepared: {_summary(builder)}"
-    if dataset in OWN_BUILDERS:
+    if dataset in ARCHIVED_SETS:
         if not archive:
             raise UserError(
-                f"{dataset} is not downloaded for you; set --archive. "
+                f"{dataset} is not downloaded: name its archive with --archive. "
                 f"{builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
             )
         builder.archive = archive
@@ -74,20 +87,30 @@ def prepare(dataset, data_dir, archive=None):
     return f"Wrote {_summary(builder)}"
 
 
-def main(argv=None):
-    """Runs the command line; returns the exit code, 2 for a mistake of the user."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Returns:
+        int, the exit code: 0 done, 1 unknown flag or bad value, 2 any other mistake of
+        the user.
+    """
     logging.set_verbosity(logging.ERROR)  # TFDS warns that the set is not there yet
+    argv = list(sys.argv if argv is None else argv)
+    if {"--help", "-help", "-h"} & set(argv[1:]):
+        print(f"{__doc__.strip()}\n\n{FLAGS.module_help('prepare flags').strip()}")
+        return 0
     try:
-        rest = FLAGS(sys.argv if argv is None else argv)[1:]
-        if FLAGS.help:
-            print(f"{__doc__}\n{FLAGS.get_help()}")
-            return 0
+        rest = FLAGS(argv)[1:]
         if rest:
-            raise UserError(f"Unknown argument {rest[0]!r}; write --flag=value.")
+            raise UserError(
+                f"Expected flags only, got {rest[0]!r}: write --name=value."
+            )
         print(prepare(FLAGS.dataset, FLAGS.data_dir, FLAGS.archive))
     except (UserError, flags.Error) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 2
+        refused = isinstance(error, flags.Error)
+        text = UserError(explain(error, FLAGS)) if refused else error
+        print(f"error: {text}", file=sys.stderr)
+        return 1 if refused else 2
     return 0
 
 
@@ -97,9 +120,9 @@ def _check_arguments(dataset, data_dir, archive):
         raise UserError(f"{missing} is needed; see --help.")
     if dataset in ("digits", "folder"):
         raise UserError(f"Data set {dataset!r} needs no preparation.")
-    if archive and dataset not in OWN_BUILDERS:
+    if archive and dataset not in ARCHIVED_SETS:
         raise UserError(
-            f"--archive is for {', '.join(OWN_BUILDERS)}; {dataset!r} takes none."
+            f"--archive is for {', '.join(ARCHIVED_SETS)}; {dataset!r} takes none."
         )
 
 

@@ -11,7 +11,9 @@ from tf_mskd.data.tfds_sets import load_tfds
 __all__ = ["Source", "Split", "load_source", "split_ids"]
 
 
-def load_source(name, data_dir=None, image_size=None):
+def load_source(
+    name: str, data_dir: str | None = None, image_size: int | None = None
+) -> Source:
     """Reads a data set into memory. Never downloads.
 
     Args:
@@ -43,7 +45,7 @@ def load_source(name, data_dir=None, image_size=None):
     return load_tfds(name, data_dir, image_size)
 
 
-def load_digits(image_size=None):
+def load_digits(image_size: int | None = None) -> Source:
     """The 1,797 handwritten digits that come with scikit-learn, 8x8 grey.
 
     Ink counts 0..16 become round(255 / 16 * count). The test split is a fixed,

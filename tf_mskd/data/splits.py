@@ -5,7 +5,13 @@ import numpy as np
 from tf_mskd.utils.errors import UserError
 
 
-def split_ids(labels, *, validation_fraction=0.0, train_fraction=1.0, seed=0):
+def split_ids(
+    labels: np.ndarray,
+    *,
+    validation_fraction: float = 0.0,
+    train_fraction: float = 1.0,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
     """Draws stratified validation and training positions, class by class.
 
     The validation part is drawn first, so it is the same for every `train_fraction`;

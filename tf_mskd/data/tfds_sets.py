@@ -5,19 +5,20 @@ import importlib
 import json
 import os
 import re
+import typing
 
 import numpy as np
 import tensorflow as tf
 
 from tf_mskd.data.arrays import Source, Split, check_labels, check_memory
+from tf_mskd.utils.choices import ARCHIVED_SETS
 from tf_mskd.utils.errors import UserError, unknown_name
 
-OWN_BUILDERS = {"tiny_imagenet": "tf_mskd.data.tiny_imagenet"}
 DEFAULT_DIR = os.path.join("~", "tensorflow_datasets")
 READ_BATCH = 512  # images decoded at a time
 
 
-def find_builder(name, data_dir=None):
+def find_builder(name: str, data_dir: str | None = None) -> typing.Any:
     """Returns the TFDS builder of `name` without touching the network.
 
     Args:
@@ -42,16 +43,16 @@ def find_builder(name, data_dir=None):
         raise not_prepared(name, data_dir) from error
 
 
-def check_known(name, data_dir=None):
+def check_known(name: str, data_dir: str | None = None) -> None:
     """Raises the `UserError` of an unknown name; see `find_builder`."""
     import tensorflow_datasets as tfds
 
-    if name in OWN_BUILDERS:
-        importlib.import_module(OWN_BUILDERS[name])  # registers the builder with TFDS
+    if name in ARCHIVED_SETS:
+        importlib.import_module(f"tf_mskd.data.{name}")  # registers it with TFDS
     registered = tfds.list_builders(with_community_datasets=False)
     if _base_name(name) not in registered and not _lies_in(name, data_dir):
         near = difflib.get_close_matches(str(name).lower(), registered, n=3)
-        known = {"digits", "folder", "cifar10", "cifar100", *OWN_BUILDERS, *near}
+        known = {"digits", "folder", "cifar10", "cifar100", *ARCHIVED_SETS, *near}
         raise UserError(
             f"{unknown_name('data set', name, known)} "
             "Other TensorFlow Datasets names work too."
@@ -68,9 +69,9 @@ def _lies_in(name, data_dir):
     return bool(base) and os.path.isdir(os.path.join(directory, base))
 
 
-def not_prepared(name, data_dir):
+def not_prepared(name: str, data_dir: str | None) -> UserError:
     """`UserError` that says how to prepare a TFDS set."""
-    archive = "--archive=ZIP " if name in OWN_BUILDERS else ""
+    archive = "--archive=ZIP " if name in ARCHIVED_SETS else ""
     return UserError(
         f"Data set {name!r} is not prepared in {data_dir or DEFAULT_DIR}; run python "
         f"-m tf_mskd.data.prepare --dataset={name} {archive}"
@@ -78,7 +79,9 @@ def not_prepared(name, data_dir):
     )
 
 
-def load_tfds(name, data_dir=None, image_size=None):
+def load_tfds(
+    name: str, data_dir: str | None = None, image_size: int | None = None
+) -> Source:
     """Decodes the train and test (else validation) splits of a prepared TFDS set.
 
     Args:
@@ -135,8 +138,8 @@ def _features(name, features):
     ):
         keys = ", ".join(features) if hasattr(features, "keys") else str(features)
         raise UserError(
-            f"Data set {name!r} is no image-classification set: expected the features "
-            f"'image' and 'label', it has {keys}."
+            f"Data set {name!r} is not an image-classification set: expected features "
+            f"'image' and 'label', got {keys}."
         )
     if image.np_dtype != np.uint8:
         raise UserError(f"Images of {name!r} must be uint8, got {image.np_dtype}.")

@@ -7,7 +7,7 @@ import re
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from tf_mskd.data.archive import open_archive
+from tf_mskd.data.archive import FolderMembers, ZipMembers, open_archive
 from tf_mskd.utils.errors import UserError
 
 ROOT = "tiny-imagenet-200"
@@ -78,7 +78,9 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
             yield name, row
 
 
-def list_train(members, wnids):
+def list_train(
+    members: ZipMembers | FolderMembers, wnids: set[str]
+) -> list[tuple[str, str]]:
     """[(member name, wnid)] of the training images; other members are passed over."""
     found = []
     for name in members.names:
@@ -96,7 +98,9 @@ def list_train(members, wnids):
     return found
 
 
-def list_test(members, wnids):
+def list_test(
+    members: ZipMembers | FolderMembers, wnids: set[str]
+) -> list[tuple[str, str]]:
     """[(member name, wnid)] of the official validation images, in annotation order."""
     found = []
     annotations = members.read(f"{ROOT}/val/val_annotations.txt").decode()
@@ -111,7 +115,7 @@ def list_test(members, wnids):
     return found
 
 
-def check_image(name, content):
+def check_image(name: str, content: bytes) -> None:
     """Raises `UserError` unless `content` decodes to a 64x64 image."""
     try:
         with Image.open(io.BytesIO(content)) as image:

@@ -8,12 +8,10 @@ import keras
 from tf_mskd.models import aux_heads as auxiliary
 from tf_mskd.models import blocks, resnet, vgg, wrn
 from tf_mskd.models import exits as heads
+from tf_mskd.utils.channel_statistics import CHANNEL_STATISTICS
 from tf_mskd.utils.choices import MODELS, WIDE_RESNET
 from tf_mskd.utils.errors import UserError, unknown_name
 from tf_mskd.utils.names import number, numbered
-
-CIFAR100_MEAN = (0.5071, 0.4867, 0.4408)
-CIFAR100_STD = (0.2675, 0.2565, 0.2761)
 
 
 def available_models():
@@ -197,8 +195,9 @@ def _feature_names(features, last):
 def _scaling(channels, mean, std):
     """The layer (image / 255 - mean) / std, in float32 under any dtype policy."""
     is_rgb = channels == 3
-    mean = (CIFAR100_MEAN if is_rgb else (0.5,) * channels) if mean is None else mean
-    std = (CIFAR100_STD if is_rgb else (0.5,) * channels) if std is None else std
+    defaults = CHANNEL_STATISTICS["cifar100"] if is_rgb else [(0.5,) * channels] * 2
+    mean = defaults[0] if mean is None else mean
+    std = defaults[1] if std is None else std
     mean, std = ([float(v) for v in values] for values in (mean, std))
     if len(mean) != channels or len(std) != channels or min(std) <= 0:
         raise UserError(

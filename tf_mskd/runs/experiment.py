@@ -189,7 +189,7 @@ def _train(distiller, strategy, data, config, folder):
         train_stream,
         steps_per_epoch=data.steps_per_epoch,
         epochs=config.epochs,
-        states=folder.states,
+        checkpoints=folder.checkpoints,
         callbacks=callbacks,
         validate=validate,
         prepare=prepare,

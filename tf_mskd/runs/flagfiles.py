@@ -8,6 +8,7 @@ from tf_mskd.utils.errors import UserError, nearest
 MOST_FLAGFILES = 100  # that one may include, each counted as often as it is read
 MOST_BYTES = 2**20  # of one flagfile
 PACKAGE = pathlib.Path(__file__).parents[1]
+SHIPPED = (("configs",), ("results",))  # folders that setup.py puts there
 INCLUDES = ("--flagfile", "-flagfile")
 # flags that name a flagfile too, which is read later, for a run of its own
 NAMING = ("--teacher_flagfile", "--init_flagfile")
@@ -17,7 +18,7 @@ def find_flagfile(name: str, relative_to: str | None = None) -> str:
     """Returns the path of a flagfile, in the first of these places that has it.
 
     The working directory; the folder of the file that names it, and the folders above
-    that; for "configs/..." the flagfiles that come with the package.
+    that; for "configs/..." and "results/..." the files that come with the package.
 
     Args:
         name: str, path as it was written; "~" is the home directory.
@@ -37,7 +38,7 @@ def find_flagfile(name: str, relative_to: str | None = None) -> str:
     folders = []
     if relative_to is not None:
         folders += pathlib.Path(relative_to).resolve().parents
-    if pathlib.Path(name).parts[:1] == ("configs",):
+    if pathlib.Path(name).parts[:1] in SHIPPED:
         folders += [PACKAGE, PACKAGE.parent]  # installed; in a clone
     found = (folder / name for folder in folders if (folder / name).is_file())
     return str(next(found, name))

@@ -1,13 +1,11 @@
 """The folder of a run: what it holds, and whether it belongs to this configuration."""
 
-import fcntl
 import json
 import os
 import pathlib
 import platform
 import re
 import socket
-import stat
 import subprocess
 import sys
 from importlib import metadata
@@ -15,10 +13,11 @@ from importlib import metadata
 from tf_mskd.runs.flags import to_flagfile
 from tf_mskd.runs.inputs import check_same_run
 from tf_mskd.runs.result import read_result, write_result
-from tf_mskd.training.checkpoint import States
+from tf_mskd.training.checkpoint import CheckpointManager
 from tf_mskd.training.strategies import is_chief
 from tf_mskd.utils import files
 from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.lock import open_lock, take_lock
 from tf_mskd.utils.run_paths import RunPaths
 from tf_mskd.utils.version import VERSION
 
@@ -32,7 +31,7 @@ class RunFolder:
     flags.txt       the resolved flags, readable with --flagfile
     run.json        versions, commit, command
     metrics.jsonl   one JSON object per epoch
-    checkpoints/    the newest two states
+    checkpoints/    the newest two
     tensorboard/    logs
     student.keras   the trained student alone (student_best.keras: best by validation)
     result.json     accuracies, parameters, MACs, seconds; its presence means finished
@@ -67,10 +66,10 @@ class RunFolder:
                 self._take_lock()
                 files.remove_temporary(self.path)
             self._check_flags()
-            checkpoints = self.paths.checkpoints
-            self.states = States(checkpoints, read_only=not self.is_chief)
+            folder = self.paths.checkpoints
+            self.checkpoints = CheckpointManager(folder, read_only=not self.is_chief)
             if self.is_chief:
-                files.remove_temporary(checkpoints)
+                files.remove_temporary(folder)
         except BaseException:
             self.__exit__()
             raise
@@ -105,23 +104,19 @@ class RunFolder:
     def _take_lock(self):
         path = self.paths.lock
         try:
-            # a link would have the text written to the file it leads to
-            mode = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-            self._lock = os.open(path, mode, 0o666)
-            if not stat.S_ISREG(os.fstat(self._lock).st_mode):
-                raise OSError(0, "it is no regular file")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(self._lock, 0)
-            os.write(self._lock, f"host {_host()}, pid {os.getpid()}".encode())
-        except BlockingIOError:
-            owner = os.pread(self._lock, 300, 0).decode(errors="replace")
-            owner = owner if OWNER.fullmatch(owner) else "another process"
-            raise UserError(
-                f"Run folder {self.path} is in use by {owner}: wait for it, or use "
-                "another --run_dir."
-            ) from None
+            self._lock = open_lock(path)
+            if take_lock(self._lock):
+                os.ftruncate(self._lock, 0)
+                os.write(self._lock, f"host {_host()}, pid {os.getpid()}".encode())
+                return
         except OSError as error:
             raise UserError(f"Cannot lock {path}: {error.strerror}.") from None
+        owner = os.pread(self._lock, 300, 0).decode(errors="replace")
+        owner = owner if OWNER.fullmatch(owner) else "another process"
+        raise UserError(
+            f"Run folder {self.path} is in use by {owner}: wait for it, or use "
+            "another --run_dir."
+        )
 
     def check_fingerprint(self, role, path, value):
         """Remembers the network this run started with; refuses another one later.

@@ -1,14 +1,19 @@
-"""A teacher whose answers come from a cache: opened, filled and checked."""
+"""A teacher whose outputs come from a cache: opened, filled and checked."""
 
 import hashlib
 import sys
 import time
+import typing
+from collections.abc import Callable
 
 import numpy as np
+import tensorflow as tf
 import tqdm
 
+from tf_mskd.data.arrays import Source
 from tf_mskd.models.saving import fingerprint
 from tf_mskd.teacher_cache.store import TeacherCache
+from tf_mskd.training.distiller import Distiller
 from tf_mskd.training.evaluation import Predictor
 from tf_mskd.training.strategies import is_multi_worker
 from tf_mskd.utils.errors import UserError
@@ -31,9 +36,15 @@ class CachedTeacher:
             cache is another teacher's.
     """
 
-    def __init__(self, distiller, strategy, data, config):
+    def __init__(
+        self,
+        distiller: Distiller,
+        strategy: tf.distribute.Strategy,
+        data: typing.Any,
+        config: typing.Any,
+    ):
         self._network, self._data = distiller.teacher_network, data
-        self._strategy, self._forward = strategy, Predictor(strategy)
+        self._strategy, self._predictor = strategy, Predictor(strategy)
         sizes = cached_vectors(distiller, config.cache_top_k)
         identity = {
             "teacher": fingerprint(distiller.teacher),
@@ -54,8 +65,10 @@ class CachedTeacher:
         self._command = "python -m tf_mskd.cache with the same flags"
         self._check()
 
-    def prepare(self, epoch, should_stop=lambda: False):
-        """Makes the rows that an epoch lacks; see `fill`.
+    def prepare(
+        self, epoch: int, should_stop: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Computes the rows that an epoch lacks; see `fill`.
 
         Raises:
             UserError: if rows are missing and several workers share the run.
@@ -65,24 +78,24 @@ class CachedTeacher:
         if is_multi_worker(self._strategy) and len(missing):
             raise UserError(
                 f"View {view + 1} of teacher cache {self.cache.folder} lacks "
-                f"{len(missing)} rows; several workers need them before they start: "
-                f"fill it with {self._command}."
+                f"{len(missing)} rows; several workers need all rows before they "
+                f"start: fill it with {self._command}."
             )
         if len(missing):
             self.fill(view, should_stop)
 
-    def fill(self, view, should_stop=lambda: False):
+    def fill(self, view: int, should_stop: Callable[[], bool] = lambda: False) -> int:
         """Runs the teacher over all training images whose rows of a view are missing.
 
-        Waits while another process does the same. What is done stays when it is killed
+        Waits while another process does the same. Finished rows stay when it is killed
         or stopped.
 
         Args:
             view: int in [0, views).
-            should_stop: function -> bool, asked after each batch.
+            should_stop: function -> bool, called after each batch.
 
         Returns:
-            int, number of rows made.
+            int, number of rows computed.
         """
         with self.cache.locked(should_stop) as is_mine:
             if not is_mine:
@@ -109,11 +122,11 @@ class CachedTeacher:
 
     def _compute(self, view, ids):
         stream = self._data.view_stream(view, ids)
-        for outputs, targets in self._forward.batches(self._network, stream):
+        for outputs, targets in self._predictor.batches(self._network, stream):
             yield targets["index"], outputs
 
     def _check(self):
-        """Makes a batch of random rows again, with the teacher itself, and compares."""
+        """Recomputes a batch of random rows with the teacher itself, and compares."""
         generator = np.random.default_rng()  # other rows at every start
         for view in generator.permutation(self.cache.views):
             ids = self.cache.filled(view, self._data.train_ids)
@@ -123,7 +136,8 @@ class CachedTeacher:
             return
         size = min(len(ids), self._data.config.batch_size)
         ids = np.sort(generator.choice(ids, size, replace=False))
-        ids = ids[~np.isin(ids, self.cache.missing(view, ids))]  # damaged: made again
+        # damaged rows count as missing, and are computed again where they are needed
+        ids = ids[~np.isin(ids, self.cache.missing(view, ids))]
         if not len(ids):
             return
         ((_, outputs),) = self._compute(view, ids)
@@ -133,45 +147,46 @@ class CachedTeacher:
             wrong = (gap > CLOSE * np.abs(expected).max(axis=1, keepdims=True)).any(1)
             if wrong.any():
                 raise UserError(
-                    f"Teacher cache {self.cache.folder} is not this teacher's: "
+                    f"Teacher cache {self.cache.folder} does not match this teacher: "
                     f"{wrong.sum()} of {len(ids)} random rows of {name} differ from "
-                    f"what it says now, by up to {gap.max():.3g}. Remove the folder, "
-                    "or use another --teacher_cache."
+                    f"its outputs, by up to {gap.max():.3g}. Delete the folder, or use "
+                    "another --teacher_cache."
                 )
 
 
-def cached_vectors(distiller, top_k=0):
-    """What a cache keeps of a teacher: dict, output name -> int, length of its vector.
+def cached_vectors(distiller: Distiller, top_k: int = 0) -> dict[str, int]:
+    """Returns what a cache stores: dict, output name -> int, length of its vector.
 
     Raises:
-        UserError: if training reads of it what cannot be kept; says what.
+        UserError: if training reads teacher outputs that cannot be cached; says which.
     """
     method, network = distiller.method, distiller.teacher_network
     if network is None:
-        method.fail("reads nothing of a teacher: drop --teacher_cache.")
+        method.fail("uses no teacher output: remove --teacher_cache.")
     if method.trains_teacher or method.changes_batch:
         method.fail(
-            "changes the images within a step, or the teacher: its answers cannot be "
-            "cached. Drop --teacher_cache."
+            "modifies images within the step, or trains the teacher, whose outputs "
+            "cannot be cached then. Remove --teacher_cache."
         )
     sizes = {}
     for name, tensor in network.output.items():
         if len(tensor.shape) != 2:
             method.fail(
-                f"reads {name} of the teacher, a map of shape {tensor.shape[1:]}: only "
-                "vectors are cached (exits and embeddings). Drop --teacher_cache."
+                f"reads {name} of the teacher, a feature map of shape "
+                f"{tensor.shape[1:]}: only vectors (exits and embeddings) can be "
+                "cached. Remove --teacher_cache."
             )
         if top_k and not is_kind(name, "exit"):
             method.fail(
-                f"reads {name} of the teacher, which has no largest classes: drop "
+                f"reads {name} of the teacher, which has no classes to rank: remove "
                 "--cache_top_k."
             )
         sizes[name] = tensor.shape[1]
     return sizes
 
 
-def data_digest(source):
-    """What a cache remembers of its images: name, sizes, all labels, some images."""
+def data_digest(source: Source) -> str:
+    """Returns what identifies the images: name, sizes, all labels, some images."""
     images, labels = source.train.images, source.train.labels
     digest = hashlib.sha256(np.asarray(labels, np.int64).tobytes())
     for position in np.linspace(0, len(labels) - 1, 64).astype(int):

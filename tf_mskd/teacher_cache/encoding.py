@@ -1,4 +1,4 @@
-"""How a vector of a teacher becomes 16-bit words of a cache, whole or its top k."""
+"""How a teacher's vector becomes 16-bit words of a cache: whole, or its top k."""
 
 import numpy as np
 
@@ -12,20 +12,20 @@ class WholeRows:
         size: int, values of a vector.
     """
 
-    def __init__(self, size):
+    def __init__(self, size: int):
         self.words = size
 
-    def encode(self, values):
-        """float [B, size] to uint16 [B, words]."""
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """Encodes float [B, size] as uint16 [B, words]."""
         return _half(values).view(np.uint16)
 
-    def decode(self, words):
-        """uint16 [B, words] to float16 [B, size]."""
+    def decode(self, words: np.ndarray) -> np.ndarray:
+        """Decodes uint16 [B, words] to float16 [B, size]."""
         return words.view(np.float16)
 
 
 class TopRows:
-    """The k largest logits as float16; the others share what probability is left.
+    """The k largest logits as float16; the others split the remaining probability.
 
     Each of the others becomes the logarithm of the mean of their exponentials. The
     softmax at temperature 1 keeps the k largest probabilities and the sum of the rest;
@@ -37,7 +37,7 @@ class TopRows:
         k: int in [1, size).
     """
 
-    def __init__(self, size, k):
+    def __init__(self, size: int, k: int):
         if not 1 <= k < size <= 2**16:
             raise UserError(
                 f"cache_top_k must be at least 1 and below the {size} classes, got {k}."
@@ -45,8 +45,8 @@ class TopRows:
         self._size, self._k = size, k
         self.words = 2 * k + 1
 
-    def encode(self, values):
-        """float [B, size] to uint16 [B, words]: k values, k classes, the rest."""
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """Encodes float [B, size] as uint16 [B, words]: k values, k classes, rest."""
         values = np.asarray(values, np.float64)
         classes = np.argsort(-values, axis=1, kind="stable")
         top = np.take_along_axis(values, classes[:, : self._k], axis=1)
@@ -57,8 +57,8 @@ class TopRows:
         classes = classes[:, : self._k].astype(np.uint16)
         return np.concatenate([half[:, :-1], classes, half[:, -1:]], axis=1)
 
-    def decode(self, words):
-        """uint16 [B, words] to float16 [B, size]."""
+    def decode(self, words: np.ndarray) -> np.ndarray:
+        """Decodes uint16 [B, words] to float16 [B, size]."""
         half, k = words.view(np.float16), self._k
         values = np.repeat(half[:, -1:], self._size, axis=1)
         classes = words[:, k : 2 * k].astype(np.int64)
@@ -71,8 +71,8 @@ def _half(values):
         half = np.ascontiguousarray(values, dtype=np.float16)
     if not np.isfinite(half).all():
         raise UserError(
-            "The teacher gives values that float16 cannot hold (not a number, or above "
-            f"65,504; largest magnitude {np.abs(values).max():.3g}): train it again, "
-            "or do without --teacher_cache."
+            "The teacher outputs values that float16 cannot hold (not a number, or "
+            f"above 65,504; largest magnitude {np.abs(values).max():.3g}): retrain it, "
+            "or remove --teacher_cache."
         )
     return half

@@ -8,16 +8,19 @@ moved does not pass for another.
 """
 
 import contextlib
-import fcntl
 import os
+import pathlib
 import time
+import typing
 import zlib
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from tf_mskd.teacher_cache.encoding import TopRows, WholeRows
 from tf_mskd.utils import files
 from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.lock import open_lock, take_lock
 
 FILLED = 2**32
 
@@ -26,7 +29,7 @@ class TeacherCache:
     """The rows of one teacher under one augmentation; several processes may share it.
 
     Args:
-        folder: str or path; made if it is missing.
+        folder: str or path; created if it is missing.
         identity: dict, str -> JSON value, all that the rows depend on. Kept in
             `cache.json`; another identity is refused.
         sizes: dict, output name -> int, length of its vector. Outputs new to the folder
@@ -49,7 +52,16 @@ class TeacherCache:
         array([[0.5, 1. , 2. ]], dtype=float16)
     """
 
-    def __init__(self, folder, identity, sizes, *, views, examples, top_k=0):
+    def __init__(
+        self,
+        folder: str | pathlib.Path,
+        identity: dict[str, typing.Any],
+        sizes: dict[str, int],
+        *,
+        views: int,
+        examples: int,
+        top_k: int = 0,
+    ):
         self.folder = files.make_folder(folder, "teacher cache")
         self.sizes, self.views = sizes, views
         layout = {"views": views, "examples": examples, "top_k": top_k}
@@ -66,13 +78,13 @@ class TeacherCache:
         if not path.exists():
             if any(self.folder.glob("*.rows")):
                 raise UserError(
-                    f"Teacher cache {self.folder} has rows but no cache.json, which "
-                    "says whose they are: remove it, or use another --teacher_cache."
+                    f"Teacher cache {self.folder} has rows but no cache.json to "
+                    "identify their teacher: delete it, or use another --teacher_cache."
                 )
             files.write_json(path, identity)
         known = files.read_json(path)
         if not isinstance(known, dict):
-            raise UserError(f"{path} is damaged: remove {self.folder}.")
+            raise UserError(f"{path} is damaged: delete {self.folder}.")
         differences = [
             f"{key} (there {_short(known.get(key))}, here {_short(identity.get(key))})"
             for key in {**identity, **known}
@@ -81,18 +93,20 @@ class TeacherCache:
         if differences:
             raise UserError(
                 f"Teacher cache {self.folder} was made for another "
-                f"{', '.join(differences)}: use another --teacher_cache, or remove it."
+                f"{', '.join(differences)}: use another --teacher_cache, or delete it."
             )
 
     def _open(self, name, kind):
-        """A read-only map of one file, made if it is missing."""
+        """A read-only memory map of one file, created if it is missing."""
         shape, dtype = self._shape, np.uint64
         if kind == "rows":
             shape, dtype = (*shape, self._codecs[name].words), np.uint16
         path = self._path(name, kind)
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         if kind == "rows" and not path.exists() and self._path(name, "sums").exists():
-            raise UserError(f"{path} is gone, its sums are not: remove {self.folder}.")
+            raise UserError(
+                f"{path} is missing but its checksum file exists: delete {self.folder}."
+            )
         if not path.exists():
             with files.replacing(path) as temporary:
                 with open(temporary, "wb") as file:
@@ -100,7 +114,7 @@ class TeacherCache:
         if path.stat().st_size != size:
             raise UserError(
                 f"{path} is damaged: it has {path.stat().st_size} bytes instead of "
-                f"{size}. Remove {self.folder}; it is filled again."
+                f"{size}. Delete {self.folder}; it will be filled again."
             )
         return np.memmap(path, dtype, "r", shape=shape)
 
@@ -108,17 +122,17 @@ class TeacherCache:
         return self.folder / f"{name}.{kind}"
 
     @contextlib.contextmanager
-    def locked(self, should_stop=lambda: False):
-        """Holds the folder's lock within a with block, so that each row is made once.
+    def locked(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[bool]:
+        """Holds the folder's lock in a with block, so that each row is computed once.
 
         Args:
-            should_stop: function -> bool, asked each half second of waiting.
+            should_stop: function -> bool, called each half second of waiting.
 
         Yields:
             bool, False if `should_stop` ended the waiting: the lock is not held.
         """
         try:
-            lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+            lock = open_lock(self.folder / "lock")
         except OSError as error:
             raise UserError(
                 f"Cannot write to teacher cache {self.folder}: {error.strerror}."
@@ -128,11 +142,11 @@ class TeacherCache:
         finally:
             os.close(lock)
 
-    def missing(self, view, ids):
-        """The positions among `ids` (int64 [n]) whose rows of a view must be made.
+    def missing(self, view: int, ids: np.ndarray) -> np.ndarray:
+        """Returns the positions among `ids` (int64 [n]) that lack a row of a view.
 
-        Every row's sum is computed: damaged rows count as missing, and are said in one
-        line.
+        Every row's checksum is verified: damaged rows count as missing, and their
+        number is printed in one line.
         """
         ids = np.asarray(ids, np.int64)
         good = np.ones(len(ids), bool)
@@ -146,15 +160,17 @@ class TeacherCache:
             good[wrong] = False
             damaged += len(wrong)
         if damaged:
-            print(f"teacher cache {self.folder}: {damaged} damaged rows are made again")
+            print(
+                f"teacher cache {self.folder}: {damaged} damaged rows, computed again"
+            )
         return ids[~good]
 
-    def filled(self, view, ids):
-        """The positions among `ids` that have a row of a view, not looked into."""
+    def filled(self, view: int, ids: np.ndarray) -> np.ndarray:
+        """Returns the positions among `ids` that have a row of a view, unverified."""
         sums = [self._sums[name][view, ids] for name in self.sizes]
         return np.asarray(ids)[np.all(sums, axis=0)]
 
-    def write(self, view, ids, outputs):
+    def write(self, view: int, ids: np.ndarray, outputs: dict[str, np.ndarray]) -> None:
         """Writes rows; call it within `locked`.
 
         Args:
@@ -174,24 +190,25 @@ class TeacherCache:
                 _write_rows(self._path(name, "sums"), self._at(view, ids), sums)
         except OSError as error:
             raise UserError(
-                f"Cannot write to teacher cache {self.folder}: {error.strerror}. What "
-                "it holds is intact; mend it and give the same command again."
+                f"Cannot write to teacher cache {self.folder}: {error.strerror}. "
+                "Its rows are unchanged. Fix the problem and run the same command "
+                "again."
             ) from None
 
-    def read(self, view, ids):
-        """Rows that are there: dict, output name -> float16 [n, size]."""
+    def read(self, view: int, ids: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns stored rows: dict, output name -> float16 [n, size]."""
         return {
             name: codec.decode(self._rows[name][view, ids])
             for name, codec in self._codecs.items()
         }
 
-    def through(self, name, values):
-        """float [n, size] as they come out of the cache, float16."""
+    def through(self, name: str, values: np.ndarray) -> np.ndarray:
+        """Returns float [n, size] as the cache would return them, float16."""
         codec = self._codecs[name]
         return codec.decode(codec.encode(values))
 
-    def bytes_per_view(self):
-        """Disk space of one full view, in bytes."""
+    def bytes_per_view(self) -> int:
+        """Returns the disk space of one full view, in bytes."""
         words = sum(codec.words for codec in self._codecs.values())
         return self._shape[1] * (2 * words + 8 * len(self.sizes))
 
@@ -217,16 +234,14 @@ def _checksums(view, ids, rows):
 
 
 def _wait_for(lock, folder, should_stop):
-    told = False
+    printed = False
     while not should_stop():
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if take_lock(lock):
             return True
-        except BlockingIOError:
-            if not told:
-                print(f"another process fills teacher cache {folder}; waiting for it")
-            told = True
-            time.sleep(0.5)
+        if not printed:
+            print(f"another process is filling teacher cache {folder}; waiting for it")
+        printed = True
+        time.sleep(0.5)
     return False
 
 

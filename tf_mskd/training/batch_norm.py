@@ -1,4 +1,4 @@
-"""The same network with fewer passes over its maps.
+"""The same network with fewer passes over its feature maps.
 
 Keras composes batch norm of elementary operations, each a pass over the whole map. In
 training one fused operation takes their place; in inference the norm disappears into
@@ -22,7 +22,7 @@ class FusedBatchNorm(keras.layers.Layer):
     rounding, and updates its moving statistics alike (with the biased variance).
     """
 
-    def __init__(self, norm):
+    def __init__(self, norm: keras.layers.BatchNormalization):
         super().__init__(name=norm.name, dtype=norm.dtype_policy, autocast=False)
         self.norm = norm
         self.built = True
@@ -73,7 +73,9 @@ class FoldedConv(keras.layers.Layer):
     rounding.
     """
 
-    def __init__(self, conv, norm):
+    def __init__(
+        self, conv: keras.layers.Conv2D, norm: keras.layers.BatchNormalization
+    ):
         super().__init__(name=norm.name, dtype=conv.dtype_policy, autocast=False)
         self.conv, self.norm = conv, norm
         self.built = True
@@ -92,10 +94,10 @@ def _folded_for_good(conv, norm):
     """What `FoldedConv` computes now, as a `Conv2D` with weights of its own."""
     kernel, bias = _fold(_weights(conv, norm), norm.epsilon)
     config = {**conv.get_config(), "name": norm.name, "use_bias": True}
-    made = keras.layers.Conv2D.from_config(config)
-    made.build((None, None, None, kernel.shape[2]))
-    made.set_weights([ops.convert_to_numpy(weight) for weight in (kernel, bias)])
-    return made
+    folded = keras.layers.Conv2D.from_config(config)
+    folded.build((None, None, None, kernel.shape[2]))
+    folded.set_weights([ops.convert_to_numpy(weight) for weight in (kernel, bias)])
+    return folded
 
 
 def _weights(conv, norm):
@@ -119,9 +121,11 @@ def _fold(weights, epsilon):
 def _when_ready(function):
     """The function as one operation of a graph: nothing in it runs before its inputs.
 
-    TensorFlow runs each operation as soon as it can, which for those on weights alone
-    is at once, however much later their results are needed. Outside of a graph the
-    operations run one after the other anyhow.
+    TensorFlow starts each operation as soon as its inputs exist. Folding a kernel reads
+    weights alone, so without this all kernels of a network would be folded when the
+    step starts and held until their layers run: a second copy of the network in memory.
+    `_noinline` keeps TensorFlow from dissolving the function when it optimizes the
+    graph. Outside of a graph the operations run one after the other anyhow.
     """
     if keras.backend.backend() != "tensorflow":
         return function
@@ -144,7 +148,7 @@ def _folded_conv(x, weights, epsilon, strides, padding):
     return ops.conv(x, kernel, strides, padding) + shift
 
 
-def fuse_batch_norms(model):
+def fuse_batch_norms(model: keras.Model) -> keras.Model:
     """The network for training steps: every batch norm a fused operation.
 
     Args:
@@ -163,10 +167,10 @@ def fuse_batch_norms(model):
             (source,) = replay(node.input_tensors, known)
             known[id(node.outputs[0])] = FusedBatchNorm(norm)(source)
 
-    return _replaced(model, fuse)
+    return _replace_layers(model, fuse)
 
 
-def fold_batch_norms(model, for_good=False):
+def fold_batch_norms(model: keras.Model, for_good: bool = False) -> keras.Model:
     """The network for inference: batch norms folded into convolutions.
 
     Args:
@@ -198,18 +202,18 @@ def fold_batch_norms(model, for_good=False):
             (source,) = replay(before.input_tensors, known)
             known[id(node.outputs[0])] = folded(before.operation, norm)(source)
 
-    return _replaced(model, fold)
+    return _replace_layers(model, fold)
 
 
-def _replaced(model, replace):
+def _replace_layers(model, replace):
     known = {id(tensor): tensor for tensor in model.inputs}
     for node in calls_to(model.outputs):  # each after those it needs
         replace(node, known)
     if len(known) == len(model.inputs):
         return model
     outputs = output_tensors(model)
-    made = replay(outputs.values(), known)
-    named = dict(zip(outputs, made, strict=True))
+    tensors = replay(outputs.values(), known)
+    named = dict(zip(outputs, tensors, strict=True))
     return keras.Model(model.input, named, name=model.name)
 
 

@@ -37,7 +37,7 @@ class Predictor:
             (dict, output name -> array [n, ...]; dict, target -> array [n]).
 
         Raises:
-            UserError: if another worker of several has gone.
+            UserError: if another worker of several has stopped.
         """
         forward = self._function(model)
         if isinstance(stream, tf.data.Dataset):
@@ -94,7 +94,7 @@ class Evaluator:
             (dict, exit name -> float32 array [N, classes]; int array [N]).
 
         Raises:
-            UserError: if another worker of several has gone.
+            UserError: if another worker of several has stopped.
         """
         names = exit_names(model)
         if id(model) not in self._networks:  # a student without its auxiliary heads

@@ -1,5 +1,7 @@
 """SGD as the published codes run it: coupled L2, learning rate outside the momentum."""
 
+import typing
+
 import keras
 from keras import ops
 
@@ -13,7 +15,7 @@ class SGD(keras.optimizers.Optimizer):
 
     Keras' own SGD differs twice: `weight_decay` is decoupled (about 1 / (1 - momentum)
     times weaker at the same number), and the rate sits inside the velocity, so that a
-    few steps after a fall of the rate are larger. Every trainable variable is decayed,
+    few steps after a drop of the rate are larger. Every trainable variable is decayed,
     scales, offsets and biases included, as in the CRD benchmark.
 
     Args:
@@ -36,11 +38,11 @@ class SGD(keras.optimizers.Optimizer):
 
     def __init__(
         self,
-        learning_rate=0.05,
-        momentum=0.9,
-        nesterov=False,
-        l2=0.0,
-        name="sgd",
+        learning_rate: typing.Any = 0.05,
+        momentum: float = 0.9,
+        nesterov: bool = False,
+        l2: float = 0.0,
+        name: str = "sgd",
         **kwargs,
     ):
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
@@ -56,14 +58,16 @@ class SGD(keras.optimizers.Optimizer):
         self._factors = [self.rate_factors.get(id(v), 1.0) for v in variables]
 
     def update_step(self, gradient, variable, learning_rate):
-        """Moves one variable by one step."""
+        """Updates one variable by one step."""
         index = self._get_variable_index(variable)
         rate = ops.cast(learning_rate, variable.dtype) * self._factors[index]
         gradient = ops.cast(gradient, variable.dtype) + self.l2 * variable
         velocity = self.velocities[index]
-        moved = self.momentum * velocity + gradient
-        self.assign(velocity, moved)
-        step = gradient + self.momentum * moved if self.nesterov else moved
+        new_velocity = self.momentum * velocity + gradient
+        self.assign(velocity, new_velocity)
+        step = new_velocity
+        if self.nesterov:
+            step = gradient + self.momentum * new_velocity
         self.assign_sub(variable, rate * step)
 
     def get_config(self):

@@ -1,5 +1,8 @@
 """The parts of student and teacher that each phase of training computes."""
 
+import keras
+
+from tf_mskd.methods.common.method import Method
 from tf_mskd.models.graph import (
     available_outputs,
     calls_to,
@@ -8,7 +11,7 @@ from tf_mskd.models.graph import (
     sub_model,
 )
 from tf_mskd.training.batch_norm import fold_batch_norms, fuse_batch_norms
-from tf_mskd.utils.errors import unknown_name
+from tf_mskd.utils.errors import UserError, unknown_name
 from tf_mskd.utils.names import is_kind, number
 
 
@@ -18,54 +21,60 @@ class PhaseNetworks:
     Args:
         student: functional model with named exits.
         teacher: model of the same kind, or None.
-        method: `Method`, which says what it reads of both.
+        method: `Method`, whose `output_pairs` name what it reads of both.
         phases: "joint", "progressive" or "detached".
 
     Attributes:
-        guides: dict, student output -> tuple of teacher outputs, for all exits.
+        pairs: dict, student output -> tuple of teacher outputs, for all exits.
 
     Raises:
         UserError: if a network lacks what the method reads.
     """
 
-    def __init__(self, student, teacher, method, phases):
+    def __init__(
+        self,
+        student: keras.Model,
+        teacher: keras.Model | None,
+        method: Method,
+        phases: str,
+    ):
         self._student, self._teacher = student, teacher
         self._exits = exit_names(student)
         self._tensors = available_outputs(student)
-        theirs = [] if teacher is None else list(available_outputs(teacher))
-        self.guides = method.output_pairs(list(self._tensors), theirs)
-        for name, guides in self.guides.items():
-            _check("student", name, self._tensors)
-            for guide in guides:
-                _check("teacher", guide, theirs)
+        of_teacher = [] if teacher is None else list(available_outputs(teacher))
+        self.pairs = method.output_pairs(list(self._tensors), of_teacher)
+        for name, teacher_names in self.pairs.items():
+            _check_output("student", name, self._tensors)
+            for teacher_name in teacher_names:
+                _check_output("teacher", teacher_name, of_teacher)
         self._whole = detach_stages(student) if phases == "detached" else student
         self._parts = {}
         learns = method.trains_teacher
         self._faster = {"student": fuse_batch_norms}
         self._faster["teacher"] = fuse_batch_norms if learns else fold_batch_norms
 
-    def student_reads(self, exits):
+    def student_reads(self, exits: list[str]) -> tuple[str, ...]:
         """Names what training with these exits computes: them, and what is read."""
-        reads = [n for n in self.guides if n not in self._exits]
+        reads = [n for n in self.pairs if n not in self._exits]
         if len(exits) < len(self._exits):
             reads = [n for n in reads if self._reaches(n, exits)]
         return (*exits, *reads)
 
-    def teacher_reads(self, exits):
-        """Names the teacher outputs that guide what these exits' training computes."""
-        reads = [self.guides.get(n, ()) for n in self.student_reads(exits)]
+    def teacher_reads(self, exits: list[str]) -> tuple[str, ...]:
+        """Names the teacher outputs that these exits' training reads."""
+        reads = [self.pairs.get(n, ()) for n in self.student_reads(exits)]
         return tuple(dict.fromkeys(name for names in reads for name in names))
 
-    def student(self, exits):
-        """The student to train these exits with, cut after the deepest one."""
+    def student(self, exits: list[str]) -> keras.Model:
+        """Returns the student to train these exits with, cut after the deepest one."""
         return self._part("student", self._whole, self.student_reads(exits))
 
-    def evaluation(self, exits):
-        """The student cut after the deepest of these exits."""
+    def evaluation(self, exits: list[str]) -> keras.Model:
+        """Returns the student cut after the deepest of these exits."""
         return self._part("evaluation", self._student, exits)
 
-    def teacher(self, exits):
-        """The teacher cut to what guides these exits, or None if nothing does."""
+    def teacher(self, exits: list[str]) -> keras.Model | None:
+        """Returns the teacher cut to what these exits' training reads, None without."""
         reads = self.teacher_reads(exits)
         return self._part("teacher", self._teacher, reads) if reads else None
 
@@ -84,6 +93,57 @@ class PhaseNetworks:
         return self._parts[key]
 
 
-def _check(role, name, known):
+def check_parts(
+    student: keras.Model, teacher: keras.Model | None, method: Method
+) -> None:
+    """Refuses networks and a method that cannot be trained together.
+
+    Args:
+        student: any Keras model.
+        teacher: any Keras model, or None.
+        method: `Method`.
+
+    Raises:
+        UserError: a network without exits, a missing teacher, other classes or image
+            sizes, or a method that needs the TensorFlow backend on another one.
+    """
+    _check_exits("student", student)
+    if teacher is not None:
+        _check_exits("teacher", teacher)
+        _check_same("classes", _classes(teacher), _classes(student), teacher, student)
+        shapes = teacher.input_shape[1:], student.input_shape[1:]
+        _check_same("image size", *shapes, teacher, student)
+    elif method.needs_teacher:
+        name = getattr(method, "registry_name", method.name)
+        raise UserError(f"Method {name!r} needs a teacher, got None.")
+    backend = keras.backend.backend()
+    if backend != "tensorflow" and (method.trains_teacher or method.changes_batch):
+        method.fail(
+            "changes the batch or trains the teacher, which needs the TensorFlow "
+            f"backend; KERAS_BACKEND is {backend}."
+        )
+
+
+def _check_exits(role, model):
+    if not exit_names(model):
+        raise UserError(
+            f"The {role} {model.name!r} has no output named exit_1, exit_2, ...: "
+            "create it with tf_mskd.create_model or tf_mskd.add_exits."
+        )
+
+
+def _check_same(what, of_teacher, of_student, teacher, student):
+    if of_teacher != of_student:
+        raise UserError(
+            f"Teacher and student differ in {what}: teacher {teacher.name!r} has "
+            f"{of_teacher}, student {student.name!r} has {of_student}."
+        )
+
+
+def _classes(model):
+    return model.output[exit_names(model)[-1]].shape[-1]
+
+
+def _check_output(role, name, known):
     if name not in known:
         raise unknown_name(f"output of the {role}", name, known)

@@ -1,6 +1,7 @@
 """Schedules as pure functions of the step or the epoch."""
 
 import bisect
+from collections.abc import Sequence
 
 import keras
 
@@ -9,9 +10,16 @@ from tf_mskd.utils.errors import UserError, unknown_name
 
 
 def learning_rate(
-    kind, initial, *, epochs, steps_per_epoch, drops=(), decay=0.1, warmup_epochs=0
-):
-    """Returns the learning rate as a Keras schedule of the optimiser step.
+    kind: str,
+    initial: float,
+    *,
+    epochs: int,
+    steps_per_epoch: int,
+    drops: Sequence[int] = (),
+    decay: float = 0.1,
+    warmup_epochs: float = 0,
+) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """Returns the learning rate as a Keras schedule of the optimizer step.
 
     Args:
         kind: "step" (times `decay` after each epoch of `drops`), "cosine" (to 0 at the
@@ -19,9 +27,9 @@ def learning_rate(
         initial: float > 0, the rate at the start, or after the warm-up.
         epochs: int > 0, length of the run.
         steps_per_epoch: int > 0.
-        drops: ints, complete epochs after which the rate falls; "step" only.
-        decay: float, factor of each fall.
-        warmup_epochs: float >= 0, linear rise from 0; "cosine" only.
+        drops: ints, complete epochs after which the rate drops; "step" only.
+        decay: float, factor of each drop.
+        warmup_epochs: float >= 0, linear warm-up from 0; "cosine" only.
 
     Returns:
         float (constant) or `keras.optimizers.schedules.LearningRateSchedule`.
@@ -37,7 +45,7 @@ def learning_rate(
     if kind not in LEARNING_RATES:
         raise unknown_name("learning-rate schedule", kind, LEARNING_RATES)
     if warmup_epochs and kind != "cosine":
-        raise UserError(f"warmup_epochs={warmup_epochs} needs lr_schedule cosine.")
+        raise UserError(f"warmup_epochs={warmup_epochs} needs lr_schedule=cosine.")
     if kind == "constant" or (kind == "step" and not drops):
         return float(initial)
     if kind == "cosine":
@@ -58,14 +66,16 @@ def learning_rate(
     return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
 
 
-def phase_ends(epochs, num_phases, phase_epochs=()):
+def phase_ends(
+    epochs: int, num_phases: int, phase_epochs: Sequence[int] = ()
+) -> list[int]:
     """Returns the epoch at which each phase of progressive training ends.
 
     Args:
         epochs: int > 0, length of the run.
         num_phases: int > 0, one phase per exit.
         phase_epochs: ints that sum to `epochs`, length of each phase; empty for equal
-            lengths (what does not divide goes to the later phases).
+            lengths (a remainder goes to the later phases).
 
     Returns:
         list of int, increasing, the last one equal to `epochs`.
@@ -95,6 +105,6 @@ def phase_ends(epochs, num_phases, phase_epochs=()):
     return [sum(lengths[: i + 1]) for i in range(num_phases)]
 
 
-def phase_of(epoch, ends):
+def phase_of(epoch: int, ends: list[int]) -> int:
     """Returns the phase, counted from 1, that epoch (counted from 0) belongs to."""
     return min(bisect.bisect_right(ends, epoch), len(ends) - 1) + 1

@@ -1,38 +1,40 @@
-"""A polite stop: SIGTERM and SIGINT finish the step and keep the state."""
+"""A polite stop: SIGTERM and SIGINT finish the step and save a checkpoint."""
 
 import contextlib
 import signal
 import sys
+from collections.abc import Iterator
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+RESUME = "Run the same command to resume from the last checkpoint."
 
 
 class Stopped(SystemExit):
-    """A run was asked to stop; the code is the signal's, the text says how to go on.
+    """A signal stopped the run; the code is the signal's, the text how to resume.
 
     Args:
         number: int, the signal.
         text: str, one line for the user.
     """
 
-    def __init__(self, number, text):
+    def __init__(self, number: int, text: str):
         super().__init__(EXIT_CODES[number])
         self.text = text
 
 
 @contextlib.contextmanager
-def signals_stop():
+def signals_stop() -> Iterator[None]:
     """Makes SIGTERM and SIGINT raise `Stopped` where nothing listens.
 
     While data are read or a finished network is measured there is no step to finish;
-    the last state is on the disk. Python drops what is raised within a destructor or a
-    garbage-collection callback, and prints its traceback: here the signal is remembered
-    for the training that follows, and nothing is printed.
+    the last checkpoint is on the disk. Python drops what is raised within a destructor
+    or a garbage-collection callback, and prints its traceback: here the signal is
+    remembered for the training that follows, and nothing is printed.
     """
 
     def stop(number, frame):
         StopRequest.missed = number
-        raise Stopped(number, "stopped; the same command goes on from the last state.")
+        raise Stopped(number, f"Stopped. {RESUME}")
 
     def unraisable(dropped):
         if not isinstance(dropped.exc_value, Stopped):
@@ -56,8 +58,8 @@ class StopRequest:
     missed = None  # a signal from before, whose exception may have been lost
 
     @contextlib.contextmanager
-    def listening(self):
-        """Takes SIGINT and SIGTERM over for the length of a with block.
+    def listening(self) -> "Iterator[StopRequest]":
+        """Handles SIGINT and SIGTERM for the length of a with block.
 
         Outside the main thread, where Python allows no handlers, it does nothing.
         """
@@ -74,5 +76,5 @@ class StopRequest:
 
     def _remember(self, number, frame):
         if self.signal is not None:
-            raise Stopped(number, "stopped at once; the last state is kept.")
+            raise Stopped(number, f"Stopped at once. {RESUME}")
         self.signal = number

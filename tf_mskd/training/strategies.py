@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import typing
+from collections.abc import Iterator
 
 from tf_mskd.utils.choices import STRATEGIES
 from tf_mskd.utils.errors import UserError, unknown_name
@@ -12,7 +14,7 @@ SEED_STRIDE = 1_000_003  # far more than the dropout layers of any network
 _workers = None
 
 
-def create_strategy(name="auto", num_devices=0):
+def create_strategy(name: str = "auto", num_devices: int = 0) -> typing.Any:
     """Creates the TensorFlow strategy called `name`.
 
     Args:
@@ -35,15 +37,15 @@ def create_strategy(name="auto", num_devices=0):
         raise unknown_name("strategy", name, STRATEGIES)
     if name == "multi_worker":
         return _multi_worker_strategy()
-    # asking for logical devices starts the runtime, after which no CPU can be split
+    # listing logical devices starts the runtime, after which no CPU can be split
     if tf.config.list_physical_devices("GPU"):
         devices = tf.config.list_logical_devices("GPU")
     else:
         devices = _logical_cpus(num_devices if name == "mirrored" else 1)
     if num_devices > len(devices):
         raise UserError(
-            f"--num_devices={num_devices} devices were asked for, {len(devices)} are "
-            f"usable with --strategy={name}: lower it, or 0 for all."
+            f"--num_devices={num_devices} devices requested, {len(devices)} usable "
+            f"with --strategy={name}: lower it, or set 0 for all."
         )
     devices = [d.name for d in devices[: num_devices or None]]
     if name == "one_device" or (name == "auto" and len(devices) == 1):
@@ -61,7 +63,7 @@ def _multi_worker_strategy():
     return _workers
 
 
-def worker_index():
+def worker_index() -> int:
     """Returns this machine's index in TF_CONFIG; worker 0 is the chief.
 
     Raises:
@@ -83,21 +85,60 @@ def worker_index():
     )
 
 
-def is_chief(name):
+def is_chief(name: str) -> bool:
     """Whether this process writes the files, under the strategy called `name`."""
     return name != "multi_worker" or worker_index() == 0
 
 
-def is_multi_worker(strategy):
+def is_multi_worker(strategy: typing.Any) -> bool:
     """Whether the strategy spans several processes."""
     import tensorflow as tf
 
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
+def any_worker(strategy: typing.Any, *claims: bool) -> tuple[bool, ...]:
+    """Returns whether any worker makes each claim; every worker must call it."""
+    if not is_multi_worker(strategy):
+        return claims
+    import tensorflow as tf
+
+    local = tf.constant([float(claim) for claim in claims])
+    return tuple(_sum_over_workers(strategy, local) > 0)
+
+
+def check_same_step(strategy: typing.Any, step: int) -> None:
+    """Refuses workers that see different checkpoints; every worker must call it.
+
+    Args:
+        strategy: `tf.distribute.Strategy`.
+        step: int, of the newest checkpoint that this worker sees.
+
+    Raises:
+        UserError: on each worker, unless all see the same one.
+    """
+    if not is_multi_worker(strategy):
+        return
+    import tensorflow as tf
+
+    total = _sum_over_workers(strategy, tf.constant(step, tf.int64))
+    if int(total) != step * strategy.num_replicas_in_sync:
+        raise UserError(
+            f"This worker's newest checkpoint is of step {step}, another worker's is "
+            "not: --run_dir must be one folder that all machines share."
+        )
+
+
+def _sum_over_workers(strategy, value):
+    import tensorflow as tf
+
+    value = strategy.run(lambda: tf.identity(value))
+    return strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None).numpy()
+
+
 @contextlib.contextmanager
-def explaining_lost_workers(strategy):
-    """Turns what TensorFlow raises for a worker that has gone into a `UserError`."""
+def explaining_lost_workers(strategy: typing.Any) -> Iterator[None]:
+    """Turns what TensorFlow raises for a worker that has stopped into a `UserError`."""
     import tensorflow as tf
 
     errors = tf.errors
@@ -111,21 +152,20 @@ def explaining_lost_workers(strategy):
         if not is_multi_worker(strategy):
             raise
         raise UserError(
-            "Another worker has gone; all must be started again with their commands, "
-            "and go on from the last state. TensorFlow says: "
-            f"{' '.join(error.message.split())[-200:]}"
+            "Another worker has stopped. Restart all workers; training resumes from "
+            f"the last checkpoint. TensorFlow: {' '.join(error.message.split())[-200:]}"
         ) from error
 
 
-def spread_seeds(variables, strategy):
-    """Gives the random layers of each replica states of their own.
+def spread_seeds(variables: list[typing.Any], strategy: typing.Any) -> None:
+    """Gives the random layers of each replica seeds of their own.
 
-    Keras draws the same dropout mask on every replica. Replica r gets the state of
+    Keras draws the same dropout mask on every replica. Replica r gets the seed of
     replica 0 plus r times a stride; as all count alike, this holds for ever, and a
-    state file needs the state of replica 0 alone.
+    checkpoint needs the seed of replica 0 alone.
 
     Args:
-        variables: Keras variables; seed states among them (uint32 [2]) are changed.
+        variables: Keras variables; seeds among them (uint32 [2]) are changed.
         strategy: the `tf.distribute.Strategy` they live under.
     """
     if strategy.num_replicas_in_sync == 1:

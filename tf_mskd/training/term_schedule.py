@@ -1,4 +1,4 @@
-"""Moves the weights of loss terms over the epochs as the method wants."""
+"""Sets the weights of loss terms in each epoch, as the method schedules them."""
 
 import keras
 
@@ -7,11 +7,11 @@ class TermSchedule(keras.callbacks.Callback):
     """Sets the factors of `Method.schedule` at the start of each epoch.
 
     `Distiller.fit` adds one by itself. The factors follow from the epoch and the logs
-    before it, so that a run that goes on sets them again.
+    before it, so that a resumed run sets the same ones.
     """
 
     def on_train_begin(self, logs=None):
-        """Takes over the logs of an earlier start of the same run."""
+        """Starts from the logs of the epochs before a resume."""
         self._history = list((logs or {}).get("history", ()))
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -21,5 +21,5 @@ class TermSchedule(keras.callbacks.Callback):
         self.model.set_term_factors(method.schedule(epoch, epochs, history))
 
     def on_epoch_end(self, epoch, logs=None):
-        """Keeps the logs for the schedules of later epochs."""
+        """Stores the logs for the schedules of later epochs."""
         self._history.append(dict(logs or {}))

@@ -2,13 +2,19 @@
 
 import signal
 import time
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_mskd.training.checkpoint import CheckpointManager
+from tf_mskd.training.cursor import Cursor
+from tf_mskd.training.distiller import Distiller
 from tf_mskd.training.stopping import Stopped, StopRequest
 from tf_mskd.training.strategies import (
+    any_worker,
+    check_same_step,
     explaining_lost_workers,
     is_multi_worker,
     spread_seeds,
@@ -19,7 +25,7 @@ CALL_SECONDS = 1.0  # a stop waits for one compiled call, so calls stay short
 
 
 class Trainer:
-    """Trains a compiled `Distiller` and goes on where the last state stands.
+    """Trains a compiled `Distiller` and resumes from the newest checkpoint.
 
     The position of a run is the number of finished steps. Order and augmentation are
     functions of it, so a run that is killed and started again does the same steps with
@@ -31,124 +37,123 @@ class Trainer:
         stream: function of the first global step -> `tf.data.Dataset` of batches.
         steps_per_epoch: int > 0.
         epochs: int > 0.
-        states: `checkpoint.States`.
+        checkpoints: `CheckpointManager`.
         callbacks: list of Keras callbacks; they may set variables of the distiller.
         validate: function without arguments -> dict of floats, run after each epoch,
             or None.
-        prepare: function of (epoch, function that tells whether a stop was asked for),
-            run before the first batch of an epoch is read, or None; the stream then
-            ends with the epoch.
-        on_epoch: function of the history (list of dicts), run after each epoch's state
-            is on disk.
+        prepare: function of (epoch, function that returns whether a stop was
+            requested), run before the first batch of an epoch is read, or None; the
+            stream then ends with the epoch.
+        on_epoch: function of the history (list of dicts), run after each epoch's
+            checkpoint is on disk.
         steps_per_call: int > 0, most steps in one compiled call.
-        checkpoint_minutes: float, time between states within an epoch; 0 for none.
-        checkpoint_steps: int, steps between states within an epoch; 0 for none.
+        checkpoint_minutes: float, time between checkpoints within an epoch; 0 for none.
+        checkpoint_steps: int, steps between checkpoints within an epoch; 0 for none.
+
+    Attributes:
+        cursor: `Cursor`, the position of the run.
     """
 
     def __init__(
         self,
-        distiller,
-        strategy,
-        stream,
+        distiller: Distiller,
+        strategy: tf.distribute.Strategy,
+        stream: Callable[[int], tf.data.Dataset],
         *,
-        steps_per_epoch,
-        epochs,
-        states,
-        callbacks=(),
-        validate=None,
-        prepare=None,
-        on_epoch=None,
-        steps_per_call=20,
-        checkpoint_minutes=10.0,
-        checkpoint_steps=0,
+        steps_per_epoch: int,
+        epochs: int,
+        checkpoints: CheckpointManager,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        validate: Callable[[], dict[str, float]] | None = None,
+        prepare: Callable[[int, Callable[[], bool]], None] | None = None,
+        on_epoch: Callable[[list[dict]], None] | None = None,
+        steps_per_call: int = 20,
+        checkpoint_minutes: float = 10.0,
+        checkpoint_steps: int = 0,
     ):
         self.distiller, self.strategy, self.stream = distiller, strategy, stream
-        self.steps_per_epoch, self.epochs = steps_per_epoch, epochs
-        self.states, self.validate, self.on_epoch = states, validate, on_epoch
-        self.prepare = prepare
+        self.cursor, self.checkpoints = Cursor(epochs, steps_per_epoch), checkpoints
+        self.validate, self.prepare, self.on_epoch = validate, prepare, on_epoch
         self.steps_per_call = steps_per_call
         self.checkpoint_seconds = 60.0 * checkpoint_minutes
         self.checkpoint_steps = checkpoint_steps
-        self.history, self.step = [], 0
         self._step_seconds, self._stop = CALL_SECONDS, StopRequest()
         self._functions = {}
         self._callbacks = keras.callbacks.CallbackList(
             list(callbacks), model=distiller, epochs=epochs, steps=steps_per_epoch
         )
 
-    def run(self):
+    def run(self) -> list[dict]:
         """Trains to the last epoch; returns the history, a list of one dict an epoch.
 
         Raises:
             UserError: if the loss stops being a number; names the epoch and the step.
-            UserError: if another worker of several has gone.
-            Stopped: after SIGTERM or SIGINT, once the step is done and its state kept.
+            UserError: if another worker of several has stopped.
+            Stopped: after SIGTERM or SIGINT, once the step is done and checkpointed.
         """
         with explaining_lost_workers(self.strategy), self._stop.listening():
             return self._run()
 
     def _run(self):
         self._restore()
-        start = {"first_step": self.step, "history": self.history}
-        self._callbacks.on_train_begin(start)
+        cursor = self.cursor
+        logs = {"first_step": cursor.step, "history": cursor.history}
+        self._callbacks.on_train_begin(logs)
         iterator = None
         self._saved_at = time.monotonic()
-        while self.step < self._total:
+        while not cursor.is_at_end:
             if self.prepare:
                 start = time.monotonic()
-                self.prepare(self.step // self.steps_per_epoch, self._is_asked_to_stop)
-                self._seconds += time.monotonic() - start
+                self.prepare(cursor.epoch, self._is_asked_to_stop)
+                cursor.seconds += time.monotonic() - start
                 self._stop_if(self._is_asked_to_stop())
             if self.prepare or iterator is None:
                 iterator = self._iterator()
             self._epoch(iterator)
         self._callbacks.on_train_end()
-        return self.history
-
-    @property
-    def _total(self):
-        return self.epochs * self.steps_per_epoch
+        return cursor.history
 
     def _epoch(self, iterator):
-        epoch, done = divmod(self.step, self.steps_per_epoch)
-        start = time.monotonic() - self._seconds
+        cursor = self.cursor
+        epoch, done = cursor.epoch, cursor.step_of_epoch
+        start = time.monotonic() - cursor.seconds
         if not done:
             self.distiller.reset_metrics()
         self._callbacks.on_epoch_begin(epoch)
         train = self._train_function()
-        while done < self.steps_per_epoch:
+        while done < cursor.steps_per_epoch:
             steps = self._steps_to_do(done)
             called = time.monotonic()
             finite = int(train(iterator, tf.constant(steps)))
             if finite < steps:
                 self._fail(epoch, done + finite)
             done += steps
-            self.step += steps
+            cursor.step += steps
             self._callbacks.on_train_batch_end(done - 1)
-            self._seconds = time.monotonic() - start
+            cursor.seconds = time.monotonic() - start
             self._step_seconds = (time.monotonic() - called) / steps
-            if done < self.steps_per_epoch:
-                self._save_now_and_then(done)
+            if done < cursor.steps_per_epoch:
+                self._save_if_due(done)
         self._check_weights()  # before a callback keeps them
         logs = {name: float(v) for name, v in self.distiller.training_logs().items()}
-        logs["seconds"] = round(self._seconds, 3)
+        logs["seconds"] = round(cursor.seconds, 3)
         logs.update(self.validate() if self.validate else {})
         self._callbacks.on_epoch_end(epoch, logs)
         head = {"epoch": epoch + 1, "phase": self.distiller.phase}
         rate = self.distiller.optimizer.learning_rate  # of every device, or a number
         head["learning_rate"] = float(keras.ops.convert_to_numpy(rate))
-        self.history.append({**head, **logs})
-        self._seconds = 0.0
+        cursor.history.append({**head, **logs})
+        cursor.seconds = 0.0
         self._save()
         if self.on_epoch:
-            self.on_epoch(self.history)
-        self._stop_if(*self._agree(self._is_asked_to_stop()))
+            self.on_epoch(cursor.history)
+        self._stop_if(*any_worker(self.strategy, self._is_asked_to_stop()))
 
     def _steps_to_do(self, done):
         steps = self.steps_per_call
         if not is_multi_worker(self.strategy):  # workers must agree on the number
             steps = min(steps, int(CALL_SECONDS / self._step_seconds))
-        to_go = [self.steps_per_epoch - done]
+        to_go = [self.cursor.steps_per_epoch - done]
         if self.checkpoint_steps:
             to_go.append(self.checkpoint_steps - done % self.checkpoint_steps)
         return max(1, min(steps, *to_go))
@@ -176,7 +181,7 @@ class Trainer:
         return train
 
     def _iterator(self):
-        data = self.stream(self.step)
+        data = self.stream(self.cursor.step)
         return iter(self.strategy.experimental_distribute_dataset(data))
 
     def _is_asked_to_stop(self):
@@ -185,27 +190,24 @@ class Trainer:
     def _stop_if(self, asked):
         if not asked:
             return
-        epoch, done = divmod(self.step, self.steps_per_epoch)
-        place = f"at epoch {epoch + 1}, step {done} of {self.steps_per_epoch}"
         raise Stopped(
             self._stop.signal or signal.SIGTERM,
-            f"stopped {'after the last epoch' if self.step == self._total else place}; "
-            "the state is kept, the same command goes on from there.",
+            f"Stopped {self.cursor}. Checkpoint saved; run the same command to resume.",
         )
 
     def _fail(self, epoch, step):
+        place = f"epoch {epoch + 1}, step {step + 1} of {self.cursor.steps_per_epoch}"
         raise UserError(
-            f"Loss or weights are not finite numbers at epoch {epoch + 1}, step "
-            f"{step + 1} of {self.steps_per_epoch}: training stops, the last good "
-            f"state is in {self.states.folder}. Lower --lr, or check the data."
+            f"Loss or weights are not finite at {place}: training stops. The last good "
+            f"checkpoint is in {self.checkpoints.folder}; lower --lr or check the data."
         )
 
-    # ---- state
+    # ---- checkpoints
 
-    def _save_now_and_then(self, done):
+    def _save_if_due(self, done):
         waited = time.monotonic() - self._saved_at
         due = 0 < self.checkpoint_seconds < waited
-        stop, due = self._agree(self._is_asked_to_stop(), due)
+        stop, due = any_worker(self.strategy, self._is_asked_to_stop(), due)
         if self.checkpoint_steps and done % self.checkpoint_steps == 0:
             due = True
         if stop or due:
@@ -213,70 +215,19 @@ class Trainer:
             self._save()
         self._stop_if(stop)
 
-    def _agree(self, *claims):
-        """Whether any worker makes each claim; saving is a step that all must take."""
-        if not is_multi_worker(self.strategy):
-            return claims
-        votes = tf.constant([float(claim) for claim in claims])
-        votes = self.strategy.run(lambda: tf.identity(votes))
-        total = self.strategy.reduce(tf.distribute.ReduceOp.SUM, votes, axis=None)
-        return tuple(total.numpy() > 0)
-
     def _check_weights(self):
         weights = [w for part in self.distiller.learning_parts for w in part.weights]
         if not all(np.isfinite(w.numpy()).all() for w in weights):
-            self._fail(*divmod(self.step - 1, self.steps_per_epoch))
+            self._fail(*divmod(self.cursor.step - 1, self.cursor.steps_per_epoch))
 
     def _save(self):
-        cursor = {
-            "step": self.step,
-            "seconds": self._seconds,
-            "history": self.history,
-        }
-        self.states.write(self.step, self.distiller.state_variables, cursor)
+        self.cursor.write(self.checkpoints, self.distiller.state_variables)
         self._saved_at = time.monotonic()
 
     def _restore(self):
-        self._seconds = 0.0
-        self._check_workers()
-        cursor = self.states.restore(self.distiller.state_variables)
-        if cursor is not None:
-            self._check_cursor(cursor)
-            self.step, self.history = cursor["step"], cursor["history"]
-            self._seconds = cursor["seconds"]
-            if self.on_epoch and self.history:
-                self.on_epoch(self.history)
-        spread_seeds(self.distiller.state_variables, self.strategy)
-
-    def _check_cursor(self, cursor):
-        """Refuses a position that no run of this length writes."""
-        cursor = cursor if isinstance(cursor, dict) else {}
-        step, history = cursor.get("step"), cursor.get("history")
-        if (
-            not isinstance(step, int)
-            or not 0 <= step <= self._total
-            or not isinstance(cursor.get("seconds"), int | float)
-            or not isinstance(history, list)
-            or not all(isinstance(epoch, dict) for epoch in history)
-            or [epoch.get("epoch") for epoch in history]
-            != list(range(1, step // self.steps_per_epoch + 1))
-        ):
-            raise UserError(
-                f"The newest state in {self.states.folder} names no position of a run "
-                f"of {self.epochs} epochs of {self.steps_per_epoch} steps: it belongs "
-                "to another run. Remove it to use the one before."
-            )
-
-    def _check_workers(self):
-        """Refuses workers that see different states, before each restores its own."""
-        if not is_multi_worker(self.strategy):
-            return
-        newest = self.states.newest_step()
-        steps = tf.constant(newest, tf.int64)
-        steps = self.strategy.run(lambda: tf.identity(steps))
-        total = self.strategy.reduce(tf.distribute.ReduceOp.SUM, steps, axis=None)
-        if int(total) != newest * self.strategy.num_replicas_in_sync:
-            raise UserError(
-                f"This worker stands at step {newest}, another does not: --run_dir "
-                "must be one folder that all machines share."
-            )
+        check_same_step(self.strategy, self.checkpoints.newest_step())
+        variables = self.distiller.state_variables
+        resumed = self.cursor.restore(self.checkpoints, variables)
+        if resumed and self.on_epoch and self.cursor.history:
+            self.on_epoch(self.cursor.history)
+        spread_seeds(variables, self.strategy)

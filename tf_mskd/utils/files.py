@@ -32,8 +32,8 @@ def replacing(path):
     except OSError as error:
         reason = error.strerror or error
         raise UserError(
-            f"Cannot write {path}: {reason}. What was there is intact; mend it and "
-            "give the same command again."
+            f"Cannot write {path}: {reason}. The previous file is unchanged. Fix the "
+            "problem and run the same command again."
         ) from error
     finally:
         with contextlib.suppress(OSError):

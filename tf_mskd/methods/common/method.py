@@ -47,8 +47,11 @@ class Method(keras.layers.Layer):
     trains_teacher = False
     teacher_rate = 1.0
 
-    def __init__(self, dtype="float32", **kwargs):
-        super().__init__(dtype=dtype, **kwargs)  # terms stay float32 in mixed precision
+    def __init__(self, dtype="float32", name=None, **kwargs):
+        # terms stay float32 in mixed precision; Keras numbers names it makes up, and
+        # checkpoints keep the variables' paths
+        name = name or type(self).__name__.lower()
+        super().__init__(dtype=dtype, name=name, **kwargs)
         self.pairs = {}
 
     def output_pairs(self, student, teacher):

@@ -52,3 +52,22 @@ def first_rows(tensors, count):
         [4, 7]
     """
     return {name: value[::count] for name, value in tensors.items()}
+
+
+def mean_over_rows(value, num_images):
+    """Returns each image's mean over the rows that a term has of it.
+
+    Args:
+        value: float [B], [rows_per_image * B] or scalar; a scalar stays as it is.
+        num_images: int or int scalar tensor, B.
+
+    Returns:
+        float [B] or scalar.
+
+    Example:
+        >>> mean_over_rows(ops.array([1.0, 3.0, 5.0, 5.0]), 2).numpy().tolist()
+        [2.0, 5.0]
+    """
+    if not len(value.shape):  # a TensorShape is true, the empty one too
+        return value
+    return ops.mean(ops.reshape(value, (num_images, -1)), axis=1)

@@ -1,0 +1,69 @@
+"""What training and evaluation measure: bare terms, and the accuracy of each exit."""
+
+import typing
+
+import keras
+
+from tf_mskd.methods.common.losses import correct
+from tf_mskd.models.ensemble import ensemble_scores
+
+
+class ExitMetrics:
+    """The running means of an epoch.
+
+    Args:
+        terms: names "term/output" of the loss terms.
+        exits: names of the exits, shallow to deep.
+        ensemble: "logits" or "probabilities", what the ensemble averages.
+
+    Attributes:
+        terms: dict, "term/output" -> `keras.metrics.Mean`.
+        accuracies: dict, exit name or "ensemble" -> `keras.metrics.Mean`, in [0, 1].
+    """
+
+    def __init__(self, terms: tuple[str, ...], exits: list[str], ensemble: str):
+        mean = keras.metrics.Mean
+        self._exits, self._ensemble = exits, ensemble
+        self.terms = {name: mean(name=name) for name in terms}
+        names = [*exits, "ensemble"]
+        self.accuracies = {name: mean(name=f"{name}_accuracy") for name in names}
+
+    def update_terms(
+        self, terms: dict[str, typing.Any], sample_weight: typing.Any = None
+    ) -> None:
+        """Adds the terms of a step; one over the whole batch counts once.
+
+        Args:
+            terms: dict, "term/output" -> float [B] or scalar.
+            sample_weight: float [B] or None.
+        """
+        for name, value in terms.items():
+            weight = sample_weight if len(value.shape) else None
+            self.terms[name].update_state(value, weight)
+
+    def update_accuracies(
+        self,
+        outputs: dict[str, typing.Any],
+        label: typing.Any,
+        sample_weight: typing.Any = None,
+    ) -> None:
+        """Adds what the exits and their ensemble predict.
+
+        Args:
+            outputs: dict, exit name -> float [B, classes], logits; other outputs are
+                left alone.
+            label: int [B].
+            sample_weight: float [B] or None.
+        """
+        exits = {name: outputs[name] for name in self._exits if name in outputs}
+        scores = {**exits, "ensemble": ensemble_scores(exits, self._ensemble)}
+        for name, value in scores.items():
+            hits = correct(label, value)
+            self.accuracies[name].update_state(hits, sample_weight)
+
+    def results(self, terms: list[str], exits: list[str]) -> dict[str, typing.Any]:
+        """Returns the means of these terms, these exits and the ensemble by name."""
+        metrics = {name: self.terms[name] for name in terms}
+        for name in (*exits, "ensemble"):
+            metrics[f"{name}_accuracy"] = self.accuracies[name]
+        return {name: metric.result() for name, metric in metrics.items()}
