@@ -298,7 +298,7 @@ def test_two_devices_give_the_run_of_one(tmp_path):
         assert a == pytest.approx(b, rel=1e-5)
     # 360 test images in batches of 256: the last batch is padded
     result = json.loads((tmp_path / "two" / "result.json").read_text())
-    assert result["test"] == alone["test"]
+    assert result["test"] == alone.test
 
 
 @pytest.mark.run

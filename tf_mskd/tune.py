@@ -13,7 +13,6 @@ from tf_mskd.runs import cli
 from tf_mskd.runs import flags as run_flags
 from tf_mskd.runs.search import TUNERS, read_space, search
 from tf_mskd.utils.errors import UserError
-from tf_mskd.utils.start import start_tensorflow
 
 
 def define() -> None:
@@ -36,7 +35,6 @@ def main() -> None:
         raise UserError("--tune_dir is empty: name the folder of the search.")
     config = cli.config()
     space = read_space(values.space)
-    start_tensorflow()
     best, accuracy = search(config, space, values.tune_dir, values.trials, values.tuner)
     print(f"best validation accuracy {100 * accuracy:.2f} % with")
     for name, value in best.items():

@@ -61,7 +61,7 @@ def check_same_run(config: Config) -> None:
     flagfile = RunPaths(config.run_dir).flags
     if not flagfile.exists():
         return
-    differences = differing(read_flagfile(flagfile), config)
+    differences = differing(read_flagfile(str(flagfile)), config)
     if differences:
         raise UserError(
             f"{config.run_dir} holds a run with other flags: {'; '.join(differences)}. "
