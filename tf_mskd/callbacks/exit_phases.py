@@ -15,7 +15,7 @@ class ExitPhases(keras.callbacks.Callback):
         phase_epochs: ints, length of each phase; empty for equal lengths.
 
     Example:
-        >>> distiller = Distiller(student, teacher, phases="progressive")
+        >>> distiller = tf_mskd.Distiller(student, teacher, phases="progressive")
         >>> distiller.fit(data, epochs=40, callbacks=[ExitPhases(40)])  # doctest: +SKIP
     """
 
