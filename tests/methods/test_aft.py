@@ -213,19 +213,6 @@ def test_losses_of_zero_and_explosions_keep_the_weights_finite():
     np.testing.assert_allclose([factors["ce"], factors["kd"]], [0, 2], atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ({"temperature": 0.0}, "temperature must be > 0, got 0.0"),
-        ({"tau": -1.0}, "tau must be > 0, got -1.0"),
-        ({"block": 0}, "block must be at least 1, got 0"),
-    ],
-)
-def test_arguments_out_of_range_are_refused(arguments, message):
-    with pytest.raises(UserError, match=message):
-        AFT(**arguments)
-
-
 def test_a_teacher_without_maps_is_refused():
     with pytest.raises(UserError, match="feature_k of the teacher"):
         AFT().output_pairs(["exit_1", "feature_1"], ["exit_1"])

@@ -362,22 +362,6 @@ def test_the_first_phase_of_a_progressive_run_learns_labels(tiny, digits):
     assert [name for name in logs if "/" in name] == ["ce/exit_1"]
 
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ({"temperature": 0.0}, "temperature must be > 0, got 0.0"),
-        ({"step_size": -1.0}, "step_size must be > 0, got -1.0"),
-        ({"pixel_std": 0.0}, "pixel_std must be > 0, got 0.0"),
-        ({"margin": -0.1}, "margin must be at least 0, got -0.1"),
-        ({"steps": 0}, "steps must be at least 1, got 0"),
-        ({"num_candidates": 0}, "num_candidates must be at least 1, got 0"),
-    ],
-)
-def test_arguments_out_of_range_are_refused(arguments, message):
-    with pytest.raises(UserError, match=message):
-        AMKD(**arguments)
-
-
 def test_a_network_without_exits_is_refused():
     with pytest.raises(UserError, match="exit_k of the teacher, which makes only"):
         AMKD().output_pairs(["exit_1"], ["feature_1"])

@@ -103,15 +103,6 @@ def test_both_views_learn_and_start_within_one_over_the_root_of_the_width():
         assert 0.3 < largest <= 6**-0.5, largest
 
 
-def test_refuses_bad_arguments():
-    with pytest.raises(UserError, match="Unknown form 'kernl'; .* 'kernel'"):
-        CC(form="kernl")
-    with pytest.raises(UserError, match="dim must be >= 1, got 0"):
-        CC(dim=0)
+def test_a_batch_of_one_is_refused():
     with pytest.raises(UserError, match="'cc' compares examples .* batches of 2"):
         cc(STUDENT[:1], TEACHER[:1])
-
-
-def test_config_keeps_what_was_given():
-    config = CC.from_config(CC(form="kernel", dim=64).get_config()).get_config()
-    assert (config["form"], config["dim"]) == ("kernel", 64)

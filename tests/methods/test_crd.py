@@ -342,14 +342,6 @@ def test_two_devices_train_as_one(results):
 
 
 def test_refuses_what_does_not_fit():
-    for arguments, message in (
-        ({"num_negatives": 0}, "num_negatives must be >= 1, got 0"),
-        ({"dim": 0}, "dim must be >= 1, got 0"),
-        ({"temperature": 0}, "temperature must be > 0, got 0"),
-        ({"momentum": 1}, r"momentum must be in \[0, 1\), got 1"),
-    ):
-        with pytest.raises(UserError, match=message):
-            create_method("crd", **arguments)
     method = create_method("crd")
     shapes = {"embedding_1": (None, 4)}, {"embedding_1": (None, 4)}
     with pytest.raises(UserError, match="'crd' keeps a vector .*: give num_examples"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests import reference
-from tf_mskd import SGD, Distiller, UserError
+from tf_mskd import SGD, Distiller
 from tf_mskd.methods.dbt import DBT
 from tf_mskd.training import checkpoint
 
@@ -117,15 +117,3 @@ def test_a_compiled_step_raises_the_temperature_once(tiny, digits):
     for count in (1, 2, 3):
         step((digits[0][:8], digits[1][:8]))
         np.testing.assert_allclose(distiller.method.current, 1.05**count, 1e-5)
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ({"temperature": -1.0}, "temperature must be > 0 or None, got -1.0"),
-        ({"scale": 0.0}, "scale must be > 0, got 0.0"),
-    ],
-)
-def test_bad_arguments_are_refused(arguments, message):
-    with pytest.raises(UserError, match=message):
-        DBT(**arguments)

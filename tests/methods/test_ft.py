@@ -111,8 +111,6 @@ def test_weights_belong_to_the_form():
 
 
 def test_refuses_what_does_not_fit():
-    with pytest.raises(UserError, match="Unknown form 'papr'; .* 'paper'"):
-        create_method("ft", form="papr")
     method = create_method("ft")
     message = "'ft' reads factor_k of the teacher, .* only exit_1: train .* first"
     with pytest.raises(UserError, match=message):

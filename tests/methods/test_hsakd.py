@@ -121,11 +121,6 @@ def test_networks_without_classifiers_are_refused():
         HSAKDTeacher().output_pairs(["exit_3"], [])
 
 
-def test_a_temperature_of_zero_is_refused():
-    with pytest.raises(UserError, match="temperature must be > 0, got 0.0"):
-        HSAKD(temperature=0.0)
-
-
 @pytest.mark.parametrize("method", [HSAKD(), HSAKDTeacher()])
 def test_images_that_are_not_square_are_refused(method):
     with pytest.raises(UserError, match="needs square images, got 8x6"):

@@ -125,15 +125,3 @@ def test_the_last_embedding_is_read_and_nothing_guides_it():
 def test_a_network_without_embedding_is_refused():
     with pytest.raises(UserError, match="embedding_k of the student, which makes only"):
         PURF().output_pairs(["exit_1"], [])
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ({"noise": -0.1}, "noise must be at least 0, got -0.1"),
-        ({"pixel_std": 0.0}, "pixel_std must be > 0, got 0.0"),
-    ],
-)
-def test_arguments_out_of_range_are_refused(arguments, message):
-    with pytest.raises(UserError, match=message):
-        PURF(**arguments)

@@ -120,19 +120,6 @@ def test_without_the_deepest_exit_teacher_and_labels_stay():
     assert set(terms) == {"ce/exit_1", "ce/exit_2", "kd/exit_1", "kd/exit_2"}
 
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ({"temperature": 0.0}, "temperature must be > 0, got 0.0"),
-        ({"supervised": "lats"}, "Unknown choice of supervised 'lats'; .* 'last'"),
-        ({"features": "featur"}, "Unknown choice of features 'featur'; .* 'feature'"),
-    ],
-)
-def test_bad_arguments_are_refused(arguments, message):
-    with pytest.raises(UserError, match=message):
-        TSKD(**arguments)
-
-
 def test_a_student_without_feature_maps_is_refused():
     names = ["exit_1", "exit_2", "embedding_1", "embedding_2"]
     with pytest.raises(UserError, match="'tskd' reads 'feature_1' of the student"):

@@ -4,9 +4,9 @@ from keras import ops
 
 from tf_mskd.methods.common import naming
 from tf_mskd.methods.common.method import Method
+from tf_mskd.methods.common.ranges import check_positive
 from tf_mskd.methods.common.registry import register
 from tf_mskd.methods.common.regressor import Regressor
-from tf_mskd.utils.errors import UserError
 
 SCALE = 3 / 1000  # of the released code for CIFAR, where l below is a sum
 
@@ -48,8 +48,7 @@ class AB(Method):
 
     def __init__(self, margin=1.0, **kwargs):
         super().__init__(**kwargs)
-        if not margin > 0:
-            raise UserError(f"margin must be > 0, got {margin}.")
+        check_positive(margin=margin)
         self.margin = margin
 
     def output_pairs(self, student, teacher):
@@ -82,10 +81,6 @@ class AB(Method):
                 terms[f"ab/{name}"] = weight * gap
             weight = weight / 2
         return dict(reversed(terms.items()))
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "margin": self.margin}
 
 
 def boundary(x, target, margin):

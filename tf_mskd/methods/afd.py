@@ -11,8 +11,8 @@ from tf_mskd.methods.common.losses import (
     softened_kl,
 )
 from tf_mskd.methods.common.method import Method
+from tf_mskd.methods.common.ranges import check_at_least, check_positive
 from tf_mskd.methods.common.registry import register
-from tf_mskd.utils.errors import UserError
 
 
 @register("afd")
@@ -54,11 +54,8 @@ class AFD(Method):
 
     def __init__(self, dim=128, every=1, temperature=4.0, **kwargs):
         super().__init__(**kwargs)
-        for name, value in (("dim", dim), ("every", every)):
-            if value < 1:
-                raise UserError(f"{name} must be >= 1, got {value}.")
-        if not temperature > 0:
-            raise UserError(f"temperature must be > 0, got {temperature}.")
+        check_at_least(1, dim=dim, every=every)
+        check_positive(temperature=temperature)
         self.dim, self.every, self.temperature = dim, every, temperature
 
     def output_pairs(self, student, teacher):
@@ -130,15 +127,6 @@ class AFD(Method):
         scores += ops.matmul(self.codes_teacher, ops.transpose(codes))
         # not softmax, which warns where a phase has one block
         return ops.exp(ops.log_softmax(scores / self.dim**0.5, axis=-1))
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        arguments = {
-            "dim": self.dim,
-            "every": self.every,
-            "temperature": self.temperature,
-        }
-        return {**super().get_config(), **arguments}
 
 
 class Projection(keras.layers.Layer):

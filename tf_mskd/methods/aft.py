@@ -13,8 +13,8 @@ from tf_mskd.methods.common.losses import (
     softened_kl,
 )
 from tf_mskd.methods.common.method import Method
+from tf_mskd.methods.common.ranges import check_at_least, check_positive
 from tf_mskd.methods.common.registry import register
-from tf_mskd.utils.errors import UserError
 
 
 @register("aft")
@@ -60,12 +60,9 @@ class AFT(Method):
 
     def __init__(self, temperature=4.0, block=2, tau=2.0, **kwargs):
         super().__init__(**kwargs)
+        check_positive(temperature=temperature, tau=tau)
+        check_at_least(1, block=block)
         self.temperature, self.block, self.tau = temperature, block, tau
-        for name in ("temperature", "tau"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name} must be > 0, got {getattr(self, name)}.")
-        if not block >= 1:
-            raise UserError(f"block must be at least 1, got {block}.")
 
     def output_pairs(self, student, teacher):
         """Pairs the feature maps from the deep end, and the last exits."""
@@ -124,11 +121,6 @@ class AFT(Method):
             gap = attention_feature(ours, size) - attention_feature(theirs, size)
             terms[f"aft/{name}"] = ops.sum(ops.square(gap), axis=-1)
         return terms
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        arguments = {"temperature": self.temperature, "block": self.block}
-        return {**super().get_config(), **arguments, "tau": self.tau}
 
 
 def attention_feature(x, size):

@@ -7,9 +7,9 @@ from tf_mskd.methods.common import naming
 from tf_mskd.methods.common.gradients import input_gradient
 from tf_mskd.methods.common.losses import normalize, softened_kl, triplet_margin
 from tf_mskd.methods.common.method import Method
+from tf_mskd.methods.common.ranges import check_at_least, check_positive
 from tf_mskd.methods.common.registry import register
 from tf_mskd.methods.common.rows import first_rows, interleave, repeat
-from tf_mskd.utils.errors import UserError
 
 
 @register("amkd")
@@ -70,16 +70,14 @@ class AMKD(Method):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        check_positive(
+            temperature=temperature, step_size=step_size, pixel_std=pixel_std
+        )
+        check_at_least(0, margin=margin)
+        check_at_least(1, steps=steps, num_candidates=num_candidates)
         self.temperature, self.margin = temperature, margin
         self.steps, self.step_size = steps, step_size
         self.num_candidates, self.pixel_std = num_candidates, pixel_std
-        for name in ("temperature", "step_size", "pixel_std"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name} must be > 0, got {getattr(self, name)}.")
-        for name, least in (("margin", 0), ("steps", 1), ("num_candidates", 1)):
-            if not getattr(self, name) >= least:
-                value = getattr(self, name)
-                raise UserError(f"{name} must be at least {least}, got {value}.")
         self.seed_generator = keras.random.SeedGenerator()
 
     def output_pairs(self, student, teacher):
@@ -142,18 +140,6 @@ class AMKD(Method):
                 triplet = triplet * targets["boundary"][::2]
             terms[f"amkd/{name}"] = triplet
         return terms
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        arguments = {
-            "temperature": self.temperature,
-            "margin": self.margin,
-            "steps": self.steps,
-            "step_size": self.step_size,
-            "num_candidates": self.num_candidates,
-            "pixel_std": self.pixel_std,
-        }
-        return {**super().get_config(), **arguments}
 
 
 def attack(logits, images, base, goal, *, steps, step_size, bounds):

@@ -5,8 +5,8 @@ from keras import ops
 from tf_mskd.methods.common import naming
 from tf_mskd.methods.common.losses import alpha_divergence, standardize
 from tf_mskd.methods.common.method import Method
+from tf_mskd.methods.common.ranges import check_positive
 from tf_mskd.methods.common.registry import register
-from tf_mskd.utils.errors import UserError
 
 
 @register("atf")
@@ -40,8 +40,7 @@ class ATF(Method):
 
     def __init__(self, alpha=0.5, temperature=1.0, **kwargs):
         super().__init__(**kwargs)
-        if not temperature > 0:
-            raise UserError(f"temperature must be > 0, got {temperature}.")
+        check_positive(temperature=temperature)
         self.alpha, self.temperature = alpha, temperature
 
     def output_pairs(self, student, teacher):
@@ -61,8 +60,3 @@ class ATF(Method):
     def soften(self, logits):
         """Standardized logits divided by the temperature, float32 [B, classes]."""
         return standardize(logits) / self.temperature
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        arguments = {"alpha": self.alpha, "temperature": self.temperature}
-        return {**super().get_config(), **arguments}

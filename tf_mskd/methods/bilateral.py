@@ -1,8 +1,8 @@
 """Bilateral distillation: a trained teacher goes on learning, from its student too."""
 
 from tf_mskd.methods.common.mutual import Mutual
+from tf_mskd.methods.common.ranges import check_positive
 from tf_mskd.methods.common.registry import register
-from tf_mskd.utils.errors import UserError
 
 
 @register("bilateral")
@@ -42,10 +42,5 @@ class Bilateral(Mutual):
 
     def __init__(self, temperature=4.0, teacher_rate=0.1, **kwargs):
         super().__init__(temperature, **kwargs)
-        if not teacher_rate > 0:
-            raise UserError(f"teacher_rate must be > 0, got {teacher_rate}.")
+        check_positive(teacher_rate=teacher_rate)
         self.teacher_rate = teacher_rate
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "teacher_rate": self.teacher_rate}

@@ -5,9 +5,9 @@ from keras import ops
 
 from tf_mskd.methods.common import naming
 from tf_mskd.methods.common.losses import cross_entropy
+from tf_mskd.methods.common.ranges import check_choice, check_positive
 from tf_mskd.methods.common.registry import register
 from tf_mskd.methods.common.self_taught import SelfTaught, soft_cross_entropy
-from tf_mskd.utils.errors import UserError, unknown_name
 
 # exits without the feature term, among the guided ones, shallow to deep
 SKIPS = {"before_last": slice(-1), "first": slice(1, None), "none": slice(None)}
@@ -54,10 +54,8 @@ class BYOT(SelfTaught):
 
     def __init__(self, temperature=3.0, skip="before_last", **kwargs):
         super().__init__(**kwargs)
-        if not temperature > 0:
-            raise UserError(f"temperature must be > 0, got {temperature}.")
-        if skip not in SKIPS:
-            raise unknown_name("choice of skip", skip, SKIPS)
+        check_positive(temperature=temperature)
+        check_choice(SKIPS, skip=skip)
         self.temperature, self.skip = temperature, skip
 
     def output_pairs(self, student, teacher):
@@ -101,8 +99,3 @@ class BYOT(SelfTaught):
             norm = ops.sqrt(ops.maximum(ops.sum(ops.square(gap)), 1e-12))
             terms[f"byot_feature/{name}"] = norm
         return terms
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        arguments = {"temperature": self.temperature, "skip": self.skip}
-        return {**super().get_config(), **arguments}

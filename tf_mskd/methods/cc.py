@@ -6,9 +6,9 @@ import keras
 from keras import ops
 
 from tf_mskd.methods.common.losses import normalize
+from tf_mskd.methods.common.ranges import check_at_least, check_choice
 from tf_mskd.methods.common.registry import register
 from tf_mskd.methods.common.relational import Relational
-from tf_mskd.utils.errors import UserError, unknown_name
 
 FORMS = ("benchmark", "kernel")
 WIDTH = 0.4  # of the Gaussian kernel
@@ -52,10 +52,8 @@ class CC(Relational):
 
     def __init__(self, form="benchmark", dim=128, **kwargs):
         super().__init__(**kwargs)
-        if form not in FORMS:
-            raise unknown_name("form", form, FORMS)
-        if not dim >= 1:
-            raise UserError(f"dim must be >= 1, got {dim}.")
+        check_choice(FORMS, form=form)
+        check_at_least(1, dim=dim)
         self.form, self.dim = form, dim
 
     def build(self, student_shape, teacher_shape=None, targets_shape=None):
@@ -77,10 +75,6 @@ class CC(Relational):
         """Returns {"cc": float32 scalar}."""
         compare = kernel_gap if self.form == "kernel" else neighbour_gap
         return {"cc": compare(self.embed_student(ours), self.embed_teacher(theirs))}
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "form": self.form, "dim": self.dim}
 
 
 def neighbour_gap(a, b):

@@ -5,9 +5,9 @@ from keras import ops
 from tf_mskd.methods.common import naming
 from tf_mskd.methods.common.losses import normalize, softened_kl
 from tf_mskd.methods.common.method import Method
+from tf_mskd.methods.common.ranges import check_positive
 from tf_mskd.methods.common.registry import register
 from tf_mskd.methods.common.rows import interleave, repeat
-from tf_mskd.utils.errors import UserError
 
 
 @register("ccd")
@@ -47,8 +47,7 @@ class CCD(Method):
 
     def __init__(self, temperature=4.0, **kwargs):
         super().__init__(**kwargs)
-        if not temperature > 0:
-            raise UserError(f"temperature must be > 0, got {temperature}.")
+        check_positive(temperature=temperature)
         self.temperature = temperature
 
     def output_pairs(self, student, teacher):
@@ -74,7 +73,3 @@ class CCD(Method):
         unit = normalize(logits)
         cosine = ops.sum(unit[::2] * unit[1::2], axis=-1)
         return interleave([ops.ones_like(cosine), 1.0 + cosine])
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "temperature": self.temperature}

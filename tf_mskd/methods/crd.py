@@ -8,6 +8,7 @@ from keras import ops
 from tf_mskd.methods.common import naming
 from tf_mskd.methods.common.losses import normalize
 from tf_mskd.methods.common.method import Method
+from tf_mskd.methods.common.ranges import check_at_least, check_positive
 from tf_mskd.methods.common.registry import register
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.replicas import all_gather, all_reduce_sum
@@ -68,11 +69,8 @@ class CRD(Method):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        for name, value in (("num_negatives", num_negatives), ("dim", dim)):
-            if value < 1:
-                raise UserError(f"{name} must be >= 1, got {value}.")
-        if not temperature > 0:
-            raise UserError(f"temperature must be > 0, got {temperature}.")
+        check_at_least(1, num_negatives=num_negatives, dim=dim)
+        check_positive(temperature=temperature)
         if not 0 <= momentum < 1:
             raise UserError(f"momentum must be in [0, 1), got {momentum}.")
         self.num_examples, self.num_negatives = num_examples, num_negatives
@@ -154,17 +152,6 @@ class CRD(Method):
         old = ops.take(bank, index, axis=0)
         mixed = self.momentum * old + (1 - self.momentum) * all_gather(vectors)
         return ops.scatter_update(bank, index[:, None], normalize(mixed))
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        arguments = {
-            "num_examples": self.num_examples,
-            "num_negatives": self.num_negatives,
-            "temperature": self.temperature,
-            "momentum": self.momentum,
-            "dim": self.dim,
-        }
-        return {**super().get_config(), **arguments}
 
 
 def _log_mean_exp(scores):

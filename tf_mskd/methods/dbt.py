@@ -3,9 +3,9 @@
 from keras import ops
 
 from tf_mskd.methods.common import naming
+from tf_mskd.methods.common.ranges import check_positive
 from tf_mskd.methods.common.registry import register
 from tf_mskd.methods.common.self_taught import SelfTaught, soft_cross_entropy
-from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.replicas import all_reduce_sum
 
 CONFIDENCE, GROWTH = 0.5, 1.05
@@ -46,10 +46,9 @@ class DBT(SelfTaught):
 
     def __init__(self, temperature=None, scale=1.0, **kwargs):
         super().__init__(**kwargs)
-        if temperature is not None and not temperature > 0:
-            raise UserError(f"temperature must be > 0 or None, got {temperature}.")
-        if not scale > 0:
-            raise UserError(f"scale must be > 0, got {scale}.")
+        check_positive(scale=scale)
+        if temperature is not None:
+            check_positive(temperature=temperature)
         self.temperature, self.scale = temperature, scale
         self.default_weights = {"ce": 0.5 * scale, "dbt": 0.5 * scale}
 
@@ -92,8 +91,3 @@ class DBT(SelfTaught):
         mean = all_reduce_sum(ops.sum(highest)) / rows
         grown = GROWTH * temperature
         self.current.assign(ops.where(mean > CONFIDENCE, grown, temperature))
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        arguments = {"temperature": self.temperature, "scale": self.scale}
-        return {**super().get_config(), **arguments}

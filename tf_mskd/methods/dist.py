@@ -4,8 +4,8 @@ from keras import ops
 
 from tf_mskd.methods.common import naming
 from tf_mskd.methods.common.method import Method
+from tf_mskd.methods.common.ranges import check_positive
 from tf_mskd.methods.common.registry import register
-from tf_mskd.utils.errors import UserError
 
 
 @register("dist")
@@ -41,8 +41,7 @@ class DIST(Method):
 
     def __init__(self, temperature=4.0, **kwargs):
         super().__init__(**kwargs)
-        if not temperature > 0:
-            raise UserError(f"temperature must be > 0, got {temperature}.")
+        check_positive(temperature=temperature)
         self.temperature = temperature
 
     def output_pairs(self, student, teacher):
@@ -71,10 +70,6 @@ class DIST(Method):
 
     def _soften(self, logits):
         return ops.softmax(ops.cast(logits, "float32") / self.temperature, axis=-1)
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "temperature": self.temperature}
 
 
 def correlation(a, b, axis):

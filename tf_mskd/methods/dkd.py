@@ -4,8 +4,8 @@ from keras import ops
 
 from tf_mskd.methods.common import naming
 from tf_mskd.methods.common.method import Method
+from tf_mskd.methods.common.ranges import check_at_least, check_positive
 from tf_mskd.methods.common.registry import register
-from tf_mskd.utils.errors import UserError
 
 
 @register("dkd")
@@ -42,10 +42,8 @@ class DKD(Method):
 
     def __init__(self, temperature=4.0, warmup_epochs=20, **kwargs):
         super().__init__(**kwargs)
-        if not temperature > 0:
-            raise UserError(f"temperature must be > 0, got {temperature}.")
-        if not warmup_epochs >= 0:
-            raise UserError(f"warmup_epochs must be >= 0, got {warmup_epochs}.")
+        check_positive(temperature=temperature)
+        check_at_least(0, warmup_epochs=warmup_epochs)
         self.temperature, self.warmup_epochs = temperature, warmup_epochs
 
     def output_pairs(self, student, teacher):
@@ -70,14 +68,6 @@ class DKD(Method):
             terms[f"dkd_target/{name}"] = target
             terms[f"dkd_others/{name}"] = others
         return terms
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        arguments = {
-            "temperature": self.temperature,
-            "warmup_epochs": self.warmup_epochs,
-        }
-        return {**super().get_config(), **arguments}
 
 
 def decoupled_kl(labels, target_logits, logits, temperature):

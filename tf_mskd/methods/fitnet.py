@@ -4,9 +4,9 @@ from keras import ops
 
 from tf_mskd.methods.common import naming
 from tf_mskd.methods.common.method import Method
+from tf_mskd.methods.common.ranges import check_at_least
 from tf_mskd.methods.common.registry import register
 from tf_mskd.methods.common.regressor import Regressor
-from tf_mskd.utils.errors import UserError
 
 
 @register("fitnet")
@@ -43,8 +43,7 @@ class FitNet(Method):
 
     def __init__(self, tap=2, **kwargs):
         super().__init__(**kwargs)
-        if not tap >= 1:
-            raise UserError(f"tap must be >= 1, got {tap}.")
+        check_at_least(1, tap=tap)
         self.tap = tap
 
     def output_pairs(self, student, teacher):
@@ -81,7 +80,3 @@ class FitNet(Method):
             gap = guess - ops.stop_gradient(teacher[guide])
             terms[f"fitnet/{name}"] = ops.mean(ops.square(gap), axis=(1, 2, 3))
         return terms
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "tap": self.tap}

@@ -6,8 +6,8 @@ from keras import ops
 from tf_mskd.methods.common import naming
 from tf_mskd.methods.common.losses import attention, normalize, pool_to_smaller
 from tf_mskd.methods.common.method import Method
+from tf_mskd.methods.common.ranges import check_choice
 from tf_mskd.methods.common.registry import register
-from tf_mskd.utils.errors import unknown_name
 
 WEIGHTS = {"paper": 500.0, "benchmark": 200.0}
 
@@ -47,8 +47,7 @@ class FT(Method):
 
     def __init__(self, form="paper", **kwargs):
         super().__init__(**kwargs)
-        if form not in WEIGHTS:
-            raise unknown_name("form", form, WEIGHTS)
+        check_choice(WEIGHTS, form=form)
         self.form = form
         self.default_weights = {"ce": 1.0, "ft": WEIGHTS[form]}
 
@@ -105,7 +104,3 @@ class FT(Method):
             return attention(factor)
         size = factor.shape[1] * factor.shape[2] * factor.shape[3]
         return normalize(ops.reshape(factor, (-1, size)))
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "form": self.form}

@@ -3,9 +3,9 @@
 from tf_mskd.methods.common import naming, views
 from tf_mskd.methods.common.losses import softened_kl
 from tf_mskd.methods.common.method import Method
+from tf_mskd.methods.common.ranges import check_positive
 from tf_mskd.methods.common.registry import register
 from tf_mskd.methods.common.rows import repeat
-from tf_mskd.utils.errors import UserError
 
 
 @register("hsakd")
@@ -47,8 +47,7 @@ class HSAKD(Method):
 
     def __init__(self, temperature=3.0, **kwargs):
         super().__init__(**kwargs)
-        if not temperature > 0:
-            raise UserError(f"temperature must be > 0, got {temperature}.")
+        check_positive(temperature=temperature)
         self.temperature = temperature
 
     def output_pairs(self, student, teacher):
@@ -75,7 +74,3 @@ class HSAKD(Method):
             kl = softened_kl(teacher[guide], student[name], self.temperature)
             terms[f"{term}/{name}"] = kl
         return terms
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "temperature": self.temperature}

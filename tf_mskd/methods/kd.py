@@ -1,9 +1,9 @@
 """Classic knowledge distillation: the last exit learns from the teacher's output."""
 
 from tf_mskd.methods.common import naming
+from tf_mskd.methods.common.ranges import check_positive
 from tf_mskd.methods.common.registry import register
 from tf_mskd.methods.common.soft_targets import SoftTargets
-from tf_mskd.utils.errors import UserError
 
 
 @register("kd")
@@ -33,8 +33,7 @@ class KD(SoftTargets):
 
     def __init__(self, preset="repdistiller", temperature=None, decay=1.0, **kwargs):
         super().__init__(preset, temperature, **kwargs)
-        if not decay > 0:
-            raise UserError(f"decay must be > 0, got {decay}.")
+        check_positive(decay=decay)
         self.decay = decay
 
     def output_pairs(self, student, teacher):
@@ -54,7 +53,3 @@ class KD(SoftTargets):
             return {}
         share = epoch / max(1, epochs - 1)
         return {"kd": self.decay + (1.0 - self.decay) * share}
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "decay": self.decay}

@@ -68,18 +68,14 @@ class OtO(SoftTargets):
             pairs[name] = (guide,)
         return pairs
 
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        text = ",".join(f"{s}:{t}" for s, t in self.exit_map.items())
-        return {**super().get_config(), "exit_map": text}
-
 
 def read_exit_map(value):
     """Reads "1:2,2:3" (or a dict) into a dict, student exit -> teacher exit."""
-    if not value or isinstance(value, dict):
-        return dict(value or {})
+    pairs = value or {}
     try:
-        return {int(s): int(t) for s, t in (p.split(":") for p in value.split(","))}
+        if isinstance(pairs, str):
+            pairs = dict(pair.split(":") for pair in pairs.split(","))
+        return {int(s): int(t) for s, t in pairs.items()}  # JSON makes keys text
     except ValueError:
         raise UserError(
             f"exit_map must look like 1:2,2:3 (student:teacher), got {value!r}."

@@ -4,8 +4,8 @@ from keras import ops
 
 from tf_mskd.methods.common import naming
 from tf_mskd.methods.common.method import Method
+from tf_mskd.methods.common.ranges import check_choice
 from tf_mskd.methods.common.registry import register
-from tf_mskd.utils.errors import unknown_name
 
 LOSSES = {"mse": ops.square, "l1": ops.abs}
 
@@ -46,8 +46,7 @@ class Paraphraser(Method):
 
     def __init__(self, loss="mse", **kwargs):
         super().__init__(**kwargs)
-        if loss not in LOSSES:
-            raise unknown_name("loss", loss, LOSSES)
+        check_choice(LOSSES, loss=loss)
         self.loss = loss
 
     def output_pairs(self, student, teacher):
@@ -67,7 +66,3 @@ class Paraphraser(Method):
             return {}
         gap = student[name] - ops.stop_gradient(student[feature])
         return {f"paraphraser/{name}": ops.mean(LOSSES[self.loss](gap), axis=(1, 2, 3))}
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "loss": self.loss}

@@ -6,9 +6,9 @@ from keras import ops
 from tf_mskd.methods.common import naming
 from tf_mskd.methods.common.losses import normalize
 from tf_mskd.methods.common.method import Method
+from tf_mskd.methods.common.ranges import check_at_least, check_positive
 from tf_mskd.methods.common.registry import register
 from tf_mskd.methods.common.rows import first_rows, interleave, repeat
-from tf_mskd.utils.errors import UserError
 
 
 @register("purf")
@@ -47,10 +47,8 @@ class PURF(Method):
 
     def __init__(self, noise=0.1, pixel_std=0.267, **kwargs):
         super().__init__(**kwargs)
-        if not noise >= 0:
-            raise UserError(f"noise must be at least 0, got {noise}.")
-        if not pixel_std > 0:
-            raise UserError(f"pixel_std must be > 0, got {pixel_std}.")
+        check_at_least(0, noise=noise)
+        check_positive(pixel_std=pixel_std)
         self.noise, self.pixel_std = noise, pixel_std
         self.seed_generator = keras.random.SeedGenerator()
 
@@ -75,8 +73,3 @@ class PURF(Method):
             gap = normalize(plain[name]) - normalize(student[name][1::2])
             terms[f"purf/{name}"] = ops.sum(ops.square(gap), axis=-1)
         return terms
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        arguments = {"noise": self.noise, "pixel_std": self.pixel_std}
-        return {**super().get_config(), **arguments}

@@ -4,8 +4,8 @@ from keras import ops
 
 from tf_mskd.methods.common import naming, views
 from tf_mskd.methods.common.losses import softened_kl
+from tf_mskd.methods.common.ranges import check_fraction, check_positive
 from tf_mskd.methods.common.registry import register
-from tf_mskd.utils.errors import UserError
 
 
 @register("sskd")
@@ -20,7 +20,7 @@ class SSKD(views.RotatedCrops):
         sskd_contrast = mean over kept i of KD_s(C_t[i], C_s[i]).
     KD of `ops.softened_kl`. The teacher says which rows are kept: all those it gets
     right (label or parent image above all others) and of the W others the
-    floor(share * W) with the fewest columns above the true one; see
+    floor(fraction * W) with the fewest columns above the true one; see
     `views.best_ranked`.
 
     The last two terms are means over rows that are chosen by comparing the examples of
@@ -31,8 +31,8 @@ class SSKD(views.RotatedCrops):
     Args:
         temperature: float > 0, T. Unitless.
         contrast_temperature: float > 0, s. Unitless.
-        transformed_share: float in [0, 1], of the rows with a wrong label.
-        contrast_share: float in [0, 1], of the rows with a wrong parent.
+        transformed_fraction: float in [0, 1], of the rows with a wrong label.
+        contrast_fraction: float in [0, 1], of the rows with a wrong parent.
         crop_padding: see `views.RotatedCrops`.
 
     Raises:
@@ -62,22 +62,21 @@ class SSKD(views.RotatedCrops):
         self,
         temperature=4.0,
         contrast_temperature=0.5,
-        transformed_share=1.0,
-        contrast_share=0.75,
+        transformed_fraction=1.0,
+        contrast_fraction=0.75,
         crop_padding=4,
         **kwargs,
     ):
         super().__init__(crop_padding, **kwargs)
+        check_positive(
+            temperature=temperature, contrast_temperature=contrast_temperature
+        )
+        check_fraction(transformed_fraction=transformed_fraction)
+        check_fraction(contrast_fraction=contrast_fraction)
         self.temperature = temperature
         self.contrast_temperature = contrast_temperature
-        self.transformed_share = transformed_share
-        self.contrast_share = contrast_share
-        for name in ("temperature", "contrast_temperature"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name} must be > 0, got {getattr(self, name)}.")
-        for name in ("transformed_share", "contrast_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name} must be in [0, 1], got {getattr(self, name)}.")
+        self.transformed_fraction = transformed_fraction
+        self.contrast_fraction = contrast_fraction
 
     def output_pairs(self, student, teacher):
         """Pairs every exit with the teacher's last one, and the projection heads."""
@@ -102,23 +101,13 @@ class SSKD(views.RotatedCrops):
             kl = softened_kl(theirs, ours, self.temperature)
             terms[f"kd/{name}"] = views.upright(kl)
             scores, truth = views.turned(theirs), views.turned(label)
-            kept = views.best_ranked(scores, truth, self.transformed_share)
+            kept = views.best_ranked(scores, truth, self.transformed_fraction)
             terms[f"sskd_transformed/{name}"] = views.mean_of(views.turned(kl), kept)
         return terms
 
     def _contrast_term(self, ours, theirs):
         ours, theirs = self.contrast(ours), self.contrast(theirs)
         parents = views.parents(ops.shape(theirs)[0])
-        kept = views.best_ranked(theirs, parents, self.contrast_share)
+        kept = views.best_ranked(theirs, parents, self.contrast_fraction)
         kl = softened_kl(theirs, ours, self.contrast_temperature)
         return views.mean_of(kl, kept)
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        arguments = {
-            "temperature": self.temperature,
-            "contrast_temperature": self.contrast_temperature,
-            "transformed_share": self.transformed_share,
-            "contrast_share": self.contrast_share,
-        }
-        return {**super().get_config(), **arguments}

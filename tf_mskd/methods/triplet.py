@@ -5,9 +5,9 @@ from keras import ops
 from tf_mskd.methods.common import naming
 from tf_mskd.methods.common.losses import softened_kl, triplet_margin
 from tf_mskd.methods.common.method import Method
+from tf_mskd.methods.common.ranges import check_at_least, check_positive
 from tf_mskd.methods.common.registry import register
 from tf_mskd.methods.common.rows import first_rows, interleave, repeat
-from tf_mskd.utils.errors import UserError
 
 
 @register("triplet")
@@ -50,10 +50,8 @@ class Triplet(Method):
 
     def __init__(self, margin=5.0, temperature=1.0, **kwargs):
         super().__init__(**kwargs)
-        if not margin >= 0:
-            raise UserError(f"margin must be >= 0, got {margin}.")
-        if not temperature > 0:
-            raise UserError(f"temperature must be > 0, got {temperature}.")
+        check_at_least(0, margin=margin)
+        check_positive(temperature=temperature)
         self.margin, self.temperature = margin, temperature
 
     def output_pairs(self, student, teacher):
@@ -86,8 +84,3 @@ class Triplet(Method):
                 anchor, own[name], other, self.margin
             )
         return terms
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        arguments = {"margin": self.margin, "temperature": self.temperature}
-        return {**super().get_config(), **arguments}

@@ -5,9 +5,9 @@ from keras import ops
 
 from tf_mskd.methods.common import naming
 from tf_mskd.methods.common.losses import pool_to_smaller, softened_kl
+from tf_mskd.methods.common.ranges import check_choice, check_positive
 from tf_mskd.methods.common.registry import register
 from tf_mskd.methods.common.self_taught import SelfTaught
-from tf_mskd.utils.errors import UserError, unknown_name
 
 SUPERVISED = {"all": slice(None), "last": slice(-1, None)}
 FEATURES = ("embedding", "feature")
@@ -55,12 +55,9 @@ class TSKD(SelfTaught):
         self, temperature=3.0, supervised="all", features="embedding", **kwargs
     ):
         super().__init__(**kwargs)
-        if not temperature > 0:
-            raise UserError(f"temperature must be > 0, got {temperature}.")
-        if supervised not in SUPERVISED:
-            raise unknown_name("choice of supervised", supervised, SUPERVISED)
-        if features not in FEATURES:
-            raise unknown_name("choice of features", features, FEATURES)
+        check_positive(temperature=temperature)
+        check_choice(SUPERVISED, supervised=supervised)
+        check_choice(FEATURES, features=features)
         self.temperature, self.supervised = temperature, supervised
         self.features = features
 
@@ -106,15 +103,6 @@ class TSKD(SelfTaught):
         for name, adapter in self.adapters.items():
             terms[f"tskd_feature/{name}"] = _distance(adapter, student[name], goal)
         return terms
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        arguments = {
-            "temperature": self.temperature,
-            "supervised": self.supervised,
-            "features": self.features,
-        }
-        return {**super().get_config(), **arguments}
 
 
 def _distance(adapter, value, goal):

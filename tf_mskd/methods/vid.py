@@ -8,8 +8,8 @@ from keras import ops
 from tf_mskd.methods.common import naming
 from tf_mskd.methods.common.losses import pool_to_smaller
 from tf_mskd.methods.common.method import Method
+from tf_mskd.methods.common.ranges import check_above
 from tf_mskd.methods.common.registry import register
-from tf_mskd.utils.errors import UserError
 
 MIN_VARIANCE = 1e-5
 
@@ -45,10 +45,7 @@ class VID(Method):
 
     def __init__(self, initial_variance=5.0, **kwargs):
         super().__init__(**kwargs)
-        if not initial_variance > MIN_VARIANCE:
-            raise UserError(
-                f"initial_variance must be > {MIN_VARIANCE}, got {initial_variance}."
-            )
+        check_above(MIN_VARIANCE, initial_variance=initial_variance)
         self.initial_variance = initial_variance
 
     def output_pairs(self, student, teacher):
@@ -101,7 +98,3 @@ class VID(Method):
             surprise = 0.5 * (gap / variance + ops.log(variance))
             terms[f"vid/{name}"] = ops.mean(surprise, axis=-1)
         return terms
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "initial_variance": self.initial_variance}

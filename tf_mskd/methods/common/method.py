@@ -137,7 +137,3 @@ class Method(keras.layers.Layer):
     def fail(self, problem):
         """Raises a `UserError` that begins with the method's name."""
         raise UserError(f"Method {getattr(self, 'registry_name', '?')!r} {problem}")
-
-    def get_config(self):
-        """Returns the constructor's arguments; a method with its own adds them."""
-        return super().get_config()

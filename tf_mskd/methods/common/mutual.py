@@ -3,7 +3,7 @@
 from tf_mskd.methods.common import naming
 from tf_mskd.methods.common.losses import cross_entropy, softened_kl
 from tf_mskd.methods.common.method import Method
-from tf_mskd.utils.errors import UserError
+from tf_mskd.methods.common.ranges import check_positive
 
 
 class Mutual(Method):
@@ -31,8 +31,7 @@ class Mutual(Method):
 
     def __init__(self, temperature, **kwargs):
         super().__init__(**kwargs)
-        if not temperature > 0:
-            raise UserError(f"temperature must be > 0, got {temperature}.")
+        check_positive(temperature=temperature)
         self.temperature = temperature
 
     def output_pairs(self, student, teacher):
@@ -49,7 +48,3 @@ class Mutual(Method):
             terms[f"{start}_teacher_ce/{name}"] = label
             terms[f"{start}_teacher/{name}"] = softened_kl(z, t, self.temperature)
         return terms
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "temperature": self.temperature}

@@ -2,7 +2,7 @@
 
 from tf_mskd.methods.common import losses
 from tf_mskd.methods.common.method import Method
-from tf_mskd.utils.errors import UserError, unknown_name
+from tf_mskd.methods.common.ranges import check_choice, check_positive
 
 # temperature and weights of the terms in the codes that the field compares with
 PRESETS = {
@@ -29,13 +29,11 @@ class SoftTargets(Method):
 
     def __init__(self, preset="repdistiller", temperature=None, **kwargs):
         super().__init__(**kwargs)
-        if preset not in PRESETS:
-            raise unknown_name("preset", preset, PRESETS)
+        check_choice(PRESETS, preset=preset)
         values = PRESETS[preset]
         self.preset = preset
         self.temperature = values["temperature"] if temperature is None else temperature
-        if not self.temperature > 0:
-            raise UserError(f"temperature must be > 0, got {self.temperature}.")
+        check_positive(temperature=self.temperature)
         self.default_weights = {"ce": values["ce"], "kd": values["kd"]}
 
     def call(self, student, teacher, targets):
@@ -47,8 +45,3 @@ class SoftTargets(Method):
                 teacher[guide], student[name], self.temperature
             )
         return terms
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        arguments = {"preset": self.preset, "temperature": self.temperature}
-        return {**super().get_config(), **arguments}

@@ -10,6 +10,7 @@ from keras import ops
 from tf_mskd.methods.common import naming
 from tf_mskd.methods.common.losses import normalize
 from tf_mskd.methods.common.method import Method
+from tf_mskd.methods.common.ranges import check_at_least
 from tf_mskd.methods.common.rows import interleave, repeat
 from tf_mskd.utils.errors import UserError
 
@@ -176,8 +177,7 @@ class RotatedCrops(Method):
 
     def __init__(self, crop_padding=4, **kwargs):
         super().__init__(**kwargs)
-        if not crop_padding >= 0:
-            raise UserError(f"crop_padding must be >= 0, got {crop_padding}.")
+        check_at_least(0, crop_padding=crop_padding)
         self.crop_padding = crop_padding
         self.seed = keras.random.SeedGenerator()
 
@@ -204,7 +204,3 @@ class RotatedCrops(Method):
         if projected.shape[0] == NUM_ROTATIONS:
             self.fail("tells images apart and got a batch of one: raise --batch_size.")
         return cosines(turned(projected), upright(projected))
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "crop_padding": self.crop_padding}
