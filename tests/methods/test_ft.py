@@ -112,7 +112,7 @@ def test_weights_belong_to_the_form():
 
 def test_refuses_what_does_not_fit():
     method = create_method("ft")
-    message = "'ft' reads factor_k of the teacher, .* only exit_1: train .* first"
+    message = "'ft' reads factor_k of the teacher, .* makes exit_1: train .* first"
     with pytest.raises(UserError, match=message):
         method.output_pairs(["exit_1", "feature_1"], ["exit_1"])
     with pytest.raises(

@@ -111,7 +111,7 @@ def test_views_are_the_four_rotations(method, digits):
 def test_networks_without_classifiers_are_refused():
     with pytest.raises(UserError, match="'hsakd' reads rotation_k of the student, wh"):
         HSAKD().output_pairs(["exit_3"], list(TEACHER))
-    message = "of the teacher, which gives exit_3: train those heads first, with method"
+    message = "of the teacher, which makes exit_3: train those heads first, with method"
     with pytest.raises(UserError, match=message):
         HSAKD().output_pairs(list(STUDENT), ["exit_3"])
     message = (

@@ -63,6 +63,6 @@ def test_the_run_trains_the_paraphraser_and_keeps_the_teacher_bit_for_bit(digits
 
 
 def test_refuses_what_does_not_fit():
-    message = "'paraphraser' reads reconstruction_k .* only exit_1, feature_1: build it"
+    message = "'paraphraser' reads reconstruction_k .* exit_1, feature_1: build it"
     with pytest.raises(UserError, match=message):
         create_method("paraphraser").output_pairs(["exit_1", "feature_1"], [])

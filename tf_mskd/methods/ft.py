@@ -53,13 +53,8 @@ class FT(Method):
 
     def output_pairs(self, student, teacher):
         """Pairs the student's deepest map with the teacher's factor."""
-        factors = naming.numbered(teacher, "factor")
-        if not factors:
-            self.fail(
-                "reads factor_k of the teacher, which makes only "
-                f"{', '.join(teacher)}: train the teacher's paraphraser first, with "
-                "method 'paraphraser'."
-            )
+        remedy = "train the teacher's paraphraser first, with method 'paraphraser'"
+        factors = self.require(teacher, "factor", "teacher", remedy)
         return {naming.deepest(student, "feature", "student"): (factors[-1],)}
 
     def build(self, student_shape, teacher_shape=None, targets_shape=None):

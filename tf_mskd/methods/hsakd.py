@@ -1,11 +1,13 @@
 """HSAKD: the teacher's distributions over class and rotation, stage by stage."""
 
-from tf_mskd.methods.common import naming, views
+from tf_mskd.methods.common import naming
 from tf_mskd.methods.common.losses import softened_kl
 from tf_mskd.methods.common.method import Method
 from tf_mskd.methods.common.ranges import check_positive
 from tf_mskd.methods.common.registry import register
-from tf_mskd.methods.common.rows import repeat
+from tf_mskd.methods.common.rotations import rotations
+from tf_mskd.methods.common.rows import first_rows, repeat
+from tf_mskd.utils.names import ROTATIONS
 
 
 @register("hsakd")
@@ -42,7 +44,7 @@ class HSAKD(Method):
     """
 
     default_weights = {"ce": 1.0, "kd": 1.0, "hsakd": 1.0}
-    rows_per_image = views.NUM_ROTATIONS
+    rows_per_image = ROTATIONS
     aux_heads = ("rotation",)
 
     def __init__(self, temperature=3.0, **kwargs):
@@ -53,22 +55,21 @@ class HSAKD(Method):
     def output_pairs(self, student, teacher):
         """Pairs exits with the teacher's last one, classifiers from the deep end."""
         remedy = "build it with create_model(aux_heads='rotation')"
-        views.aux_heads(self, "rotation", student, "student", remedy)
+        self.require(student, "rotation", "student", remedy)
         remedy = "train those heads first, with method hsakd_teacher"
-        views.aux_heads(self, "rotation", teacher, "teacher", remedy)
+        self.require(teacher, "rotation", "teacher", remedy)
         guide = naming.deepest(teacher, "exit", "teacher")
         exits = {name: (guide,) for name in naming.numbered(student, "exit")}
         return {**exits, **naming.from_deep_end(student, teacher, "rotation")}
 
     def augment(self, images, targets, student, teacher):
         """Returns [4 * B, H, W, C]; row 4 i + r is image i turned by r * 90 degrees."""
-        return views.rotations(images), repeat(targets, self.rows_per_image)
+        return rotations(images), repeat(targets, self.rows_per_image)
 
     def call(self, student, teacher, targets):
         """Returns {"ce/exit_k", "kd/exit_k": [B], "hsakd/rotation_l": [4 B]}."""
-        upright = {name: views.upright(value) for name, value in student.items()}
-        labels = {"label": views.upright(targets["label"])}
-        terms = self.label_terms(upright, labels)
+        upright = first_rows(student, ROTATIONS)
+        terms = self.label_terms(upright, first_rows(targets, ROTATIONS))
         for name, (guide,) in self.active_pairs(student):
             term = "kd" if naming.is_kind(name, "exit") else "hsakd"
             kl = softened_kl(teacher[guide], student[name], self.temperature)

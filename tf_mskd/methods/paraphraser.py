@@ -51,11 +51,8 @@ class Paraphraser(Method):
 
     def output_pairs(self, student, teacher):
         """Reads the deepest map and its reconstruction."""
-        if not naming.numbered(student, "reconstruction"):
-            self.fail(
-                "reads reconstruction_k of the network it trains, which makes only "
-                f"{', '.join(student)}: build it with aux_heads='paraphraser'."
-            )
+        remedy = "build it with aux_heads='paraphraser'"
+        self.require(student, "reconstruction", "network it trains", remedy)
         kinds = ("feature", "reconstruction")
         return {naming.deepest(student, kind, "student"): () for kind in kinds}
 

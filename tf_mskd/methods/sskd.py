@@ -2,15 +2,19 @@
 
 from keras import ops
 
-from tf_mskd.methods.common import naming, views
+from tf_mskd.methods.common import naming
+from tf_mskd.methods.common.contrast import best_ranked, contrast, mean_of, parents
 from tf_mskd.methods.common.losses import softened_kl
 from tf_mskd.methods.common.ranges import check_fraction, check_positive
 from tf_mskd.methods.common.registry import register
+from tf_mskd.methods.common.rotations import RotatedCrops, turned, upright
+from tf_mskd.methods.common.rows import first_rows
+from tf_mskd.utils.names import ROTATIONS
 
 
 @register("sskd")
-class SSKD(views.RotatedCrops):
-    """Knowledge distillation with self-supervision on rotated views.
+class SSKD(RotatedCrops):
+    """Knowledge distillation with self-supervision on rotated
 
     Of each image there are four views: n, unrotated, and three rotated ones, a. At
     every exit k, with t the teacher's last logits and z_k the student's:
@@ -21,7 +25,7 @@ class SSKD(views.RotatedCrops):
     KD of `ops.softened_kl`. The teacher says which rows are kept: all those it gets
     right (label or parent image above all others) and of the W others the
     floor(fraction * W) with the fewest columns above the true one; see
-    `views.best_ranked`.
+    `contrast.best_ranked`.
 
     The last two terms are means over rows that are chosen by comparing the examples of
     the local batch with each other; on several replicas each sees its own part. Views
@@ -33,7 +37,7 @@ class SSKD(views.RotatedCrops):
         contrast_temperature: float > 0, s. Unitless.
         transformed_fraction: float in [0, 1], of the rows with a wrong label.
         contrast_fraction: float in [0, 1], of the rows with a wrong parent.
-        crop_padding: see `views.RotatedCrops`.
+        crop_padding: see `rotations.RotatedCrops`.
 
     Raises:
         UserError: if an argument is out of range, a network has no projection head, the
@@ -81,9 +85,9 @@ class SSKD(views.RotatedCrops):
     def output_pairs(self, student, teacher):
         """Pairs every exit with the teacher's last one, and the projection heads."""
         remedy = "build it with create_model(aux_heads='projection')"
-        ours = views.aux_heads(self, "projection", student, "student", remedy)
+        ours = self.require(student, "projection", "student", remedy)
         remedy = "train that head first, with method sskd_teacher"
-        theirs = views.aux_heads(self, "projection", teacher, "teacher", remedy)
+        theirs = self.require(teacher, "projection", "teacher", remedy)
         guide = naming.deepest(teacher, "exit", "teacher")
         exits = {name: (guide,) for name in naming.numbered(student, "exit")}
         return {**exits, ours[-1]: (theirs[-1],)}
@@ -91,23 +95,23 @@ class SSKD(views.RotatedCrops):
     def call(self, student, teacher, targets):
         """Returns {"ce/exit_k", "kd/exit_k": float32 [B]}, the others scalars."""
         label = targets["label"]
-        upright = {name: views.upright(value) for name, value in student.items()}
-        terms = self.label_terms(upright, {"label": views.upright(label)})
+        upright_rows = first_rows(student, ROTATIONS)
+        terms = self.label_terms(upright_rows, first_rows(targets, ROTATIONS))
         for name, (guide,) in self.active_pairs(student):
             ours, theirs = student[name], ops.stop_gradient(teacher[guide])
             if naming.is_kind(name, "projection"):
                 terms[f"sskd_contrast/{name}"] = self._contrast_term(ours, theirs)
                 continue
             kl = softened_kl(theirs, ours, self.temperature)
-            terms[f"kd/{name}"] = views.upright(kl)
-            scores, truth = views.turned(theirs), views.turned(label)
-            kept = views.best_ranked(scores, truth, self.transformed_fraction)
-            terms[f"sskd_transformed/{name}"] = views.mean_of(views.turned(kl), kept)
+            terms[f"kd/{name}"] = upright(kl)
+            scores, truth = turned(theirs), turned(label)
+            kept = best_ranked(scores, truth, self.transformed_fraction)
+            terms[f"sskd_transformed/{name}"] = mean_of(turned(kl), kept)
         return terms
 
     def _contrast_term(self, ours, theirs):
-        ours, theirs = self.contrast(ours), self.contrast(theirs)
-        parents = views.parents(ops.shape(theirs)[0])
-        kept = views.best_ranked(theirs, parents, self.contrast_fraction)
+        ours, theirs = contrast(ours), contrast(theirs)
+        truth = parents(ops.shape(theirs)[0])
+        kept = best_ranked(theirs, truth, self.contrast_fraction)
         kl = softened_kl(theirs, ours, self.contrast_temperature)
-        return views.mean_of(kl, kept)
+        return mean_of(kl, kept)

@@ -2,13 +2,14 @@
 
 from keras import ops
 
-from tf_mskd.methods.common import views
+from tf_mskd.methods.common.contrast import contrast, parents
 from tf_mskd.methods.common.losses import cross_entropy
 from tf_mskd.methods.common.registry import register
+from tf_mskd.methods.common.rotations import RotatedCrops
 
 
 @register("sskd_teacher")
-class SSKDTeacher(views.RotatedCrops):
+class SSKDTeacher(RotatedCrops):
     """Trains a projection head to recognise an image in its rotated views.
 
     L = mean_i -ln softmax(C)[i, parent(i)], over the 3 B rotated views of B images;
@@ -21,7 +22,7 @@ class SSKDTeacher(views.RotatedCrops):
     own part. Its views have a crop of their own: run it with `--augment=flip`.
 
     Args:
-        crop_padding: see `views.RotatedCrops`.
+        crop_padding: see `rotations.RotatedCrops`.
 
     Raises:
         UserError: if the network has no projection head or the running phase leaves it
@@ -43,16 +44,16 @@ class SSKDTeacher(views.RotatedCrops):
     def output_pairs(self, student, teacher):
         """Reads the projection head."""
         remedy = "build it with create_model(aux_heads='projection')"
-        found = views.aux_heads(self, "projection", student, "network", remedy)
-        return {found[-1]: ()}
+        heads = self.require(student, "projection", "network", remedy)
+        return {heads[-1]: ()}
 
     def call(self, student, teacher, targets):
         """Returns {"sskd_teacher/projection_K": float32 scalar}."""
         terms = {}
         for name, _ in self.active_pairs(student):
-            scores = self.contrast(student[name])
-            parents = views.parents(ops.shape(scores)[0])
-            terms[f"sskd_teacher/{name}"] = ops.mean(cross_entropy(parents, scores))
+            scores = contrast(student[name])
+            truth = parents(ops.shape(scores)[0])
+            terms[f"sskd_teacher/{name}"] = ops.mean(cross_entropy(truth, scores))
         if not terms:
             self.fail("needs the whole network in every phase: take phases='joint'.")
         return terms

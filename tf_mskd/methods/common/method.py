@@ -134,6 +134,27 @@ class Method(keras.layers.Layer):
             if name in student:
                 yield name, guides
 
+    def require(self, names, kind, role, remedy):
+        """Returns the outputs "kind_k" among the `names` that a network makes.
+
+        Args:
+            names: list of str.
+            kind: str, such as "projection".
+            role: str, the network in words, such as "teacher".
+            remedy: str, what to do where there is none.
+
+        Returns:
+            list of str, one or more, shallow to deep.
+
+        Raises:
+            UserError: if there is none.
+        """
+        found = naming.numbered(names, kind)
+        if not found:
+            makes = ", ".join(names) or "nothing"
+            self.fail(f"reads {kind}_k of the {role}, which makes {makes}: {remedy}.")
+        return found
+
     def fail(self, problem):
         """Raises a `UserError` that begins with the method's name."""
         raise UserError(f"Method {getattr(self, 'registry_name', '?')!r} {problem}")
