@@ -2,9 +2,7 @@
 
 from keras import ops
 
-from tf_mskd.methods.common import naming
-from tf_mskd.methods.common.ranges import check_choice, check_positive
-from tf_mskd.methods.common.registry import register
+from tf_mskd.methods import naming, ranges, register
 from tf_mskd.methods.common.self_taught import SelfTaught, soft_cross_entropy
 
 FORMS = {"mse": 1.0, "kl": 0.1}  # weight of the term on outputs
@@ -48,8 +46,8 @@ class EED(SelfTaught):
 
     def __init__(self, form="mse", ensemble=True, temperature=3.0, **kwargs):
         super().__init__(**kwargs)
-        check_choice(FORMS, form=form)
-        check_positive(temperature=temperature)
+        ranges.check_choice(FORMS, form=form)
+        ranges.check_positive(temperature=temperature)
         self.form, self.ensemble, self.temperature = form, ensemble, temperature
         self.default_weights = {**self.default_weights, "eed": FORMS[form]}
 

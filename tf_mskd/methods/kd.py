@@ -1,8 +1,6 @@
 """Classic knowledge distillation: the last exit learns from the teacher's output."""
 
-from tf_mskd.methods.common import naming
-from tf_mskd.methods.common.ranges import check_positive
-from tf_mskd.methods.common.registry import register
+from tf_mskd.methods import naming, ranges, register
 from tf_mskd.methods.common.soft_targets import SoftTargets
 
 
@@ -33,7 +31,7 @@ class KD(SoftTargets):
 
     def __init__(self, preset="repdistiller", temperature=None, decay=1.0, **kwargs):
         super().__init__(preset, temperature, **kwargs)
-        check_positive(decay=decay)
+        ranges.check_positive(decay=decay)
         self.decay = decay
 
     def output_pairs(self, student, teacher):
@@ -51,5 +49,5 @@ class KD(SoftTargets):
         """Returns {"kd": factor}, which falls from `decay` to 1 over the run."""
         if self.decay == 1:
             return {}
-        share = epoch / max(1, epochs - 1)
-        return {"kd": self.decay + (1.0 - self.decay) * share}
+        done = epoch / max(1, epochs - 1)
+        return {"kd": self.decay + (1.0 - self.decay) * done}

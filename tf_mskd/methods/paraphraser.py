@@ -2,10 +2,7 @@
 
 from keras import ops
 
-from tf_mskd.methods.common import naming
-from tf_mskd.methods.common.method import Method
-from tf_mskd.methods.common.ranges import check_choice
-from tf_mskd.methods.common.registry import register
+from tf_mskd.methods import Method, naming, ranges, register
 
 LOSSES = {"mse": ops.square, "l1": ops.abs}
 
@@ -46,7 +43,7 @@ class Paraphraser(Method):
 
     def __init__(self, loss="mse", **kwargs):
         super().__init__(**kwargs)
-        check_choice(LOSSES, loss=loss)
+        ranges.check_choice(LOSSES, loss=loss)
         self.loss = loss
 
     def output_pairs(self, student, teacher):

@@ -2,13 +2,9 @@
 
 from keras import ops
 
-from tf_mskd.methods.common import naming
+from tf_mskd.methods import losses, naming, ranges, register, rows
 from tf_mskd.methods.common.contrast import best_ranked, contrast, mean_of, parents
-from tf_mskd.methods.common.losses import softened_kl
-from tf_mskd.methods.common.ranges import check_fraction, check_positive
-from tf_mskd.methods.common.registry import register
 from tf_mskd.methods.common.rotations import RotatedCrops, turned, upright
-from tf_mskd.methods.common.rows import first_rows
 from tf_mskd.utils.names import ROTATIONS
 
 
@@ -22,15 +18,15 @@ class SSKD(RotatedCrops):
         sskd_transformed = mean over kept a of KD_T(t[a], z_k[a]);
     and once, with C[i, j] = cos(h(a_i), h(n_j)) of the projection head h [3 B, B]:
         sskd_contrast = mean over kept i of KD_s(C_t[i], C_s[i]).
-    KD of `ops.softened_kl`. The teacher says which rows are kept: all those it gets
-    right (label or parent image above all others) and of the W others the
+    KD of `losses.softened_kl`. The teacher selects the rows that are kept: all those it
+    ranks correctly (label or parent image above all others) and of the W others the
     floor(fraction * W) with the fewest columns above the true one; see
     `contrast.best_ranked`.
 
     The last two terms are means over rows that are chosen by comparing the examples of
     the local batch with each other; on several replicas each sees its own part. Views
-    have a crop of their own: run it with `--augment=flip`. The teacher needs a trained
-    projection head, which method "sskd_teacher" gives.
+    have a crop of their own: run it with `--augment=flip`. The teacher's projection
+    head is trained first, by method "sskd_teacher".
 
     Args:
         temperature: float > 0, T. Unitless.
@@ -47,7 +43,7 @@ class SSKD(RotatedCrops):
         2020, arXiv 2006.07114, in the form of the released code.
     Departs from the source: a student with several exits, which the source has not,
         learns ce, kd and sskd_transformed at each of them. Of rows of equal rank the
-        first are kept; the source leaves that open.
+        first are kept; the source does not specify it.
 
     Example:
         >>> SSKD().default_weights
@@ -72,11 +68,11 @@ class SSKD(RotatedCrops):
         **kwargs,
     ):
         super().__init__(crop_padding, **kwargs)
-        check_positive(
+        ranges.check_positive(
             temperature=temperature, contrast_temperature=contrast_temperature
         )
-        check_fraction(transformed_fraction=transformed_fraction)
-        check_fraction(contrast_fraction=contrast_fraction)
+        ranges.check_fraction(transformed_fraction=transformed_fraction)
+        ranges.check_fraction(contrast_fraction=contrast_fraction)
         self.temperature = temperature
         self.contrast_temperature = contrast_temperature
         self.transformed_fraction = transformed_fraction
@@ -85,33 +81,33 @@ class SSKD(RotatedCrops):
     def output_pairs(self, student, teacher):
         """Pairs every exit with the teacher's last one, and the projection heads."""
         remedy = "build it with create_model(aux_heads='projection')"
-        ours = self.require(student, "projection", "student", remedy)
+        student_heads = self.require(student, "projection", "student", remedy)
         remedy = "train that head first, with method sskd_teacher"
-        theirs = self.require(teacher, "projection", "teacher", remedy)
-        guide = naming.deepest(teacher, "exit", "teacher")
-        exits = {name: (guide,) for name in naming.numbered(student, "exit")}
-        return {**exits, ours[-1]: (theirs[-1],)}
+        teacher_heads = self.require(teacher, "projection", "teacher", remedy)
+        teacher_exit = naming.deepest(teacher, "exit", "teacher")
+        exits = {name: (teacher_exit,) for name in naming.numbered(student, "exit")}
+        return {**exits, student_heads[-1]: (teacher_heads[-1],)}
 
     def call(self, student, teacher, targets):
         """Returns {"ce/exit_k", "kd/exit_k": float32 [B]}, the others scalars."""
         label = targets["label"]
-        upright_rows = first_rows(student, ROTATIONS)
-        terms = self.label_terms(upright_rows, first_rows(targets, ROTATIONS))
-        for name, (guide,) in self.active_pairs(student):
-            ours, theirs = student[name], ops.stop_gradient(teacher[guide])
+        upright_rows = rows.first_rows(student, ROTATIONS)
+        terms = self.label_terms(upright_rows, rows.first_rows(targets, ROTATIONS))
+        for name, student_x, teacher_x in self.paired(student, teacher):
+            teacher_x = ops.stop_gradient(teacher_x)
             if naming.is_kind(name, "projection"):
-                terms[f"sskd_contrast/{name}"] = self._contrast_term(ours, theirs)
+                terms[f"sskd_contrast/{name}"] = self._contrast(student_x, teacher_x)
                 continue
-            kl = softened_kl(theirs, ours, self.temperature)
+            kl = losses.softened_kl(teacher_x, student_x, self.temperature)
             terms[f"kd/{name}"] = upright(kl)
-            scores, truth = turned(theirs), turned(label)
+            scores, truth = turned(teacher_x), turned(label)
             kept = best_ranked(scores, truth, self.transformed_fraction)
             terms[f"sskd_transformed/{name}"] = mean_of(turned(kl), kept)
         return terms
 
-    def _contrast_term(self, ours, theirs):
-        ours, theirs = contrast(ours), contrast(theirs)
-        truth = parents(ops.shape(theirs)[0])
-        kept = best_ranked(theirs, truth, self.contrast_fraction)
-        kl = softened_kl(theirs, ours, self.contrast_temperature)
+    def _contrast(self, student_x, teacher_x):
+        student_x, teacher_x = contrast(student_x), contrast(teacher_x)
+        truth = parents(ops.shape(teacher_x)[0])
+        kept = best_ranked(teacher_x, truth, self.contrast_fraction)
+        kl = losses.softened_kl(teacher_x, student_x, self.contrast_temperature)
         return mean_of(kl, kept)

@@ -50,8 +50,8 @@ def best_ranked(scores, truth, fraction):
     """Selects the rows whose true column has the highest score, or nearly so.
 
     The rank of a row is the number of its entries above the true one. Selected are all
-    rows of rank 0 and, of the W others, the floor(fraction * W) of lowest rank; of equal
-    ranks the first rows.
+    rows of rank 0 and, of the W others, the floor(fraction * W) of lowest rank; of
+    equal ranks the first rows.
 
     Args:
         scores: float [R, C].

@@ -13,8 +13,9 @@ def create_method(name, **arguments):
     Args:
         name: str, a name of `available_methods()`, or several with commas between
             ("kd,at"); see `tf_mskd.methods.common.composite.Composite`.
-        **arguments: arguments of its constructor. Of several methods an argument goes
-            to the one that has it, or to the one named as in {"kd.temperature": 3.0}.
+        **arguments: arguments of its constructor. Of several methods an argument
+            belongs to the one that has it, or to the one named as in
+            {"kd.temperature": 3.0}.
 
     Returns:
         The `Method` instance.
@@ -28,14 +29,14 @@ def create_method(name, **arguments):
     """
     names = [part.strip() for part in name.split(",")]
     known = method_defaults(name)
-    shares = {part: {} for part in names}
+    owned = {part: {} for part in names}
     for argument, value in arguments.items():
         if argument not in known:
             raise unknown_name(f"argument of method {name!r}", argument, known)
         owner, _, bare = argument.rpartition(".")
         owner = owner or next(n for n in names if bare in _own_defaults(n))
-        shares[owner][bare] = value
-    methods = [method_class(part)(**shares[part]) for part in names]
+        owned[owner][bare] = value
+    methods = [method_class(part)(**owned[part]) for part in names]
     if len(methods) == 1:
         return methods[0]
     if len(set(names)) < len(names):

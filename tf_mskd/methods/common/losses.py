@@ -37,8 +37,8 @@ def softened_kl(target_logits, logits, temperature):
     the cross-entropy. No gradient flows into `target_logits`.
 
     Args:
-        target_logits: float [B, classes], the guide; any range.
-        logits: float [B, classes], the guided.
+        target_logits: float [B, classes], the teacher's; any range.
+        logits: float [B, classes], the student's; any range.
         temperature: float > 0, softens both distributions. Unitless; papers use 1 to 8.
 
     Returns:
@@ -56,9 +56,9 @@ def softened_kl(target_logits, logits, temperature):
     target = ops.stop_gradient(
         ops.cast(ops.convert_to_tensor(target_logits), "float32")
     )
-    guided = ops.cast(ops.convert_to_tensor(logits), "float32")
+    logits = ops.cast(ops.convert_to_tensor(logits), "float32")
     log_p = ops.log_softmax(target / temperature, axis=-1)
-    log_q = ops.log_softmax(guided / temperature, axis=-1)
+    log_q = ops.log_softmax(logits / temperature, axis=-1)
     return temperature**2 * ops.sum(ops.exp(log_p) * (log_p - log_q), axis=-1)
 
 

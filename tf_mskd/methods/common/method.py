@@ -15,10 +15,10 @@ class Method(keras.layers.Layer):
         call(student, teacher, targets) -> {"term/output": float32 [rows] or scalar}
 
     `student` and `teacher` hold network outputs by name: the exits in training and what
-    `output_pairs` asks for; `targets` holds what the data pipeline delivers. A term
+    `output_pairs` requests; `targets` holds what the data pipeline delivers. A term
     that is a mean over examples stays [rows]: the Distiller reduces it with sample
     weights, exactly, on any number of replicas. A term that compares examples with each
-    other is a scalar over the local batch. Terms leave unweighted; the Distiller
+    other is a scalar over the local batch. Terms are unweighted; the Distiller
     multiplies by the weight of the term and of the exit, and logs them bare. An output
     the running phase does not compute is absent from `student`.
 
@@ -35,7 +35,7 @@ class Method(keras.layers.Layer):
             beyond its exits; see `tf_mskd.create_model`.
         needs_teacher: bool, whether `Distiller` must be given a teacher.
         trains_teacher: bool, whether the teacher learns too; its outputs then carry
-            gradients, and the method stops those it does not want.
+            gradients, and the method stops those it does not need.
         teacher_rate: float, the teacher's learning rate relative to the student's.
     """
 
@@ -55,17 +55,19 @@ class Method(keras.layers.Layer):
         self.pairs = {}
 
     def output_pairs(self, student, teacher):
-        """Says which outputs the method reads and which teacher outputs guide them.
+        """Names the outputs that the method reads, and their targets of the teacher.
 
-        Asked for the whole networks. The answer must be the same when only the outputs
-        in it are on offer.
+        Called with all outputs of both networks. It must return the same pairs when
+        called with the outputs in them alone.
 
         Args:
-            student: list of str, all outputs the student can give.
-            teacher: list of str, all outputs the teacher can give; [] without one.
+            student: list of str, all outputs that the student makes.
+            teacher: list of str, all outputs that the teacher makes; [] without
+                one.
 
         Returns:
-            dict, student output -> tuple of teacher outputs (() where none guides it).
+            dict, student output -> tuple of teacher outputs (() where none is its
+            target).
 
         Raises:
             UserError: if a network lacks what the method needs.
@@ -128,11 +130,15 @@ class Method(keras.layers.Layer):
             for name in naming.numbered(student, "exit")
         }
 
-    def active_pairs(self, student):
-        """Yields (output, its guides) for the pairs that the running phase computes."""
-        for name, guides in self.pairs.items():
+    def paired(self, student, teacher):
+        """Yields (name, student output, teacher output) for the pairs on hand.
+
+        These are the pairs of `output_pairs` that the running phase computes.
+        """
+        for name, teacher_names in self.pairs.items():
             if name in student:
-                yield name, guides
+                for teacher_name in teacher_names:
+                    yield name, student[name], teacher[teacher_name]
 
     def require(self, names, kind, role, remedy):
         """Returns the outputs "kind_k" among the `names` that a network makes.

@@ -11,9 +11,10 @@ class Mutual(Method):
 
     With (z, t) the logits of a pair of exits [B, classes], paired from the deep end:
     L_S = sum_k CE(y, z_k) + w_S * sum_pairs KD_T(sg t, z),
-    L_T = sum_pairs [w_TC * CE(y, t) + w_T * KD_T(sg z, t)], KD_T of `ops.softened_kl`;
-    means over the batch. The terms of both are one sum; as each stops gradients into
-    the other network, each network gets the gradient of its own loss alone.
+    L_T = sum_pairs [w_TC * CE(y, t) + w_T * KD_T(sg z, t)], KD_T of
+    `losses.softened_kl`; means over the batch. The terms of both are one sum; as each
+    stops gradients into the other network, each network gets the gradient of its own
+    loss alone.
 
     The terms are "ce/exit_k" and "<method>/exit_k" for the student, and for the teacher
     "<method>_teacher_ce/exit_k" and "<method>_teacher/exit_k", where exit_k is the
@@ -41,8 +42,7 @@ class Mutual(Method):
     def call(self, student, teacher, targets):
         """Returns the terms of both networks, float32 [B]."""
         terms, start = self.label_terms(student, targets), self.registry_name
-        for name, (guide,) in self.active_pairs(student):
-            z, t = student[name], teacher[guide]
+        for name, z, t in self.paired(student, teacher):
             label = cross_entropy(targets["label"], t)
             terms[f"{start}/{name}"] = softened_kl(t, z, self.temperature)
             terms[f"{start}_teacher_ce/{name}"] = label

@@ -35,8 +35,8 @@ def every_exit(student, teacher):
         >>> every_exit(["exit_1", "exit_2"], ["exit_3"])
         {'exit_1': ('exit_3',), 'exit_2': ('exit_3',)}
     """
-    guide = deepest(teacher, "exit", "teacher")
-    return {name: (guide,) for name in numbered(student, "exit")}
+    teacher_exit = deepest(teacher, "exit", "teacher")
+    return {name: (teacher_exit,) for name in numbered(student, "exit")}
 
 
 def from_deep_end(student, teacher, kind):

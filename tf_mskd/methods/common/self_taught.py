@@ -1,4 +1,4 @@
-"""What BYOT, EED, Phuong-Lampert and TSKD share: a student's exits teach each other."""
+"""What BYOT, DBT, EED and TSKD share: a student's exits teach each other."""
 
 from keras import ops
 
@@ -47,8 +47,9 @@ def soft_cross_entropy(target_logits, logits, temperature):
     p = softmax(sg target_logits / T), q = softmax(logits / T)
 
     Args:
-        target_logits: float [B, classes], the guide; no gradient flows into it.
-        logits: float [B, classes], the guided.
+        target_logits: float [B, classes], the teaching exit's; no gradient flows into
+            it.
+        logits: float [B, classes], the learning exit's.
         temperature: float > 0, or a scalar tensor.
 
     Returns:
@@ -60,6 +61,6 @@ def soft_cross_entropy(target_logits, logits, temperature):
         0.6931
     """
     target = ops.cast(ops.convert_to_tensor(target_logits), "float32")
-    guided = ops.cast(ops.convert_to_tensor(logits), "float32")
+    logits = ops.cast(ops.convert_to_tensor(logits), "float32")
     p = ops.softmax(ops.stop_gradient(target) / temperature, axis=-1)
-    return -ops.sum(p * ops.log_softmax(guided / temperature, axis=-1), axis=-1)
+    return -ops.sum(p * ops.log_softmax(logits / temperature, axis=-1), axis=-1)

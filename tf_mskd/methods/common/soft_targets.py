@@ -1,4 +1,4 @@
-"""What KD, MSKD and OtO share: labels and a guide's softened logits at each exit."""
+"""What KD, MSKD and OtO share: labels and softened teacher logits at each exit."""
 
 from tf_mskd.methods.common import losses
 from tf_mskd.methods.common.method import Method
@@ -37,11 +37,10 @@ class SoftTargets(Method):
         self.default_weights = {"ce": values["ce"], "kd": values["kd"]}
 
     def call(self, student, teacher, targets):
-        """Returns {"ce/exit_k", "kd/exit_k": float32 [B]} for every guided exit."""
+        """Returns {"ce/exit_k", "kd/exit_k": float32 [B]} for every paired exit."""
         terms = {}
-        for name, (guide,) in self.active_pairs(student):
-            terms[f"ce/{name}"] = losses.cross_entropy(targets["label"], student[name])
-            terms[f"kd/{name}"] = losses.softened_kl(
-                teacher[guide], student[name], self.temperature
-            )
+        for name, student_x, teacher_x in self.paired(student, teacher):
+            terms[f"ce/{name}"] = losses.cross_entropy(targets["label"], student_x)
+            kl = losses.softened_kl(teacher_x, student_x, self.temperature)
+            terms[f"kd/{name}"] = kl
         return terms
