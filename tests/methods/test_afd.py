@@ -52,9 +52,9 @@ def energy(x, size):
 def formula(student, teacher, attend):
     """attend(s, t) -> weight [B] of student block s for teacher block t."""
     total = 0
-    for t, guide in enumerate(teacher):
+    for t, target in enumerate(teacher):
         for s, block in enumerate(student):
-            gap = energy(block, guide.shape[1]) - energy(guide, guide.shape[1])
+            gap = energy(block, target.shape[1]) - energy(target, target.shape[1])
             total = total + attend(s, t) * (gap**2).mean(1)
     return total
 

@@ -66,7 +66,7 @@ def test_random_embeddings_match_the_formula(form):
     rng = np.random.default_rng(0)
     student, teacher = rng.normal(size=(8, 16)), rng.normal(size=(8, 24))
     got, method = cc(student, teacher, form=form)
-    ours, theirs = (
+    student_x, teacher_x = (
         x @ layer.kernel.numpy().astype(np.float64) + layer.bias.numpy()
         for x, layer in (
             (student, method.embed_student),
@@ -74,7 +74,7 @@ def test_random_embeddings_match_the_formula(form):
         )
     )
     formula = kernel_formula if form == "kernel" else neighbour_formula
-    np.testing.assert_allclose(got, formula(ours, theirs), 1e-4)
+    np.testing.assert_allclose(got, formula(student_x, teacher_x), 1e-4)
 
 
 def test_the_kernel_is_near_the_gaussian_and_blind_to_order():

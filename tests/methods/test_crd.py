@@ -155,9 +155,9 @@ def test_gradients_are_those_of_the_formula_with_z_a_constant():
 def test_banks_start_differently_within_their_bounds_and_are_never_trained():
     method = create_method("crd", num_examples=500, dim=48)
     method.build({"embedding_1": (None, 4)}, {"embedding_1": (None, 4)})
-    ours, theirs = (side["bank"].numpy() for side in sides(method))
-    assert not np.allclose(ours, theirs)
-    for bank in (ours, theirs):
+    student_x, teacher_x = (side["bank"].numpy() for side in sides(method))
+    assert not np.allclose(student_x, teacher_x)
+    for bank in (student_x, teacher_x):
         assert 0.24 < abs(bank).max() <= 0.25  # sqrt(3 / 48)
         np.testing.assert_allclose(bank.var(), 0.25**2 / 3, 0.05)
     names = {v.path.split("/")[-2] for v in method.trainable_variables}

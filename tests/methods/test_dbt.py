@@ -110,7 +110,7 @@ def test_a_compiled_step_raises_the_temperature_once(tiny, digits):
 
     distiller = Distiller(tiny((2, 4)), method="dbt")
     dense = distiller.student.get_layer("exit_4")
-    dense.kernel.assign(100 * dense.kernel)  # so sure that T has to rise
+    dense.kernel.assign(100 * dense.kernel)  # so confident that T has to rise
     distiller.compile(SGD(0.0), jit_compile=False)
     distiller.optimizer.build(distiller.trainable_variables)
     step = tf.function(tf.autograph.experimental.do_not_convert(distiller.train_step))

@@ -105,7 +105,7 @@ def test_gradients_are_those_of_the_formula():
     np.testing.assert_allclose(tape.gradient(loss, z), expected, 1e-4, 1e-5)
 
 
-def test_every_exit_is_guided_by_the_teachers_last():
+def test_every_exit_learns_from_the_teachers_last():
     method = create_method("dkd")
     pairs = method.output_pairs(["exit_1", "exit_2"], ["exit_1", "exit_4"])
     assert pairs == {"exit_1": ("exit_4",), "exit_2": ("exit_4",)}

@@ -39,8 +39,8 @@ def test_terms_of_every_pair_are_the_formula(temperature):
     known = {}
     for name, z in student.items():
         known[f"ce/{name}"] = reference.cross_entropy(labels, z)
-    for name, guide in (("exit_2", "exit_2"), ("exit_4", "exit_3")):
-        z, t = student[name], teacher[guide]
+    for name, teacher_exit in (("exit_2", "exit_2"), ("exit_4", "exit_3")):
+        z, t = student[name], teacher[teacher_exit]
         known[f"dml/{name}"] = reference.softened_kl(t, z, temperature)
         known[f"dml_teacher/{name}"] = reference.softened_kl(z, t, temperature)
         known[f"dml_teacher_ce/{name}"] = reference.cross_entropy(labels, t)

@@ -49,8 +49,8 @@ def test_terms_equal_the_reference_with_several_exits_and_other_stages():
         kl = reference.softened_kl(teacher["exit_4"], z, 2.0)
         expected[f"kd/exit_{k}"] = kl
     for k in (1, 2, 3):  # the last with the last
-        theirs = teacher[f"rotation_{k + 1}"]
-        kl = reference.softened_kl(theirs, student[f"rotation_{k}"], 2.0)
+        teacher_x = teacher[f"rotation_{k + 1}"]
+        kl = reference.softened_kl(teacher_x, student[f"rotation_{k}"], 2.0)
         expected[f"hsakd/rotation_{k}"] = kl
     assert set(got) == set(expected)
     for name, value in expected.items():

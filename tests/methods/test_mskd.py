@@ -48,6 +48,6 @@ def test_weighted_sum_of_each_preset(preset):
 
 def test_reads_only_the_teachers_last_exit():
     names = ["exit_1", "exit_2"]
-    guides = MSKD().output_pairs(names, ["exit_2", "exit_3"])
-    assert set(guides.values()) == {("exit_3",)} and list(guides) == names
+    pairs = MSKD().output_pairs(names, ["exit_2", "exit_3"])
+    assert set(pairs.values()) == {("exit_3",)} and list(pairs) == names
     assert MSKD().output_pairs(names[:1], ["exit_1"]) == {names[0]: ("exit_1",)}

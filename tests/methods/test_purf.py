@@ -116,7 +116,7 @@ def test_a_compiled_run_on_digits_smooths_the_teacher(tiny, digits):
     assert gap[-1] < 0.7 * gap[0], gap
 
 
-def test_the_last_embedding_is_read_and_nothing_guides_it():
+def test_the_last_embedding_is_read_and_has_no_target():
     names = ["exit_1", "embedding_1", "exit_2", "embedding_2"]
     assert PURF().output_pairs(names, []) == {"embedding_2": ()}
     assert not PURF.needs_teacher

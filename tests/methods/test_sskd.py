@@ -41,15 +41,15 @@ def expected_terms(student, teacher, label, t=4.0, s=0.5, fractions=(1.0, 0.75))
     """The four terms of a network with the exits exit_k, float64."""
     terms, (upright, turned) = {}, split(label)
     for name in [n for n in student if n.startswith("exit")]:
-        z, theirs = student[name], teacher["exit_4"]
+        z, teacher_x = student[name], teacher["exit_4"]
         terms[f"ce/{name}"] = reference.cross_entropy(upright, split(z)[0]).mean()
-        kl = reference.softened_kl(theirs, z, t)
+        kl = reference.softened_kl(teacher_x, z, t)
         terms[f"kd/{name}"] = split(kl)[0].mean()
-        _, mask = kept(split(theirs)[1], turned, fractions[0])
+        _, mask = kept(split(teacher_x)[1], turned, fractions[0])
         terms[f"sskd_transformed/{name}"] = split(kl)[1][mask].mean()
-    ours, theirs = cosine(student["projection_4"]), cosine(teacher["projection_4"])
-    _, mask = kept(theirs, np.repeat(np.arange(len(upright)), 3), fractions[1])
-    kl = reference.softened_kl(theirs, ours, s)
+    student_x, teacher_x = (cosine(x["projection_4"]) for x in (student, teacher))
+    _, mask = kept(teacher_x, np.repeat(np.arange(len(upright)), 3), fractions[1])
+    kl = reference.softened_kl(teacher_x, student_x, s)
     terms["sskd_contrast/projection_4"] = kl[mask].mean()
     return terms
 

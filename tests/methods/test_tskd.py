@@ -92,7 +92,7 @@ def test_maps_are_pooled_and_mapped_to_the_deepest_one():
         np.testing.assert_allclose(got, known, 2e-5, err_msg=str(k))
 
 
-def test_the_teacher_may_guide_the_last_exit_alone():
+def test_the_teacher_may_teach_the_last_exit_alone():
     terms = terms_of(TSKD(supervised="last"), {**EXITS, **VECTORS})
     assert [n for n in terms if n.startswith("kd/")] == ["kd/exit_4"]
     assert "tskd/exit_1" in terms

@@ -10,7 +10,7 @@ from tf_mskd.utils.names import ROTATIONS
 
 @register("sskd")
 class SSKD(RotatedCrops):
-    """Knowledge distillation with self-supervision on rotated
+    """Knowledge distillation with self-supervision on rotated views.
 
     Of each image there are four views: n, unrotated, and three rotated ones, a. At
     every exit k, with t the teacher's last logits and z_k the student's:
