@@ -5,6 +5,8 @@ import pytest
 
 from tests import reference
 from tf_mskd import SGD, Distiller
+from tf_mskd.methods.common import registry
+from tf_mskd.methods.common.create import create_method
 from tf_mskd.methods.dbt import DBT
 from tf_mskd.training import checkpoint
 
@@ -117,3 +119,10 @@ def test_a_compiled_step_raises_the_temperature_once(tiny, digits):
     for count in (1, 2, 3):
         step((digits[0][:8], digits[1][:8]))
         np.testing.assert_allclose(distiller.method.current, 1.05**count, 1e-5)
+
+
+def test_its_former_name_still_creates_it_and_is_not_listed():
+    method = create_method("phuong", temperature=4.0)
+    assert type(method) is DBT and method.registry_name == "dbt"
+    assert create_method("phuong,ce").registry_name == "dbt,ce"
+    assert "phuong" not in registry.available_methods()

@@ -63,6 +63,10 @@ def angles(v):
 
 
 def huber(x):
-    """x^2 / 2 if |x| < 1, else |x| - 1/2."""
+    """x^2 / 2 if |x| < 1, else |x| - 1/2, of each entry.
+
+    `keras.losses.huber` takes the mean over the last axis, which rounds otherwise than
+    one mean over all.
+    """
     size = ops.abs(x)
     return ops.where(size < 1.0, 0.5 * ops.square(x), size - 0.5)

@@ -184,6 +184,8 @@ def detach_stages(model):
             "the model with more exits."
         )
     maps = {n.operation.name: n.outputs[0] for n in calls_to(model.outputs)}
+    # One part after the other is called again, each on what the cut before it passes
+    # on: whatever else a part read would get gradients of deeper exits.
     detached, known = {}, {id(tensor): tensor for tensor in model.inputs}
     for name in exits:
         last = name == exits[-1]

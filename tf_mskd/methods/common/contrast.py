@@ -6,9 +6,10 @@ from tf_mskd.methods.common.losses import normalize
 from tf_mskd.methods.common.rotations import turned, upright
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.names import ROTATIONS
+from tf_mskd.utils.types import Tensor
 
 
-def contrast(projected):
+def contrast(projected: Tensor) -> Tensor:
     """Cosine of each rotated row with each unrotated one.
 
     Args:
@@ -28,12 +29,12 @@ def contrast(projected):
     return cosines(turned(projected), upright(projected))
 
 
-def parents(rows):
+def parents(rows: int) -> Tensor:
     """The image that each of `rows` rotated rows shows: 0, 0, 0, 1, 1, 1, ..."""
     return ops.arange(rows, dtype="int32") // (ROTATIONS - 1)
 
 
-def cosines(rows, columns):
+def cosines(rows: Tensor, columns: Tensor) -> Tensor:
     """Cosine of every row with every column vector; of a zero vector 0.
 
     Args:
@@ -46,7 +47,7 @@ def cosines(rows, columns):
     return ops.matmul(normalize(rows), ops.transpose(normalize(columns)))
 
 
-def best_ranked(scores, truth, fraction):
+def best_ranked(scores: Tensor, truth: Tensor, fraction: float) -> Tensor:
     """Selects the rows whose true column has the highest score, or nearly so.
 
     The rank of a row is the number of its entries above the true one. Selected are all
@@ -77,7 +78,7 @@ def best_ranked(scores, truth, fraction):
     return place < count - wrong + ops.cast(kept, "int32")
 
 
-def mean_of(values, kept):
+def mean_of(values: Tensor, kept: Tensor) -> Tensor:
     """Mean of float [R] over the rows of a mask (bool [R]); 0 if it is empty."""
     weight = ops.cast(kept, values.dtype)
     return ops.sum(values * weight) / ops.maximum(ops.sum(weight), 1.0)

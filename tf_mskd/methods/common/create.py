@@ -1,13 +1,15 @@
 """Methods by name, with their arguments: one, or several added up."""
 
 import inspect
+import typing
 
 from tf_mskd.methods.common.composite import Composite
+from tf_mskd.methods.common.method import Method
 from tf_mskd.methods.common.registry import method_class
 from tf_mskd.utils.errors import UserError, unknown_name
 
 
-def create_method(name, **arguments):
+def create_method(name: str, **arguments: typing.Any) -> Method:
     """Creates the method called `name`, or the sum of several.
 
     Args:
@@ -44,7 +46,7 @@ def create_method(name, **arguments):
     return Composite(methods)
 
 
-def method_defaults(name):
+def method_defaults(name: str) -> dict[str, typing.Any]:
     """Returns a dict, argument name -> default, of a method's constructor.
 
     Of several methods each argument is listed as "method.argument", and alone as well

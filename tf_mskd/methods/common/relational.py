@@ -4,6 +4,7 @@ from keras import ops
 
 from tf_mskd.methods.common import naming
 from tf_mskd.methods.common.method import Method
+from tf_mskd.utils.types import Tensor, Tensors
 
 
 class Relational(Method):
@@ -27,7 +28,7 @@ class Relational(Method):
         teacher_name = naming.deepest(teacher, self.reads, "teacher")
         return {naming.deepest(student, self.reads, "student"): (teacher_name,)}
 
-    def relate(self, student_x, teacher_x):
+    def relate(self, student_x: Tensor, teacher_x: Tensor) -> Tensors:
         """Compares the relations of two outputs; subclasses define it.
 
         Args:

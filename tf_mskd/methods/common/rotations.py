@@ -11,9 +11,10 @@ from tf_mskd.methods.common.ranges import check_at_least
 from tf_mskd.methods.common.rows import interleave, repeat
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.names import ROTATIONS
+from tf_mskd.utils.types import Tensor
 
 
-def rotations(images):
+def rotations(images: Tensor) -> Tensor:
     """The four rotations of each image, counter-clockwise.
 
     Args:
@@ -36,7 +37,9 @@ def rotations(images):
     return interleave([ops.reshape(view, shape) for view in turned])
 
 
-def random_crop(images, padding, seed):
+def random_crop(
+    images: Tensor, padding: int, seed: keras.random.SeedGenerator
+) -> Tensor:
     """Pads with zeros and cuts a window of the old size, another for every row.
 
     Args:
@@ -60,19 +63,19 @@ def random_crop(images, padding, seed):
     return ops.take(ops.reshape(padded, (-1, channels)), pixel, axis=0)
 
 
-def upright(x):
+def upright(x: Tensor) -> Tensor:
     """The unrotated row of each image: [4 * B, ...] to [B, ...]."""
     return x[::ROTATIONS]
 
 
-def turned(x):
+def turned(x: Tensor) -> Tensor:
     """The rotated rows of each image: [4 * B, ...] to [3 * B, ...], in their order."""
     rest = tuple(x.shape[1:])
     by_image = ops.reshape(x, (-1, ROTATIONS, *rest))
     return ops.reshape(by_image[:, 1:], (-1, *rest))
 
 
-def joint_labels(labels):
+def joint_labels(labels: Tensor) -> Tensor:
     """Class and rotation as one label, 4 * class + rotation.
 
     Args:

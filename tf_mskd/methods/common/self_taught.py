@@ -4,6 +4,7 @@ from keras import ops
 
 from tf_mskd.methods.common import naming
 from tf_mskd.methods.common.method import Method
+from tf_mskd.utils.types import Tensor
 
 
 class SelfTaught(Method):
@@ -11,7 +12,7 @@ class SelfTaught(Method):
 
     needs_teacher = False
 
-    def exits_of(self, student):
+    def exits_of(self, student: list[str]) -> list[str]:
         """The names of the exits, two or more, shallow to deep.
 
         Raises:
@@ -25,7 +26,7 @@ class SelfTaught(Method):
             )
         return exits
 
-    def beside(self, kind, name, student):
+    def beside(self, kind: str, name: str, student: list[str]) -> str:
         """The output "kind_k" that belongs to "exit_k".
 
         Raises:
@@ -40,7 +41,9 @@ class SelfTaught(Method):
         return wanted
 
 
-def soft_cross_entropy(target_logits, logits, temperature):
+def soft_cross_entropy(
+    target_logits: Tensor, logits: Tensor, temperature: Tensor
+) -> Tensor:
     """Cross-entropy of softened distributions, without T squared.
 
     SCE_T[b] = -sum_n p[b, n] * ln q[b, n],
