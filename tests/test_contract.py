@@ -23,9 +23,9 @@ class Probe(Method):
         self.seen = (dict(student), dict(teacher), dict(targets))
         return {
             f"probe/{name}": keras.ops.mean(
-                keras.ops.square(student[name] - teacher[target]), axis=(1, 2, 3)
+                keras.ops.square(student_x - teacher_x), axis=(1, 2, 3)
             )
-            for name, (target,) in self.active_pairs(student)
+            for name, student_x, teacher_x in self.paired(student, teacher)
         }
 
 

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import itertools
+import json
 
 import keras
 import numpy as np
@@ -301,8 +302,7 @@ def test_every_output_read_gets_a_gradient_and_the_teacher_none(name):
 @every_method
 def test_config_round_trip(name):
     case = Case(name).ready()
-    saved = keras.saving.serialize_keras_object(case.method.get_config())
-    config = keras.saving.deserialize_keras_object(saved)
+    config = json.loads(json.dumps(case.method.get_config()))
     again = type(case.method).from_config(config)
     assert again.get_config() == case.method.get_config(), name
     expected = numpy(case.terms())
@@ -312,21 +312,6 @@ def test_config_round_trip(name):
     for variable, value in zip(again.variables, variables, strict=True):
         variable.assign(value)
     compare(name, numpy(case.terms()), expected)
-
-
-@pytest.mark.parametrize(
-    "name, arguments",
-    [
-        ("kd", {"temperature": 2.0}),
-        ("mskd", {"preset": "byot", "temperature": 5.0}),
-        ("oto", {"preset": "hsakd", "exit_map": "1:2,2:2"}),
-    ],
-)
-def test_config_keeps_what_was_given(name, arguments):
-    method = create_method(name, **arguments)
-    config = type(method).from_config(method.get_config()).get_config()
-    got = {key: config[key] for key in arguments}
-    assert got == arguments, f"{name}: {got}, expected {arguments}"
 
 
 @every_method

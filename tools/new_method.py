@@ -16,11 +16,7 @@ METHOD = '''"""{title}: {what}."""
 
 from keras import ops
 
-from tf_mskd.methods.common import naming
-from tf_mskd.methods.common.losses import standardize
-from tf_mskd.methods.common.method import Method
-from tf_mskd.methods.common.registry import register
-from tf_mskd.utils.errors import UserError
+from tf_mskd.methods import Method, losses, naming, ranges, register
 
 
 @register("{name}")
@@ -49,8 +45,7 @@ class {title}(Method):
 
     def __init__(self, power=2.0, **kwargs):
         super().__init__(**kwargs)
-        if not power > 0:
-            raise UserError(f"power must be > 0, got {{power}}.")
+        ranges.check_positive(power=power)
         self.power = power
 
     def output_pairs(self, student, teacher):
@@ -60,15 +55,11 @@ class {title}(Method):
     def call(self, student, teacher, targets):
         """Returns {{"ce/exit_k", "{name}/exit_k": float32 [rows]}}."""
         terms = self.label_terms(student, targets)
-        for name, (guide,) in self.active_pairs(student):
-            theirs = standardize(ops.stop_gradient(teacher[guide]))
-            gap = ops.abs(standardize(student[name]) - theirs)
+        for name, student_x, teacher_x in self.paired(student, teacher):
+            target = losses.standardize(ops.stop_gradient(teacher_x))
+            gap = ops.abs(losses.standardize(student_x) - target)
             terms[f"{name}/{{name}}"] = ops.mean(gap**self.power, axis=-1)
         return terms
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        return {{**super().get_config(), "power": self.power}}
 '''
 
 TEST = '''"""{title}: known answers."""

@@ -52,9 +52,9 @@ def energy(x, size):
 def formula(student, teacher, attend):
     """attend(s, t) -> weight [B] of student block s for teacher block t."""
     total = 0
-    for t, guide in enumerate(teacher):
+    for t, target in enumerate(teacher):
         for s, block in enumerate(student):
-            gap = energy(block, guide.shape[1]) - energy(guide, guide.shape[1])
+            gap = energy(block, target.shape[1]) - energy(target, target.shape[1])
             total = total + attend(s, t) * (gap**2).mean(1)
     return total
 
@@ -180,10 +180,5 @@ def test_progressive_phases_train(tiny, digits):
 
 
 def test_refuses_what_does_not_fit():
-    for name in ("dim", "every"):
-        with pytest.raises(UserError, match=f"{name} must be >= 1, got 0"):
-            create_method("afd", **{name: 0})
-    with pytest.raises(UserError, match="temperature must be > 0, got 0"):
-        create_method("afd", temperature=0)
     with pytest.raises(UserError, match="reads block_k of the teacher, .* only exit_1"):
         create_method("afd").output_pairs(["exit_1", "block_1"], ["exit_1"])

@@ -26,14 +26,14 @@ def block_of(x, grid):
     return np.concatenate([unit((pooled**2).mean(-1)), unit(pooled)], axis=1)
 
 
-def loss(ours, theirs, grid):
+def loss(student_x, teacher_x, grid):
     """||A(F_s) - A(F_t)||^2 of each row."""
-    return np.sum((block_of(ours, grid) - block_of(theirs, grid)) ** 2, axis=1)
+    return np.sum((block_of(student_x, grid) - block_of(teacher_x, grid)) ** 2, axis=1)
 
 
-def terms_of(ours, theirs, **arguments):
-    student = {"exit_2": reference.STUDENT, "feature_2": ours}
-    teacher = {"exit_3": reference.TEACHER, "feature_3": theirs}
+def terms_of(student_x, teacher_x, **arguments):
+    student = {"exit_2": reference.STUDENT, "feature_2": student_x}
+    teacher = {"exit_3": reference.TEACHER, "feature_3": teacher_x}
     method = AFT(**arguments)
     return method(student, teacher, {"label": reference.LABELS}), method
 
@@ -50,19 +50,18 @@ def test_known_answer_of_the_fixture():
 
 
 def test_known_answer_by_hand():
-    ours, theirs = np.zeros((2, 1, 1, 2, 1))
-    ours[0, 0, :, 0], theirs[0, 0, :, 0] = (0.6, 0.8), (1.0, 0.0)
-    got = np.sum(
-        (np.array(attention_feature(ours, (1, 2))) - attention_feature(theirs, (1, 2)))
-        ** 2
-    )
+    student_x, teacher_x = np.zeros((2, 1, 1, 2, 1))
+    student_x[0, 0, :, 0], teacher_x[0, 0, :, 0] = (0.6, 0.8), (1.0, 0.0)
+    maps = student_x, teacher_x
+    vectors = [np.array(attention_feature(x, (1, 2))) for x in maps]
+    got = np.sum((vectors[0] - vectors[1]) ** 2)
     energy = np.array([0.36, 0.64]) / np.hypot(0.36, 0.64)
     expected = (energy[0] - 1) ** 2 + energy[1] ** 2 + 0.4**2 + 0.8**2
     np.testing.assert_allclose(got, expected, 2e-5)
 
 
 @pytest.mark.parametrize(
-    "ours, theirs, block, grid",
+    "student_side, teacher_side, block, grid",
     [
         (8, 8, 2, 4),
         (8, 8, 1, 8),
@@ -72,26 +71,26 @@ def test_known_answer_by_hand():
         (1, 1, 2, 1),
     ],
 )
-def test_both_maps_come_to_one_grid(ours, theirs, block, grid):
+def test_both_maps_come_to_one_grid(student_side, teacher_side, block, grid):
     rng = np.random.default_rng(0)
-    ours = rng.normal(size=(4, ours, ours, 5))
-    theirs = rng.normal(size=(4, theirs, theirs, 5))
-    terms, _ = terms_of(ours, theirs, block=block)
-    expected = loss(ours, theirs, grid)
+    student_x = rng.normal(size=(4, student_side, student_side, 5))
+    teacher_x = rng.normal(size=(4, teacher_side, teacher_side, 5))
+    terms, _ = terms_of(student_x, teacher_x, block=block)
+    expected = loss(student_x, teacher_x, grid)
     np.testing.assert_allclose(terms["aft/feature_2"], expected, 2e-5)
 
 
 def test_sizes_that_blocks_do_not_divide_are_pooled():
     rng = np.random.default_rng(0)
-    ours, theirs = rng.normal(size=(2, 4, 5, 5, 3))
-    terms, _ = terms_of(ours, theirs)
+    student_x, teacher_x = rng.normal(size=(2, 4, 5, 5, 3))
+    terms, _ = terms_of(student_x, teacher_x)
     windows = [slice(0, 3), slice(2, 5)]  # two that cover five, the middle one twice
 
     def pooled(x):
         rows = [[x[:, i, j].mean((1, 2)) for j in windows] for i in windows]
         return np.array(rows).transpose(2, 0, 1, 3)
 
-    expected = loss(pooled(ours), pooled(theirs), 2)
+    expected = loss(pooled(student_x), pooled(teacher_x), 2)
     np.testing.assert_allclose(terms["aft/feature_2"], expected, 2e-5)
 
 
@@ -211,19 +210,6 @@ def test_losses_of_zero_and_explosions_keep_the_weights_finite():
     logs = [{"ce/exit_1": 0.0, "kd/exit_1": 0.0}, {"ce/exit_1": 0.0, "kd/exit_1": 5e9}]
     factors = AFT(tau=1e-3).schedule(2, 9, logs)
     np.testing.assert_allclose([factors["ce"], factors["kd"]], [0, 2], atol=1e-12)
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ({"temperature": 0.0}, "temperature must be > 0, got 0.0"),
-        ({"tau": -1.0}, "tau must be > 0, got -1.0"),
-        ({"block": 0}, "block must be at least 1, got 0"),
-    ],
-)
-def test_arguments_out_of_range_are_refused(arguments, message):
-    with pytest.raises(UserError, match=message):
-        AFT(**arguments)
 
 
 def test_a_teacher_without_maps_is_refused():

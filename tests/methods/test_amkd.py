@@ -213,14 +213,14 @@ def test_the_triplet_fades_out_by_three_quarters_of_the_run():
 class Networks:
     """Two linear networks on images [B, 1, 2, 1]: logits are multiples of pixels."""
 
-    def __init__(self, ours=1.0, theirs=1.0):
-        self.ours, self.theirs = ours, theirs
+    def __init__(self, student_x=1.0, teacher_x=1.0):
+        self.student_x, self.teacher_x = student_x, teacher_x
 
     def student(self, x):
-        return {"exit_1": self.ours * keras.ops.reshape(x, (-1, 2)) / 25}
+        return {"exit_1": self.student_x * keras.ops.reshape(x, (-1, 2)) / 25}
 
     def teacher(self, x):
-        return {"exit_4": self.theirs * keras.ops.reshape(x, (-1, 2)) / 25}
+        return {"exit_4": self.teacher_x * keras.ops.reshape(x, (-1, 2)) / 25}
 
 
 def augmented(method, images, label, networks):
@@ -258,12 +258,12 @@ def test_boundary_samples_are_valid_pixels():
 
 
 def test_an_image_that_one_network_gets_wrong_is_repeated():
-    networks = Networks(ours=-1.0)
+    networks = Networks(student_x=-1.0)
     images, targets = augmented(AMKD(), [[200, 99], [10, 90]], [0, 1], networks)
     np.testing.assert_array_equal(targets["boundary"], np.zeros(4))
     flat = np.array(images).reshape(4, 2)
     np.testing.assert_array_equal(flat, [[200, 99], [200, 99], [10, 90], [10, 90]])
-    networks = Networks(theirs=-1.0)
+    networks = Networks(teacher_x=-1.0)
     _, targets = augmented(AMKD(), [[200, 99], [10, 90]], [0, 1], networks)
     np.testing.assert_array_equal(targets["boundary"], np.zeros(4))
 
@@ -277,7 +277,7 @@ def test_targets_are_repeated_row_by_row():
 def test_of_many_candidates_those_with_the_largest_gap_between_networks_are_taken():
     method = AMKD(num_candidates=2)
     images = [[200, 100], [110, 100], [130, 100], [100, 200]]
-    _, targets = augmented(method, images, [0, 0, 0, 0], Networks(ours=0.5))
+    _, targets = augmented(method, images, [0, 0, 0, 0], Networks(student_x=0.5))
     p = [reference.softmax(s * np.array(images) / 25) for s in (0.5, 1.0)]
     gap = (p[0] - p[1])[:, 1] ** 2
     gap[3] = -1  # both networks get it wrong
@@ -289,8 +289,8 @@ def test_the_gap_between_networks_leaves_the_true_class_out():
     label = np.zeros(2, int)
     evenly = [[0.9] + [0.01] * 10, [0.4] + [0.06] * 10]  # the true class differs most
     swapped = [[0.8, 0.2] + [1e-6] * 9, [0.8, 1e-6, 0.2] + [1e-6] * 8]
-    ours, theirs = np.log(np.stack([evenly, swapped], axis=1)).astype("f4")
-    both, _ = AMKD(num_candidates=1)._choose(label, ours, theirs)
+    student_x, teacher_x = np.log(np.stack([evenly, swapped], axis=1)).astype("f4")
+    both, _ = AMKD(num_candidates=1)._choose(label, student_x, teacher_x)
     np.testing.assert_array_equal(both, [False, True])
 
 
@@ -360,22 +360,6 @@ def test_the_first_phase_of_a_progressive_run_learns_labels(tiny, digits):
     distiller.compile(SGD(0.1), run_eagerly=True, jit_compile=False)
     logs = distiller.fit(digits[0][:8], digits[1][:8], verbose=0).history
     assert [name for name in logs if "/" in name] == ["ce/exit_1"]
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ({"temperature": 0.0}, "temperature must be > 0, got 0.0"),
-        ({"step_size": -1.0}, "step_size must be > 0, got -1.0"),
-        ({"pixel_std": 0.0}, "pixel_std must be > 0, got 0.0"),
-        ({"margin": -0.1}, "margin must be at least 0, got -0.1"),
-        ({"steps": 0}, "steps must be at least 1, got 0"),
-        ({"num_candidates": 0}, "num_candidates must be at least 1, got 0"),
-    ],
-)
-def test_arguments_out_of_range_are_refused(arguments, message):
-    with pytest.raises(UserError, match=message):
-        AMKD(**arguments)
 
 
 def test_a_network_without_exits_is_refused():

@@ -19,41 +19,42 @@ def mean_pooled(x, side):
     return x.reshape(len(x), side, step, side, step, -1).mean((2, 4))
 
 
-def formula(ours, theirs):
-    """mean_i (A(ours) - A(theirs))^2 of each example; Zagoruyko, Komodakis 2017."""
-    side = min(ours.shape[1], theirs.shape[1])
+def formula(student_x, teacher_x):
+    """mean_i (A(F_s) - A(F_t))^2 of each example; Zagoruyko, Komodakis 2017."""
+    side = min(student_x.shape[1], teacher_x.shape[1])
     maps = []
-    for x in (ours, theirs):
+    for x in (student_x, teacher_x):
         energy = (mean_pooled(x, side) ** 2).mean(-1).reshape(len(x), -1)
         maps.append(energy / np.linalg.norm(energy, axis=1, keepdims=True))
     return ((maps[0] - maps[1]) ** 2).mean(1)
 
 
-def term(ours, theirs):
-    student = {"exit_2": reference.STUDENT[: len(ours)], "feature_2": ours}
-    label = {"label": reference.LABELS[: len(ours)]}
-    terms = create_method("at")(student, {"feature_2": theirs}, label)
+def term(student_x, teacher_x):
+    student = {"exit_2": reference.STUDENT[: len(student_x)], "feature_2": student_x}
+    label = {"label": reference.LABELS[: len(student_x)]}
+    terms = create_method("at")(student, {"feature_2": teacher_x}, label)
     return np.asarray(terms["at/feature_2"], np.float64)
 
 
 @pytest.mark.parametrize(
-    "theirs, expected", [(FT2, 0.00705567), (FT, 0.02986113)], ids=["same", "pooled"]
+    "teacher_x, expected", [(FT2, 0.00705567), (FT, 0.02986113)], ids=["same", "pooled"]
 )
-def test_fixture(theirs, expected):
-    np.testing.assert_allclose(term(FS, theirs).mean(), expected, 2e-5, err_msg="at")
+def test_fixture(teacher_x, expected):
+    np.testing.assert_allclose(term(FS, teacher_x).mean(), expected, 2e-5, err_msg="at")
 
 
 def test_known_answer_by_hand():
-    ours = np.array([[[[3**0.5], [2.0]]]])  # energies 3 and 4: the unit vector .6, .8
-    theirs = np.array([[[[1.0], [0.0]]]])
-    np.testing.assert_allclose(term(ours, theirs), [0.4], 2e-5)
+    # energies 3 and 4: the unit vector .6, .8
+    student_x = np.array([[[[3**0.5], [2.0]]]])
+    teacher_x = np.array([[[[1.0], [0.0]]]])
+    np.testing.assert_allclose(term(student_x, teacher_x), [0.4], 2e-5)
 
 
 def test_agrees_with_the_formula_whichever_map_is_larger():
     rng = np.random.default_rng(0)
     big, small = rng.normal(size=(4, 8, 8, 5)), rng.normal(size=(4, 2, 2, 7))
-    for ours, theirs in ((big, small), (small, big)):
-        np.testing.assert_allclose(term(ours, theirs), formula(ours, theirs), 2e-5)
+    for pair in ((big, small), (small, big)):
+        np.testing.assert_allclose(term(*pair), formula(*pair), 2e-5)
 
 
 def test_scale_of_an_example_does_not_matter():
@@ -64,8 +65,8 @@ def test_scale_of_an_example_does_not_matter():
 
 def test_stages_are_paired_from_the_deep_end():
     method = create_method("at")
-    guides = method.output_pairs(["feature_1", "feature_2", "exit_1"], ["feature_1"])
-    assert guides == {"feature_2": ("feature_1",)}
+    pairs = method.output_pairs(["feature_1", "feature_2", "exit_1"], ["feature_1"])
+    assert pairs == {"feature_2": ("feature_1",)}
 
 
 def test_a_network_without_maps_is_refused():
@@ -79,8 +80,8 @@ def test_zero_maps_give_zero_attention():
 
 
 def test_pooling_keeps_the_smaller_map():
-    ours, theirs = pool_to_smaller(FS, FT)
-    np.testing.assert_allclose(ours, mean_pooled(FS, 2), 1e-5)
-    np.testing.assert_array_equal(theirs, FT)
-    ours, _ = pool_to_smaller(FS, FT[:, :1, :1])
-    np.testing.assert_allclose(ours, mean_pooled(FS, 1), 1e-5)
+    student_x, teacher_x = pool_to_smaller(FS, FT)
+    np.testing.assert_allclose(student_x, mean_pooled(FS, 2), 1e-5)
+    np.testing.assert_array_equal(teacher_x, FT)
+    student_x, _ = pool_to_smaller(FS, FT[:, :1, :1])
+    np.testing.assert_allclose(student_x, mean_pooled(FS, 1), 1e-5)

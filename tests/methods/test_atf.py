@@ -173,12 +173,6 @@ def test_weights_of_both_sides():
     assert ATFTeacher().default_weights == {"ce": 1.0, "atf_teacher": 1.0}
 
 
-@pytest.mark.parametrize("method", [ATF, ATFTeacher])
-def test_a_temperature_that_is_not_positive_is_refused(method):
-    with pytest.raises(UserError, match="temperature must be > 0, got 0.0"):
-        method(temperature=0.0)
-
-
 def test_a_network_without_exits_is_refused():
     with pytest.raises(UserError, match="exit_k of the teacher"):
         ATF().output_pairs(["exit_1"], [])

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from tests import reference
-from tf_mskd import UserError
 from tf_mskd.methods.bilateral import Bilateral
 from tf_mskd.methods.common.create import create_method
 from tf_mskd.methods.dml import DML
@@ -47,15 +46,3 @@ def test_at_temperature_one_and_rate_one_it_is_dml():
 
 def test_the_rate_of_a_composite_is_the_slowest():
     assert create_method("bilateral,dml").teacher_rate == 0.1
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ({"temperature": -2.0}, "temperature must be > 0, got -2.0"),
-        ({"teacher_rate": 0.0}, "teacher_rate must be > 0, got 0.0"),
-    ],
-)
-def test_bad_arguments_are_refused(arguments, message):
-    with pytest.raises(UserError, match=message):
-        Bilateral(**arguments)

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tests import reference
 from tests.reference import fill
-from tf_mskd import SGD, Distiller, UserError
+from tf_mskd import SGD, Distiller
 from tf_mskd.methods.byot import BYOT
 
 VECTORS = {f"embedding_{k}": fill(0.2 * k, [4, 6]) for k in (1, 2, 3, 4)}
@@ -147,15 +147,3 @@ def test_adapters_learn_with_the_student(tiny, digits):
     assert len(before) == 2
     for old, new in zip(before, after, strict=True):
         assert np.abs(old - keras.ops.convert_to_numpy(new)).max() > 0, new.path
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ({"temperature": 0.0}, "temperature must be > 0, got 0.0"),
-        ({"skip": "frist"}, "Unknown choice of skip 'frist'; .* 'first'"),
-    ],
-)
-def test_bad_arguments_are_refused(arguments, message):
-    with pytest.raises(UserError, match=message):
-        BYOT(**arguments)

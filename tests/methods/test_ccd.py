@@ -83,11 +83,6 @@ def test_the_weight_carries_no_gradient_to_the_teacher():
     assert tape.gradient(loss, teacher) is None
 
 
-def test_a_temperature_of_zero_is_refused():
-    with pytest.raises(UserError, match="temperature must be > 0, got 0.0"):
-        CCD(temperature=0.0)
-
-
 def test_a_teacher_without_exits_is_refused():
     with pytest.raises(UserError, match="exit_k of the teacher, which makes only feat"):
         CCD().output_pairs(["exit_1"], ["feature_1"])

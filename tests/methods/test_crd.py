@@ -155,9 +155,9 @@ def test_gradients_are_those_of_the_formula_with_z_a_constant():
 def test_banks_start_differently_within_their_bounds_and_are_never_trained():
     method = create_method("crd", num_examples=500, dim=48)
     method.build({"embedding_1": (None, 4)}, {"embedding_1": (None, 4)})
-    ours, theirs = (side["bank"].numpy() for side in sides(method))
-    assert not np.allclose(ours, theirs)
-    for bank in (ours, theirs):
+    student_x, teacher_x = (side["bank"].numpy() for side in sides(method))
+    assert not np.allclose(student_x, teacher_x)
+    for bank in (student_x, teacher_x):
         assert 0.24 < abs(bank).max() <= 0.25  # sqrt(3 / 48)
         np.testing.assert_allclose(bank.var(), 0.25**2 / 3, 0.05)
     names = {v.path.split("/")[-2] for v in method.trainable_variables}
@@ -342,14 +342,6 @@ def test_two_devices_train_as_one(results):
 
 
 def test_refuses_what_does_not_fit():
-    for arguments, message in (
-        ({"num_negatives": 0}, "num_negatives must be >= 1, got 0"),
-        ({"dim": 0}, "dim must be >= 1, got 0"),
-        ({"temperature": 0}, "temperature must be > 0, got 0"),
-        ({"momentum": 1}, r"momentum must be in \[0, 1\), got 1"),
-    ):
-        with pytest.raises(UserError, match=message):
-            create_method("crd", **arguments)
     method = create_method("crd")
     shapes = {"embedding_1": (None, 4)}, {"embedding_1": (None, 4)}
     with pytest.raises(UserError, match="'crd' keeps a vector .*: give num_examples"):

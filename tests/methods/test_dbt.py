@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from tests import reference
-from tf_mskd import SGD, Distiller, UserError
+from tf_mskd import SGD, Distiller
+from tf_mskd.methods.common import registry
+from tf_mskd.methods.common.create import create_method
 from tf_mskd.methods.dbt import DBT
 from tf_mskd.training import checkpoint
 
@@ -110,7 +112,7 @@ def test_a_compiled_step_raises_the_temperature_once(tiny, digits):
 
     distiller = Distiller(tiny((2, 4)), method="dbt")
     dense = distiller.student.get_layer("exit_4")
-    dense.kernel.assign(100 * dense.kernel)  # so sure that T has to rise
+    dense.kernel.assign(100 * dense.kernel)  # so confident that T has to rise
     distiller.compile(SGD(0.0), jit_compile=False)
     distiller.optimizer.build(distiller.trainable_variables)
     step = tf.function(tf.autograph.experimental.do_not_convert(distiller.train_step))
@@ -119,13 +121,8 @@ def test_a_compiled_step_raises_the_temperature_once(tiny, digits):
         np.testing.assert_allclose(distiller.method.current, 1.05**count, 1e-5)
 
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ({"temperature": -1.0}, "temperature must be > 0 or None, got -1.0"),
-        ({"scale": 0.0}, "scale must be > 0, got 0.0"),
-    ],
-)
-def test_bad_arguments_are_refused(arguments, message):
-    with pytest.raises(UserError, match=message):
-        DBT(**arguments)
+def test_its_former_name_still_creates_it_and_is_not_listed():
+    method = create_method("phuong", temperature=4.0)
+    assert type(method) is DBT and method.registry_name == "dbt"
+    assert create_method("phuong,ce").registry_name == "dbt,ce"
+    assert "phuong" not in registry.available_methods()

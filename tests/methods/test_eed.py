@@ -124,18 +124,6 @@ def test_a_phase_takes_the_mean_of_its_own_exits(tiny, digits):
     np.testing.assert_allclose(logs["eed/exit_1"], logs["eed/exit_2"], 1e-4)
 
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ({"form": "mes"}, "Unknown form 'mes'; .* 'mse'"),
-        ({"temperature": 0.0}, "temperature must be > 0, got 0.0"),
-    ],
-)
-def test_bad_arguments_are_refused(arguments, message):
-    with pytest.raises(UserError, match=message):
-        EED(**arguments)
-
-
 def test_vectors_of_several_widths_are_refused(tiny):
     message = (
         "widths are embedding_2 8, embedding_4 32: build it with exit_head='dense'"

@@ -61,8 +61,6 @@ def test_the_tap_chooses_the_stage():
 
 
 def test_refuses_a_tap_that_a_network_lacks():
-    with pytest.raises(UserError, match="tap must be >= 1, got 0"):
-        FitNet(tap=0)
     few, many = ["exit_1", "feature_1"], ["feature_1", "feature_2"]
     message = "'fitnet' reads feature_2 of the student, which has feature_1: choose"
     with pytest.raises(UserError, match=message):
@@ -105,10 +103,6 @@ def test_the_second_stage_is_kd_whose_weight_falls_from_four_to_one():
     np.testing.assert_allclose(factors, [4, 3, 2, 1])
     assert method.schedule(0, 1, []) == {"kd": 4.0}
     assert KD().schedule(0, 4, []) == {}
-    assert KD.from_config(method.get_config()).decay == 4.0
-    for decay in (0, -1.0, float("nan")):
-        with pytest.raises(UserError, match=f"decay must be > 0, got {decay}"):
-            KD(decay=decay)
 
 
 def test_the_decay_reaches_the_weight_of_the_term(tiny, digits):

@@ -20,8 +20,8 @@ def test_fixture(temperature, expected):
 
 
 def test_reads_the_last_exit_of_any_teacher():
-    guides = KD().output_pairs(["exit_1"], ["exit_1", "exit_2"])
-    assert guides == {"exit_1": ("exit_2",)}
+    pairs = KD().output_pairs(["exit_1"], ["exit_1", "exit_2"])
+    assert pairs == {"exit_1": ("exit_2",)}
 
 
 def test_refuses_a_student_of_several_exits():

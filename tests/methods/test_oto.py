@@ -61,12 +61,22 @@ def test_refuses_a_map_that_cannot_be_read():
 @pytest.mark.parametrize(
     "exit_map, student, teacher, message",
     [
-        ("", (1, 2, 3), (1, 2), r"student exit_1 has no guide \(exit_0 asked for"),
-        ("1:5,2:2", (1, 2), (1, 2), r"student exit_1 has no guide \(exit_5 asked for"),
-        ("1:1", (1, 2), (1, 2), "leaves student exit_2 without guide"),
+        (
+            "",
+            (1, 2, 3),
+            (1, 2),
+            "Student exit_1 needs exit_0 of the teacher",
+        ),
+        (
+            "1:5,2:2",
+            (1, 2),
+            (1, 2),
+            "Student exit_1 needs exit_5 of the teacher",
+        ),
+        ("1:1", (1, 2), (1, 2), "exit_map has no entry for student exit_2: map every"),
     ],
 )
-def test_refuses_an_exit_without_guide(exit_map, student, teacher, message):
+def test_refuses_an_exit_without_a_teacher_exit(exit_map, student, teacher, message):
     with pytest.raises(UserError, match=message):
         OtO(exit_map=exit_map).output_pairs(names(*student), names(*teacher))
 

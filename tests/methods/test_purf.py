@@ -116,7 +116,7 @@ def test_a_compiled_run_on_digits_smooths_the_teacher(tiny, digits):
     assert gap[-1] < 0.7 * gap[0], gap
 
 
-def test_the_last_embedding_is_read_and_nothing_guides_it():
+def test_the_last_embedding_is_read_and_has_no_target():
     names = ["exit_1", "embedding_1", "exit_2", "embedding_2"]
     assert PURF().output_pairs(names, []) == {"embedding_2": ()}
     assert not PURF.needs_teacher
@@ -125,15 +125,3 @@ def test_the_last_embedding_is_read_and_nothing_guides_it():
 def test_a_network_without_embedding_is_refused():
     with pytest.raises(UserError, match="embedding_k of the student, which makes only"):
         PURF().output_pairs(["exit_1"], [])
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ({"noise": -0.1}, "noise must be at least 0, got -0.1"),
-        ({"pixel_std": 0.0}, "pixel_std must be > 0, got 0.0"),
-    ],
-)
-def test_arguments_out_of_range_are_refused(arguments, message):
-    with pytest.raises(UserError, match=message):
-        PURF(**arguments)

@@ -8,15 +8,14 @@ from tf_mskd import UserError
 from tf_mskd.methods.common.regressor import Regressor
 
 
-def make(ours, theirs, channels=(3, 6), **arguments):
-    shapes = [
-        (None, *size, c) for size, c in zip((ours, theirs), channels, strict=True)
-    ]
+def make(student_size, teacher_size, channels=(3, 6), **arguments):
+    sizes = student_size, teacher_size
+    shapes = [(None, *size, c) for size, c in zip(sizes, channels, strict=True)]
     return Regressor(*shapes, name="regress_feature_2", **arguments)
 
 
 @pytest.mark.parametrize(
-    "ours, theirs, kind, kernel, strides",
+    "student, teacher, kind, kernel, strides",
     [
         ((8, 8), (4, 4), "Conv2D", (3, 3), (2, 2)),
         ((2, 2), (1, 1), "Conv2D", (3, 3), (2, 2)),
@@ -26,12 +25,13 @@ def make(ours, theirs, channels=(3, 6), **arguments):
         ((8, 8), (2, 2), "Conv2D", (7, 7), (1, 1)),
     ],
 )
-def test_the_sizes_decide_the_convolution(ours, theirs, kind, kernel, strides):
-    layer = make(ours, theirs)
+def test_the_sizes_decide_the_convolution(student, teacher, kind, kernel, strides):
+    layer = make(student, teacher)
     assert type(layer.conv).__name__ == kind
     assert (layer.conv.kernel_size, layer.conv.strides) == (kernel, strides)
     assert layer.conv.use_bias
-    assert layer(np.ones((2, *ours, 3), np.float32)).shape == (2, *theirs, 6)
+    made = layer(np.ones((2, *student, 3), np.float32))
+    assert made.shape == (2, *teacher, 6)
     assert len(layer.trainable_variables) == 4
 
 
@@ -76,11 +76,11 @@ def test_statistics_are_the_batchs_and_move_by_a_tenth():
     np.testing.assert_array_equal(layer.norm.moving_mean, before)
 
 
-@pytest.mark.parametrize("theirs", [(12, 12), (3, 3), (8, 4)])
-def test_refuses_a_student_map_that_is_smaller_and_not_half(theirs):
-    ours = (2, 2) if theirs == (3, 3) else (4, 4)
+@pytest.mark.parametrize("teacher_size", [(12, 12), (3, 3), (8, 4)])
+def test_refuses_a_student_map_that_is_smaller_and_not_half(teacher_size):
+    student_size = (2, 2) if teacher_size == (3, 3) else (4, 4)
     with pytest.raises(UserError, match="'regress_feature_2' maps no student map"):
-        make(ours, theirs)
+        make(student_size, teacher_size)
 
 
 def test_config_round_trip():

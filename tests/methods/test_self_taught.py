@@ -40,7 +40,7 @@ def test_soft_cross_entropy_at_equality_is_the_entropy_and_not_zero():
     np.testing.assert_allclose(soft_cross_entropy(z, z, 3.0), entropy, 2e-5)
 
 
-def test_the_guide_of_a_soft_cross_entropy_gets_no_gradient():
+def test_the_target_of_a_soft_cross_entropy_gets_no_gradient():
     target, logits = (tf.constant(EXITS[n], "float32") for n in ("exit_4", "exit_1"))
     with tf.GradientTape() as tape:
         tape.watch([target, logits])

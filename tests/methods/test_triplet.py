@@ -141,15 +141,3 @@ def test_data_without_partners_are_refused(tiny, digits):
     distiller.compile(SGD(0.0), jit_compile=False)
     with pytest.raises(UserError, match="'triplet' reads targets.'other_image'."):
         distiller.train_step((digits[0][:8], digits[1][:8]))
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ({"margin": -1.0}, "margin must be >= 0, got -1.0"),
-        ({"temperature": 0.0}, "temperature must be > 0, got 0.0"),
-    ],
-)
-def test_bad_arguments_are_refused(arguments, message):
-    with pytest.raises(UserError, match=message):
-        Triplet(**arguments)

@@ -5,7 +5,6 @@ import pytest
 import tensorflow as tf
 
 from tests import reference
-from tf_mskd import UserError
 from tf_mskd.methods.vid import VID
 
 STUDENT = reference.fill(0.3, [4, 4, 4, 3])
@@ -111,9 +110,3 @@ def test_every_stage_has_its_own_convolutions_and_variances():
     assert method.rho["feature_1"].shape == (5,)
     shapes = [layer.kernel.shape[2:] for layer in method.means["feature_2"]]
     assert shapes == [(6, 7), (7, 7), (7, 7)]
-
-
-@pytest.mark.parametrize("variance", [0.0, 1e-5, -1.0])
-def test_refuses_a_variance_that_is_not_positive(variance):
-    with pytest.raises(UserError, match=f"must be > 1e-05, got {variance}"):
-        VID(initial_variance=variance)

@@ -15,12 +15,12 @@ import typing
 
 import keras
 import tensorflow as tf
-from tensorflow.core.framework import attr_value_pb2
 
 from tf_mskd.early_exit import criteria
 from tf_mskd.early_exit.policy import ExitPolicy
 from tf_mskd.models import graph
 from tf_mskd.utils.names import number
+from tf_mskd.utils.private import keep_branches
 
 # The int8 converter leaves these operations in float32: in steps of 1/256 the exit
 # decisions would differ from the calibrated ones, and thresholds below 0 become 0.
@@ -179,6 +179,5 @@ def _either(condition, yes, no):
     operation = results[0].op
     while operation.type == "Identity":
         operation = operation.inputs[0].op
-    inlined = attr_value_pb2.AttrValue(b=False)
-    operation._set_attr("_lower_using_switch_merge", inlined)  # has no public switch
+    keep_branches(operation)
     return results

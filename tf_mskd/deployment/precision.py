@@ -3,6 +3,7 @@
 import keras
 
 from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.private import all_layers
 
 
 def in_float32(model):
@@ -17,7 +18,7 @@ def in_float32(model):
     Raises:
         UserError: if a layer cannot be made again from its configuration.
     """
-    if all(layer.compute_dtype == "float32" for layer in model._flatten_layers()):
+    if all(layer.compute_dtype == "float32" for layer in all_layers(model)):
         return model
     try:
         config = _replaced(keras.saving.serialize_keras_object(model))

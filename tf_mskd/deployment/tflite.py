@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from tf_mskd.deployment.endpoints import DECISION, Endpoints
 from tf_mskd.early_exit.thresholds import NEVER
+from tf_mskd.utils import private
 from tf_mskd.utils.errors import UserError
 
 NO_TFLITE = ("early_exit_batched",)  # its stages see an unknown number of images
@@ -50,7 +51,7 @@ def convert(
         converter.target_spec.supported_types = [tf.float16]
     if quantize == "int8":
         converter.representative_dataset = lambda: _examples(names, images)
-        converter._experimental_calibrate_only = True
+        private.calibrate_only(converter)
     try:
         with warnings.catch_warnings():
             # TensorFlow 2.21 calibrates with its own retired interpreter
@@ -73,14 +74,8 @@ def _examples(names, images):
 
 def _quantized(calibrated):
     """int8 weights and activations, all but the operations of the decision."""
-    # The public converter has no such switch; its experimental QuantizationDebugger
-    # calls the same function (TensorFlow 2.21).
-    from tensorflow.lite.python import schema_py_generated as schema
-    from tensorflow.lite.python.convert import mlir_quantize
-
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(calibrated, 0))
     kept = set()
-    for subgraph in model.subgraphs:
+    for subgraph in private.tflite_subgraphs(calibrated):
         for operator in subgraph.operators or []:
             for index in operator.outputs:
                 name = subgraph.tensors[index].name.decode()
@@ -90,15 +85,13 @@ def _quantized(calibrated):
                 if is_decision or index in subgraph.outputs:
                     kept.add(name)
     # what returns two tensors has no name there: `margin` alone takes the largest two
-    return mlir_quantize(
-        calibrated, denylisted_nodes=sorted(kept), denylisted_ops=["TOPK_V2"]
-    )
+    return private.quantize(calibrated, sorted(kept), ["TOPK_V2"])
 
 
 def _explained(error, student):
     """The `UserError` of a failed conversion, with the layer at fault."""
     text = str(error)
-    layers = {layer.name for layer in student._flatten_layers()}
+    layers = {layer.name for layer in private.all_layers(student)}
     scopes = re.findall(r'loc\((?:fused\[|callsite\()?"([^"]+)"', text)
     scopes += re.findall(r'"([^"]*/[^"]*)"', text)
     parts = [part for scope in scopes for part in re.split("[/:@;]", scope)]

@@ -2,11 +2,8 @@
 
 from keras import ops
 
-from tf_mskd.methods.common import naming
-from tf_mskd.methods.common.method import Method
-from tf_mskd.methods.common.registry import register
+from tf_mskd.methods import Method, naming, ranges, register
 from tf_mskd.methods.common.regressor import Regressor
-from tf_mskd.utils.errors import UserError
 
 SCALE = 3 / 1000  # of the released code for CIFAR, where l below is a sum
 
@@ -48,8 +45,7 @@ class AB(Method):
 
     def __init__(self, margin=1.0, **kwargs):
         super().__init__(**kwargs)
-        if not margin > 0:
-            raise UserError(f"margin must be > 0, got {margin}.")
+        ranges.check_positive(margin=margin)
         self.margin = margin
 
     def output_pairs(self, student, teacher):
@@ -60,8 +56,8 @@ class AB(Method):
         """Makes a connector for each pair of unequal shapes."""
         super().build(student_shape, teacher_shape, targets_shape)
         self.connect = {}
-        for name, (guide,) in self.pairs.items():
-            shapes = student_shape[name], teacher_shape[guide]
+        for name, (teacher_name,) in self.pairs.items():
+            shapes = student_shape[name], teacher_shape[teacher_name]
             if shapes[0][1:] != shapes[1][1:]:
                 self.connect[name] = Regressor(
                     *shapes,
@@ -73,19 +69,15 @@ class AB(Method):
     def call(self, student, teacher, targets):
         """Returns {"ab/preact_k": float32 [B]}, with the weight w_i of its pair."""
         terms, weight = {}, SCALE
-        for name in reversed(self.pairs):  # deep to shallow
+        for name, (teacher_name,) in reversed(self.pairs.items()):  # deep to shallow
             if name in student:
-                ours = student[name]
+                student_x = student[name]
                 if name in self.connect:
-                    ours = self.connect[name](ours, training=True)
-                gap = boundary(ours, teacher[self.pairs[name][0]], self.margin)
+                    student_x = self.connect[name](student_x, training=True)
+                gap = boundary(student_x, teacher[teacher_name], self.margin)
                 terms[f"ab/{name}"] = weight * gap
             weight = weight / 2
         return dict(reversed(terms.items()))
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "margin": self.margin}
 
 
 def boundary(x, target, margin):

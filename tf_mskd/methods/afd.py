@@ -3,16 +3,7 @@
 import keras
 from keras import ops
 
-from tf_mskd.methods.common import naming
-from tf_mskd.methods.common.losses import (
-    attention,
-    average_pool,
-    normalize,
-    softened_kl,
-)
-from tf_mskd.methods.common.method import Method
-from tf_mskd.methods.common.registry import register
-from tf_mskd.utils.errors import UserError
+from tf_mskd.methods import Method, losses, naming, ranges, register
 
 
 @register("afd")
@@ -54,11 +45,8 @@ class AFD(Method):
 
     def __init__(self, dim=128, every=1, temperature=4.0, **kwargs):
         super().__init__(**kwargs)
-        for name, value in (("dim", dim), ("every", every)):
-            if value < 1:
-                raise UserError(f"{name} must be >= 1, got {value}.")
-        if not temperature > 0:
-            raise UserError(f"temperature must be > 0, got {temperature}.")
+        ranges.check_at_least(1, dim=dim, every=every)
+        ranges.check_positive(temperature=temperature)
         self.dim, self.every, self.temperature = dim, every, temperature
 
     def output_pairs(self, student, teacher):
@@ -76,69 +64,63 @@ class AFD(Method):
     def build(self, student_shape, teacher_shape=None, targets_shape=None):
         """Makes the projections of every block, and the codes."""
         super().build(student_shape, teacher_shape, targets_shape)
-        self.ours = naming.numbered(self.pairs, "block")
-        self.theirs = self.pairs[self.ours[0]]
-        self.queries = [self._project(n, teacher_shape, "query") for n in self.theirs]
-        self.keys = [self._project(n, student_shape, "key") for n in self.ours]
-        width = len(self.theirs) * self.dim
+        self.student_blocks = naming.numbered(self.pairs, "block")
+        self.teacher_blocks = self.pairs[self.student_blocks[0]]
+        self.queries = self._projections(self.teacher_blocks, teacher_shape, "query")
+        self.keys = self._projections(self.student_blocks, student_shape, "key")
+        width = len(self.teacher_blocks) * self.dim
         self.bilinear = Projection(width, self.dim, "bilinear", self.dtype_policy)
-        for name, count in (("student", len(self.ours)), ("teacher", len(self.theirs))):
+        blocks = {"student": self.student_blocks, "teacher": self.teacher_blocks}
+        for role, names in blocks.items():
             codes = self.add_weight(
-                shape=(count, self.dim),
+                shape=(len(names), self.dim),
                 initializer="glorot_normal",
-                name=f"codes_{name}",
+                name=f"codes_{role}",
             )
-            setattr(self, f"codes_{name}", codes)
+            setattr(self, f"codes_{role}", codes)
 
-    def _project(self, name, shapes, kind):
-        width = shapes[name][-1]
-        return Projection(self.dim, width, f"{kind}_{name}", self.dtype_policy)
+    def _projections(self, names, shapes, kind):
+        return [
+            Projection(self.dim, shapes[n][-1], f"{kind}_{n}", self.dtype_policy)
+            for n in names
+        ]
 
     def call(self, student, teacher, targets):
         """Returns {"ce/exit_k", "kd/exit_k", "afd/blocks": float32 [B]}."""
         terms = self.label_terms(student, targets)
         for name in naming.numbered(student, "exit"):
-            (guide,) = self.pairs[name]
-            kl = softened_kl(teacher[guide], student[name], self.temperature)
+            target = teacher[self.pairs[name][0]]
+            kl = losses.softened_kl(target, student[name], self.temperature)
             terms[f"kd/{name}"] = kl
-        active = [s for s, name in enumerate(self.ours) if name in student]
+        active = [s for s, name in enumerate(self.student_blocks) if name in student]
         if not active:
             return terms
-        ours = [student[self.ours[s]] for s in active]
-        theirs = [ops.stop_gradient(teacher[name]) for name in self.theirs]
-        shares = self._attend(active, ours, theirs)  # [B, J, S]
+        maps = [student[self.student_blocks[s]] for s in active]
+        targets = [ops.stop_gradient(teacher[name]) for name in self.teacher_blocks]
+        attended = self._attend(active, maps, targets)  # [B, J, S]
         total, pooled = 0.0, {}
-        for j, guide in enumerate(theirs):
-            size = tuple(guide.shape[1:3])
+        for j, target in enumerate(targets):
+            size = tuple(target.shape[1:3])
             if size not in pooled:
-                pooled[size] = ops.stack([energy(x, size) for x in ours], axis=1)
-            gap = pooled[size] - attention(guide)[:, None]  # [B, S, H * W]
+                pooled[size] = ops.stack([energy(x, size) for x in maps], axis=1)
+            gap = pooled[size] - losses.attention(target)[:, None]  # [B, S, H * W]
             gap = ops.mean(ops.square(gap), axis=-1)
-            total += ops.sum(shares[:, j] * gap, axis=1)
+            total += ops.sum(attended[:, j] * gap, axis=1)
         return {**terms, "afd/blocks": total}
 
-    def _attend(self, active, ours, theirs):
+    def _attend(self, active, maps, targets):
         """How much of each teacher block each student block takes, [B, J, S]."""
-        queries = [p(x) for p, x in zip(self.queries, theirs, strict=True)]
+        queries = [p(x) for p, x in zip(self.queries, targets, strict=True)]
         queries = ops.stack(queries, axis=1)  # [B, J, d]
-        keys = [ops.relu(self.keys[s](x)) for s, x in zip(active, ours, strict=True)]
+        keys = [ops.relu(self.keys[s](x)) for s, x in zip(active, maps, strict=True)]
         keys = self.bilinear(ops.concatenate(keys, axis=0))  # [S * B, J * d]
-        shape = (len(active), -1, len(theirs), self.dim)
+        shape = (len(active), -1, len(targets), self.dim)
         keys = ops.reshape(keys, shape)  # [S, B, J, d]
         scores = ops.einsum("sbjd,bjd->bjs", keys, queries)
         codes = ops.take(ops.convert_to_tensor(self.codes_student), active, axis=0)
         scores += ops.matmul(self.codes_teacher, ops.transpose(codes))
         # not softmax, which warns where a phase has one block
         return ops.exp(ops.log_softmax(scores / self.dim**0.5, axis=-1))
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        arguments = {
-            "dim": self.dim,
-            "every": self.every,
-            "temperature": self.temperature,
-        }
-        return {**super().get_config(), **arguments}
 
 
 class Projection(keras.layers.Layer):
@@ -175,7 +157,7 @@ def energy(x, size):
         float32 [B, size[0] * size[1]].
     """
     if tuple(x.shape[1:3]) == size:
-        return attention(x)
+        return losses.attention(x)
     x = ops.mean(ops.square(ops.cast(x, "float32")), axis=-1, keepdims=True)
-    x = average_pool(x, size)
-    return normalize(ops.reshape(x, (-1, size[0] * size[1])))
+    x = losses.average_pool(x, size)
+    return losses.normalize(ops.reshape(x, (-1, size[0] * size[1])))

@@ -5,16 +5,7 @@ import math
 import keras
 from keras import ops
 
-from tf_mskd.methods.common import naming
-from tf_mskd.methods.common.losses import (
-    attention,
-    average_pool,
-    normalize,
-    softened_kl,
-)
-from tf_mskd.methods.common.method import Method
-from tf_mskd.methods.common.registry import register
-from tf_mskd.utils.errors import UserError
+from tf_mskd.methods import Method, losses, naming, ranges, register
 
 
 @register("aft")
@@ -36,7 +27,7 @@ class AFT(Method):
     Args:
         temperature: float > 0, T.
         block: int >= 1, side of the blocks at the larger map.
-        tau: float > 0, evens the weights out; large values give 1 for all.
+        tau: float > 0, evens the weights out; at large values all are 1.
 
     Raises:
         UserError: for an argument out of range.
@@ -60,25 +51,22 @@ class AFT(Method):
 
     def __init__(self, temperature=4.0, block=2, tau=2.0, **kwargs):
         super().__init__(**kwargs)
+        ranges.check_positive(temperature=temperature, tau=tau)
+        ranges.check_at_least(1, block=block)
         self.temperature, self.block, self.tau = temperature, block, tau
-        for name in ("temperature", "tau"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name} must be > 0, got {getattr(self, name)}.")
-        if not block >= 1:
-            raise UserError(f"block must be at least 1, got {block}.")
 
     def output_pairs(self, student, teacher):
         """Pairs the feature maps from the deep end, and the last exits."""
-        guide = naming.deepest(teacher, "exit", "teacher")
-        last = {naming.deepest(student, "exit", "student"): (guide,)}
+        teacher_exit = naming.deepest(teacher, "exit", "teacher")
+        last = {naming.deepest(student, "exit", "student"): (teacher_exit,)}
         return {**naming.from_deep_end(student, teacher, "feature"), **last}
 
     def build(self, student_shape, teacher_shape=None, targets_shape=None):
         """Makes an adapter for each stage whose channels differ."""
         super().build(student_shape, teacher_shape, targets_shape)
         self.adapters = {}
-        for name, (guide,) in self.pairs.items():
-            width = teacher_shape[guide][-1]
+        for name, (teacher_name,) in self.pairs.items():
+            width = teacher_shape[teacher_name][-1]
             if naming.is_kind(name, "exit") or student_shape[name][-1] == width:
                 continue
             conv = keras.layers.Conv2D(
@@ -103,32 +91,29 @@ class AFT(Method):
                 now, then = (sum(logs[n] for n in names) for logs in (last, before))
                 rates[term] = max(now, 1e-8) / max(then, 1e-8)
         top = max(rates.values(), default=0.0)  # keeps the exponentials finite
-        shares = {t: math.exp((rate - top) / self.tau) for t, rate in rates.items()}
-        total = sum(shares.values())
-        return {term: len(shares) * share / total for term, share in shares.items()}
+        raised = {t: math.exp((rate - top) / self.tau) for t, rate in rates.items()}
+        total = sum(raised.values())
+        return {term: len(raised) * value / total for term, value in raised.items()}
 
     def call(self, student, teacher, targets):
         """Returns {"ce/exit_k", "kd/exit_K", "aft/feature_l": float32 [B]}."""
         terms = self.label_terms(student, targets)
-        for name, (guide,) in self.active_pairs(student):
-            ours, theirs = student[name], ops.stop_gradient(teacher[guide])
+        for name, student_x, teacher_x in self.paired(student, teacher):
+            teacher_x = ops.stop_gradient(teacher_x)
             if naming.is_kind(name, "exit"):
-                terms[f"kd/{name}"] = softened_kl(theirs, ours, self.temperature)
+                kl = losses.softened_kl(teacher_x, student_x, self.temperature)
+                terms[f"kd/{name}"] = kl
                 continue
             if name in self.adapters:
-                ours = self.adapters[name](ours, training=True)
+                student_x = self.adapters[name](student_x, training=True)
             size = [
                 max(1, min(m, n, max(m, n) // self.block))
-                for m, n in zip(ours.shape[1:3], theirs.shape[1:3], strict=True)
+                for m, n in zip(student_x.shape[1:3], teacher_x.shape[1:3], strict=True)
             ]
-            gap = attention_feature(ours, size) - attention_feature(theirs, size)
+            target = attention_feature(teacher_x, size)
+            gap = attention_feature(student_x, size) - target
             terms[f"aft/{name}"] = ops.sum(ops.square(gap), axis=-1)
         return terms
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        arguments = {"temperature": self.temperature, "block": self.block}
-        return {**super().get_config(), **arguments, "tau": self.tau}
 
 
 def attention_feature(x, size):
@@ -141,6 +126,6 @@ def attention_feature(x, size):
     Returns:
         float32 [B, h * w * (1 + C)], two unit vectors one behind the other.
     """
-    x = average_pool(ops.cast(x, "float32"), size)
+    x = losses.average_pool(ops.cast(x, "float32"), size)
     flat = ops.reshape(x, (-1, math.prod(x.shape[1:])))
-    return ops.concatenate([attention(x), normalize(flat)], axis=-1)
+    return ops.concatenate([losses.attention(x), losses.normalize(flat)], axis=-1)

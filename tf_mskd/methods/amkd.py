@@ -3,13 +3,8 @@
 import keras
 from keras import ops
 
-from tf_mskd.methods.common import naming
+from tf_mskd.methods import Method, losses, naming, ranges, register, rows
 from tf_mskd.methods.common.gradients import input_gradient
-from tf_mskd.methods.common.losses import normalize, softened_kl, triplet_margin
-from tf_mskd.methods.common.method import Method
-from tf_mskd.methods.common.registry import register
-from tf_mskd.methods.common.rows import first_rows, interleave, repeat
-from tf_mskd.utils.errors import UserError
 
 
 @register("amkd")
@@ -19,7 +14,7 @@ class AMKD(Method):
     L = sum_k CE(y, z_k) + KD_T(t, z) + f(e) * tri,
     tri[b] = max(d(t, z) - d(t, z') + margin, 0), 0 where image b is no candidate;
     z and t [B, classes] the last student and teacher logits of image b, z' the
-    student's of its boundary sample, d the distance of `ops.triplet_margin`. No
+    student's of its boundary sample, d the distance of `losses.triplet_margin`. No
     gradient flows into t. f falls linearly from 1 to 0 at 3/4 of the run.
 
     Candidates are the images that both networks classify correctly; of more than
@@ -70,22 +65,20 @@ class AMKD(Method):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        ranges.check_positive(
+            temperature=temperature, step_size=step_size, pixel_std=pixel_std
+        )
+        ranges.check_at_least(0, margin=margin)
+        ranges.check_at_least(1, steps=steps, num_candidates=num_candidates)
         self.temperature, self.margin = temperature, margin
         self.steps, self.step_size = steps, step_size
         self.num_candidates, self.pixel_std = num_candidates, pixel_std
-        for name in ("temperature", "step_size", "pixel_std"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name} must be > 0, got {getattr(self, name)}.")
-        for name, least in (("margin", 0), ("steps", 1), ("num_candidates", 1)):
-            if not getattr(self, name) >= least:
-                value = getattr(self, name)
-                raise UserError(f"{name} must be at least {least}, got {value}.")
         self.seed_generator = keras.random.SeedGenerator()
 
     def output_pairs(self, student, teacher):
         """Pairs the last exits."""
-        guide = naming.deepest(teacher, "exit", "teacher")
-        return {naming.deepest(student, "exit", "student"): (guide,)}
+        teacher_exit = naming.deepest(teacher, "exit", "teacher")
+        return {naming.deepest(student, "exit", "student"): (teacher_exit,)}
 
     def augment(self, images, targets, student, teacher):
         """Puts a boundary sample behind each image; targets["boundary"] is 1 for those.
@@ -93,14 +86,14 @@ class AMKD(Method):
         In a phase that does not compute the last exit there are no candidates.
         """
         images = ops.cast(images, "float32")
-        ((name, (guide,)),) = self.pairs.items()
-        logits = teacher(images).get(guide)
+        ((name, (teacher_name,)),) = self.pairs.items()
+        logits = teacher(images).get(teacher_name)
         moved, chosen = images, ops.zeros(ops.shape(images)[:1], "bool")
         if logits is not None:
             label = ops.cast(targets["label"], "int32")
             chosen, goal = self._choose(label, student(images)[name], logits)
             moved = attack(
-                lambda x: teacher(x)[guide],
+                lambda x: teacher(x)[teacher_name],
                 images,
                 label,
                 goal,
@@ -110,18 +103,19 @@ class AMKD(Method):
             )
             moved = ops.where(ops.reshape(chosen, (-1, 1, 1, 1)), moved, images)
         targets = {**targets, "boundary": ops.cast(chosen, "float32")}
-        return interleave([images, ops.stop_gradient(moved)]), repeat(targets, 2)
+        images = rows.interleave([images, ops.stop_gradient(moved)])
+        return images, rows.repeat(targets, 2)
 
-    def _choose(self, label, ours, theirs):
+    def _choose(self, label, student_logits, teacher_logits):
         """Which images are moved, bool [B], and to which class each, int32 [B]."""
-        both = ops.equal(ops.argmax(ours, axis=-1), label)
-        both = ops.logical_and(both, ops.equal(ops.argmax(theirs, axis=-1), label))
-        is_label = ops.cast(ops.one_hot(label, theirs.shape[-1]), "bool")
-        gap = ops.square(ops.softmax(ours) - ops.softmax(theirs))
+        guesses = [ops.argmax(z, axis=-1) for z in (student_logits, teacher_logits)]
+        both = ops.logical_and(*(ops.equal(guess, label) for guess in guesses))
+        is_label = ops.cast(ops.one_hot(label, teacher_logits.shape[-1]), "bool")
+        gap = ops.square(ops.softmax(student_logits) - ops.softmax(teacher_logits))
         gap = ops.sum(ops.where(is_label, 0.0, gap), axis=-1)
         order = ops.argsort(ops.where(both, -gap, 1.0))
         is_first = ops.argsort(order) < self.num_candidates
-        wrong = ops.where(is_label, -1e30, theirs)
+        wrong = ops.where(is_label, -1e30, teacher_logits)
         goal = keras.random.categorical(wrong, 1, "int32", self.seed_generator)
         return ops.logical_and(both, is_first), goal[:, 0]
 
@@ -131,29 +125,17 @@ class AMKD(Method):
 
     def call(self, student, teacher, targets):
         """Returns {"ce/exit_k", "kd/exit_K", "amkd/exit_K": float32 [B]}."""
-        plain = first_rows(student, 2)
-        terms = self.label_terms(plain, first_rows(targets, 2))
-        for name, (guide,) in self.active_pairs(student):
-            theirs = ops.stop_gradient(teacher[guide][::2])
-            terms[f"kd/{name}"] = softened_kl(theirs, plain[name], self.temperature)
-            negative = student[name][1::2]
-            triplet = triplet_margin(theirs, plain[name], negative, self.margin)
+        plain = rows.first_rows(student, 2)
+        terms = self.label_terms(plain, rows.first_rows(targets, 2))
+        for name, student_x, teacher_x in self.paired(student, teacher):
+            target, moved = ops.stop_gradient(teacher_x[::2]), student_x[1::2]
+            kl = losses.softened_kl(target, plain[name], self.temperature)
+            terms[f"kd/{name}"] = kl
+            triplet = losses.triplet_margin(target, plain[name], moved, self.margin)
             if "boundary" in targets:  # always, behind `augment`
                 triplet = triplet * targets["boundary"][::2]
             terms[f"amkd/{name}"] = triplet
         return terms
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        arguments = {
-            "temperature": self.temperature,
-            "margin": self.margin,
-            "steps": self.steps,
-            "step_size": self.step_size,
-            "num_candidates": self.num_candidates,
-            "pixel_std": self.pixel_std,
-        }
-        return {**super().get_config(), **arguments}
 
 
 def attack(logits, images, base, goal, *, steps, step_size, bounds):
@@ -185,7 +167,7 @@ def attack(logits, images, base, goal, *, steps, step_size, bounds):
         is_base = ops.equal(ops.argmax(z, axis=-1), ops.cast(base, "int32"))
         length = ops.where(is_base, step_size * (1e-4 - gap), 0.0)
         axes = tuple(range(1, len(x.shape)))
-        move = ops.reshape(length, [-1, *ones]) * normalize(gradient, axes)
+        move = ops.reshape(length, [-1, *ones]) * losses.normalize(gradient, axes)
         return ops.clip(x + move, *bounds)
 
     return ops.fori_loop(0, steps, step, images)

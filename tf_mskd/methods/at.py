@@ -2,10 +2,7 @@
 
 from keras import ops
 
-from tf_mskd.methods.common import naming
-from tf_mskd.methods.common.losses import attention, pool_to_smaller
-from tf_mskd.methods.common.method import Method
-from tf_mskd.methods.common.registry import register
+from tf_mskd.methods import Method, losses, naming, register
 
 
 @register("at")
@@ -35,8 +32,9 @@ class AT(Method):
     def call(self, student, teacher, targets):
         """Returns {"ce/exit_k", "at/feature_l": float32 [B]}."""
         terms = self.label_terms(student, targets)
-        for name, (guide,) in self.active_pairs(student):
-            ours, theirs = pool_to_smaller(student[name], teacher[guide])
-            gap = attention(ours) - ops.stop_gradient(attention(theirs))
+        for name, student_x, teacher_x in self.paired(student, teacher):
+            student_x, teacher_x = losses.pool_to_smaller(student_x, teacher_x)
+            target = ops.stop_gradient(losses.attention(teacher_x))
+            gap = losses.attention(student_x) - target
             terms[f"at/{name}"] = ops.mean(ops.square(gap), axis=-1)
         return terms

@@ -2,11 +2,7 @@
 
 from keras import ops
 
-from tf_mskd.methods.common import naming
-from tf_mskd.methods.common.losses import alpha_divergence, standardize
-from tf_mskd.methods.common.method import Method
-from tf_mskd.methods.common.registry import register
-from tf_mskd.utils.errors import UserError
+from tf_mskd.methods import Method, losses, naming, ranges, register
 
 
 @register("atf")
@@ -15,8 +11,8 @@ class ATF(Method):
 
     L_S = sum_k CE(y, z_k) + 9 * mean_b D_a(sg p_t || p_s),
     p = softmax(n(z) / T), n(z) = (z - mean z) / std z over the classes; z the last
-    logits of teacher (t) and student (s) [B, classes], D_a of `ops.alpha_divergence`.
-    The teacher is one that method "atf_teacher" has trained.
+    logits of teacher (t) and student (s) [B, classes], D_a of
+    `losses.alpha_divergence`. The teacher is one that method "atf_teacher" has trained.
 
     Args:
         alpha: float, a; 1 is KL(p_t || p_s), 0 is KL(p_s || p_t).
@@ -40,29 +36,23 @@ class ATF(Method):
 
     def __init__(self, alpha=0.5, temperature=1.0, **kwargs):
         super().__init__(**kwargs)
-        if not temperature > 0:
-            raise UserError(f"temperature must be > 0, got {temperature}.")
+        ranges.check_positive(temperature=temperature)
         self.alpha, self.temperature = alpha, temperature
 
     def output_pairs(self, student, teacher):
         """Pairs the last exits."""
-        guide = naming.deepest(teacher, "exit", "teacher")
-        return {naming.deepest(student, "exit", "student"): (guide,)}
+        teacher_exit = naming.deepest(teacher, "exit", "teacher")
+        return {naming.deepest(student, "exit", "student"): (teacher_exit,)}
 
     def call(self, student, teacher, targets):
         """Returns {"ce/exit_k", "atf/exit_K": float32 [B]}."""
         terms = self.label_terms(student, targets)
-        for name, (guide,) in self.active_pairs(student):
-            theirs = self.soften(ops.stop_gradient(teacher[guide]))
-            ours = self.soften(student[name])
-            terms[f"atf/{name}"] = alpha_divergence(theirs, ours, self.alpha)
+        for name, student_x, teacher_x in self.paired(student, teacher):
+            target = self.soften(ops.stop_gradient(teacher_x))
+            logits = self.soften(student_x)
+            terms[f"atf/{name}"] = losses.alpha_divergence(target, logits, self.alpha)
         return terms
 
     def soften(self, logits):
         """Standardized logits divided by the temperature, float32 [B, classes]."""
-        return standardize(logits) / self.temperature
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        arguments = {"alpha": self.alpha, "temperature": self.temperature}
-        return {**super().get_config(), **arguments}
+        return losses.standardize(logits) / self.temperature

@@ -2,9 +2,8 @@
 
 from keras import ops
 
+from tf_mskd.methods import losses, register
 from tf_mskd.methods.atf import ATF
-from tf_mskd.methods.common.losses import alpha_divergence
-from tf_mskd.methods.common.registry import register
 
 
 @register("atf_teacher")
@@ -37,8 +36,9 @@ class ATFTeacher(ATF):
     def call(self, student, teacher, targets):
         """Returns {"ce/exit_k", "atf_teacher/exit_K": float32 [B]}."""
         terms = self.label_terms(student, targets)
-        for name, (guide,) in self.active_pairs(student):
-            large = self.soften(student[name])
-            small = self.soften(ops.stop_gradient(teacher[guide]))
-            terms[f"atf_teacher/{name}"] = alpha_divergence(large, small, self.alpha)
+        for name, student_x, teacher_x in self.paired(student, teacher):
+            large = self.soften(student_x)
+            small = self.soften(ops.stop_gradient(teacher_x))
+            gap = losses.alpha_divergence(large, small, self.alpha)
+            terms[f"atf_teacher/{name}"] = gap
         return terms

@@ -1,8 +1,7 @@
-"""Bilateral distillation: a trained teacher goes on learning, from its student too."""
+"""Bilateral distillation: a trained teacher keeps learning, from its student too."""
 
+from tf_mskd.methods import ranges, register
 from tf_mskd.methods.common.mutual import Mutual
-from tf_mskd.methods.common.registry import register
-from tf_mskd.utils.errors import UserError
 
 
 @register("bilateral")
@@ -10,10 +9,11 @@ class Bilateral(Mutual):
     """Distillation in both directions, slowly in the one to the teacher.
 
     L_S = CE(y, z) + KD_T(sg t, z),  L_T = CE(y, t) + KD_T(sg z, t), T = 4,
-    z and t logits of student and teacher [B, classes], KD_T of `ops.softened_kl`; means
-    over the batch, at every pair of exits, see `mutual.Mutual`. The teacher learns at
-    `teacher_rate` times the student's rate. It runs in training mode: its batch norms
-    use the batch and move their statistics at full speed, whatever the rate.
+    z and t logits of student and teacher [B, classes], KD_T of `losses.softened_kl`;
+    means over the batch, at every pair of exits, see `mutual.Mutual`. The teacher
+    learns at `teacher_rate` times the student's rate. It runs in training mode: its
+    batch norms use the batch and move their statistics at full speed, whatever the
+    rate.
 
     Args:
         temperature: float > 0.
@@ -42,10 +42,5 @@ class Bilateral(Mutual):
 
     def __init__(self, temperature=4.0, teacher_rate=0.1, **kwargs):
         super().__init__(temperature, **kwargs)
-        if not teacher_rate > 0:
-            raise UserError(f"teacher_rate must be > 0, got {teacher_rate}.")
+        ranges.check_positive(teacher_rate=teacher_rate)
         self.teacher_rate = teacher_rate
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "teacher_rate": self.teacher_rate}

@@ -3,13 +3,10 @@
 import keras
 from keras import ops
 
-from tf_mskd.methods.common import naming
-from tf_mskd.methods.common.losses import cross_entropy
-from tf_mskd.methods.common.registry import register
+from tf_mskd.methods import losses, naming, ranges, register
 from tf_mskd.methods.common.self_taught import SelfTaught, soft_cross_entropy
-from tf_mskd.utils.errors import UserError, unknown_name
 
-# exits without the feature term, among the guided ones, shallow to deep
+# exits without the feature term, among the taught ones, shallow to deep
 SKIPS = {"before_last": slice(-1), "first": slice(1, None), "none": slice(None)}
 
 
@@ -32,7 +29,7 @@ class BYOT(SelfTaught):
 
     Args:
         temperature: float > 0, of SCE.
-        skip: which guided exit has no feature term: "before_last" (exit K-1), as the
+        skip: which taught exit has no feature term: "before_last" (exit K-1), as the
             released code runs; "first", as its comment says; or "none".
 
     Raises:
@@ -54,16 +51,14 @@ class BYOT(SelfTaught):
 
     def __init__(self, temperature=3.0, skip="before_last", **kwargs):
         super().__init__(**kwargs)
-        if not temperature > 0:
-            raise UserError(f"temperature must be > 0, got {temperature}.")
-        if skip not in SKIPS:
-            raise unknown_name("choice of skip", skip, SKIPS)
+        ranges.check_positive(temperature=temperature)
+        ranges.check_choice(SKIPS, skip=skip)
         self.temperature, self.skip = temperature, skip
 
     def output_pairs(self, student, teacher):
         """Reads all exits, and the vectors of those with a feature term and the last.
 
-        The answer is the same when only these vectors are on offer.
+        The pairs are the same when called with these vectors alone.
         """
         exits = self.exits_of(student)
         compared = exits[:-1][SKIPS[self.skip]]
@@ -94,15 +89,11 @@ class BYOT(SelfTaught):
             terms[f"byot/{name}"] = soft_cross_entropy(
                 student[last], student[name], self.temperature
             )
-        terms[f"byot/{last}"] = cross_entropy(targets["label"], student[last])
+        terms[f"byot/{last}"] = losses.cross_entropy(targets["label"], student[last])
         for name, adapter in self.adapters.items():
             goal = ops.cast(student[f"embedding_{naming.number(last)}"], "float32")
             gap = adapter(student[name]) - ops.stop_gradient(goal)
+            # the floor keeps the root's gradient finite where both vectors agree
             norm = ops.sqrt(ops.maximum(ops.sum(ops.square(gap)), 1e-12))
             terms[f"byot_feature/{name}"] = norm
         return terms
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        arguments = {"temperature": self.temperature, "skip": self.skip}
-        return {**super().get_config(), **arguments}

@@ -5,10 +5,8 @@ import math
 import keras
 from keras import ops
 
-from tf_mskd.methods.common.losses import normalize
-from tf_mskd.methods.common.registry import register
+from tf_mskd.methods import losses, ranges, register
 from tf_mskd.methods.common.relational import Relational
-from tf_mskd.utils.errors import UserError, unknown_name
 
 FORMS = ("benchmark", "kernel")
 WIDTH = 0.4  # of the Gaussian kernel
@@ -52,18 +50,16 @@ class CC(Relational):
 
     def __init__(self, form="benchmark", dim=128, **kwargs):
         super().__init__(**kwargs)
-        if form not in FORMS:
-            raise unknown_name("form", form, FORMS)
-        if not dim >= 1:
-            raise UserError(f"dim must be >= 1, got {dim}.")
+        ranges.check_choice(FORMS, form=form)
+        ranges.check_at_least(1, dim=dim)
         self.form, self.dim = form, dim
 
     def build(self, student_shape, teacher_shape=None, targets_shape=None):
         """Makes the two linear views."""
         super().build(student_shape, teacher_shape, targets_shape)
-        ((ours, (theirs,)),) = self.pairs.items()
-        self.embed_student = self._embed("embed_student", student_shape[ours])
-        self.embed_teacher = self._embed("embed_teacher", teacher_shape[theirs])
+        ((name, (teacher_name,)),) = self.pairs.items()
+        self.embed_student = self._embed("embed_student", student_shape[name])
+        self.embed_teacher = self._embed("embed_teacher", teacher_shape[teacher_name])
 
     def _embed(self, name, shape):
         draw = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
@@ -73,14 +69,11 @@ class CC(Relational):
         dense.build(shape)
         return dense
 
-    def relate(self, ours, theirs):
+    def relate(self, student_x, teacher_x):
         """Returns {"cc": float32 scalar}."""
         compare = kernel_gap if self.form == "kernel" else neighbour_gap
-        return {"cc": compare(self.embed_student(ours), self.embed_teacher(theirs))}
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "form": self.form, "dim": self.dim}
+        student_x = self.embed_student(student_x)
+        return {"cc": compare(student_x, self.embed_teacher(teacher_x))}
 
 
 def neighbour_gap(a, b):
@@ -98,7 +91,7 @@ def kernel_gap(a, b):
 
 def gaussian_kernel(e, width=WIDTH, order=ORDER):
     """exp(-g |u_i - u_j|^2) by the Taylor series of exp(2 g u_i . u_j): [B, B]."""
-    unit = normalize(e)
+    unit = losses.normalize(e)
     product = 2.0 * width * ops.matmul(unit, ops.transpose(unit))
     series = sum(product**p / math.factorial(p) for p in range(order + 1))
     return math.exp(-2.0 * width) * series

@@ -2,12 +2,7 @@
 
 from keras import ops
 
-from tf_mskd.methods.common import naming
-from tf_mskd.methods.common.losses import normalize, softened_kl
-from tf_mskd.methods.common.method import Method
-from tf_mskd.methods.common.registry import register
-from tf_mskd.methods.common.rows import interleave, repeat
-from tf_mskd.utils.errors import UserError
+from tf_mskd.methods import Method, losses, naming, ranges, register, rows
 
 
 @register("ccd")
@@ -18,10 +13,10 @@ class CCD(Method):
         ce = mean CE(y, z_k),  ccd = mean w * KD_T(t, z_k),
         w = 1 for a clean row and 1 + cos(t[clean], t[augmented]) for the augmented row
     of the same image, from 0 (the teacher's logits are opposite) to 2 (they are the
-    same); t the teacher's last logits, z_k the student's, KD of `ops.softened_kl`. Both
-    terms have weight 1.
+    same); t the teacher's last logits, z_k the student's, KD of `losses.softened_kl`.
+    Both terms have weight 1.
 
-    The pipeline gives the augmented view: `--second_augment=jda,crop,flip` is the
+    The pipeline makes the augmented view: `--second_augment=jda,crop,flip` is the
     source's joint data augmentation.
 
     Args:
@@ -47,8 +42,7 @@ class CCD(Method):
 
     def __init__(self, temperature=4.0, **kwargs):
         super().__init__(**kwargs)
-        if not temperature > 0:
-            raise UserError(f"temperature must be > 0, got {temperature}.")
+        ranges.check_positive(temperature=temperature)
         self.temperature = temperature
 
     def output_pairs(self, student, teacher):
@@ -58,23 +52,19 @@ class CCD(Method):
     def augment(self, images, targets, student, teacher):
         """Returns [2 * B, H, W, C]; row 2 * i is clean, row 2 * i + 1 augmented."""
         second = ops.cast(targets["second_view"], images.dtype)
-        return interleave([images, second]), repeat(targets, 2)
+        return rows.interleave([images, second]), rows.repeat(targets, 2)
 
     def call(self, student, teacher, targets):
         """Returns {"ce/exit_k", "ccd/exit_k": float32 [2 B]}."""
         terms = self.label_terms(student, targets)
-        for name, (guide,) in self.active_pairs(student):
-            theirs = ops.stop_gradient(teacher[guide])
-            kl = softened_kl(theirs, student[name], self.temperature)
-            terms[f"ccd/{name}"] = self.row_weights(theirs) * kl
+        for name, student_x, teacher_x in self.paired(student, teacher):
+            teacher_x = ops.stop_gradient(teacher_x)
+            kl = losses.softened_kl(teacher_x, student_x, self.temperature)
+            terms[f"ccd/{name}"] = self.row_weights(teacher_x) * kl
         return terms
 
     def row_weights(self, logits):
         """w of each row of the teacher's logits [2 B, classes]; float32 [2 B]."""
-        unit = normalize(logits)
+        unit = losses.normalize(logits)
         cosine = ops.sum(unit[::2] * unit[1::2], axis=-1)
-        return interleave([ops.ones_like(cosine), 1.0 + cosine])
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "temperature": self.temperature}
+        return rows.interleave([ops.ones_like(cosine), 1.0 + cosine])

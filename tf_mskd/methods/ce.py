@@ -1,7 +1,6 @@
 """Cross-entropy at every exit: plain training, and deep supervision."""
 
-from tf_mskd.methods.common.method import Method
-from tf_mskd.methods.common.registry import register
+from tf_mskd.methods import Method, register
 
 
 @register("ce")

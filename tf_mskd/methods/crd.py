@@ -5,10 +5,7 @@ import math
 import keras
 from keras import ops
 
-from tf_mskd.methods.common import naming
-from tf_mskd.methods.common.losses import normalize
-from tf_mskd.methods.common.method import Method
-from tf_mskd.methods.common.registry import register
+from tf_mskd.methods import Method, losses, naming, ranges, register
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.replicas import all_gather, all_reduce_sum
 
@@ -68,11 +65,8 @@ class CRD(Method):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        for name, value in (("num_negatives", num_negatives), ("dim", dim)):
-            if value < 1:
-                raise UserError(f"{name} must be >= 1, got {value}.")
-        if not temperature > 0:
-            raise UserError(f"temperature must be > 0, got {temperature}.")
+        ranges.check_at_least(1, num_negatives=num_negatives, dim=dim)
+        ranges.check_positive(temperature=temperature)
         if not 0 <= momentum < 1:
             raise UserError(f"momentum must be in [0, 1), got {momentum}.")
         self.num_examples, self.num_negatives = num_examples, num_negatives
@@ -80,8 +74,8 @@ class CRD(Method):
 
     def output_pairs(self, student, teacher):
         """Pairs the deepest embeddings."""
-        guide = naming.deepest(teacher, "embedding", "teacher")
-        return {naming.deepest(student, "embedding", "student"): (guide,)}
+        teacher_name = naming.deepest(teacher, "embedding", "teacher")
+        return {naming.deepest(student, "embedding", "student"): (teacher_name,)}
 
     def build(self, student_shape, teacher_shape=None, targets_shape=None):
         """Makes a projection, a bank and ln Z for either network."""
@@ -91,9 +85,9 @@ class CRD(Method):
                 "keeps a vector of every example: give num_examples, the size of the "
                 "training split (tf_mskd.train fills it in)."
             )
-        ((name, (guide,)),) = self.pairs.items()
+        ((name, (teacher_name,)),) = self.pairs.items()
         self.student_side = self._side("student", student_shape[name])
-        self.teacher_side = self._side("teacher", teacher_shape[guide])
+        self.teacher_side = self._side("teacher", teacher_shape[teacher_name])
 
     def _side(self, role, shape):
         project = keras.layers.Dense(
@@ -122,17 +116,18 @@ class CRD(Method):
         index = ops.cast(targets["index"], "int32")
         negatives = ops.cast(targets["negatives"], "int32")
         columns = ops.concatenate([index[:, None], negatives], axis=1)  # [B, 1 + K]
-        ours, theirs = self.student_side, self.teacher_side
-        for name, (guide,) in self.active_pairs(student):
-            vectors = normalize(ours["project"](student[name]))
-            guides = normalize(theirs["project"](ops.stop_gradient(teacher[guide])))
-            banks = [ops.convert_to_tensor(side["bank"]) for side in (ours, theirs)]
-            value = self._contrast(vectors, banks[1], columns, ours["log_z"])
-            value += self._contrast(guides, banks[0], columns, theirs["log_z"])
+        sides = self.student_side, self.teacher_side
+        for name, student_x, teacher_x in self.paired(student, teacher):
+            student_x = losses.normalize(sides[0]["project"](student_x))
+            teacher_x = sides[1]["project"](ops.stop_gradient(teacher_x))
+            teacher_x = losses.normalize(teacher_x)
+            banks = [ops.convert_to_tensor(side["bank"]) for side in sides]
+            value = self._contrast(student_x, banks[1], columns, sides[0]["log_z"])
+            value += self._contrast(teacher_x, banks[0], columns, sides[1]["log_z"])
             terms[f"crd/{name}"] = value
             everywhere = all_gather(index)
-            ours["bank"].assign(self._moved(banks[0], everywhere, vectors))
-            theirs["bank"].assign(self._moved(banks[1], everywhere, guides))
+            sides[0]["bank"].assign(self._moved(banks[0], everywhere, student_x))
+            sides[1]["bank"].assign(self._moved(banks[1], everywhere, teacher_x))
         return terms
 
     def _contrast(self, vectors, bank, columns, log_z):
@@ -153,18 +148,7 @@ class CRD(Method):
         """The bank with the rows of this step, of all replicas, moved."""
         old = ops.take(bank, index, axis=0)
         mixed = self.momentum * old + (1 - self.momentum) * all_gather(vectors)
-        return ops.scatter_update(bank, index[:, None], normalize(mixed))
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        arguments = {
-            "num_examples": self.num_examples,
-            "num_negatives": self.num_negatives,
-            "temperature": self.temperature,
-            "momentum": self.momentum,
-            "dim": self.dim,
-        }
-        return {**super().get_config(), **arguments}
+        return ops.scatter_update(bank, index[:, None], losses.normalize(mixed))
 
 
 def _log_mean_exp(scores):

@@ -1,11 +1,9 @@
-"""Phuong-Lampert: the last exit teaches all others at a temperature that rises."""
+"""DBT: the last exit teaches all others at a temperature that rises."""
 
 from keras import ops
 
-from tf_mskd.methods.common import naming
-from tf_mskd.methods.common.registry import register
+from tf_mskd.methods import naming, ranges, register
 from tf_mskd.methods.common.self_taught import SelfTaught, soft_cross_entropy
-from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.replicas import all_reduce_sum
 
 CONFIDENCE, GROWTH = 0.5, 1.05
@@ -19,10 +17,10 @@ class DBT(SelfTaught):
     z_k logits of exit k [B, classes], SCE of `self_taught.soft_cross_entropy`, mean
     over the batch. As SCE holds the entropy of the target, "dbt" rises with T.
 
-    T is a state of the method, kept in checkpoints: it starts at 1, and after every
+    T is a variable of the method, kept in checkpoints: it starts at 1, and after every
     step in which mean_b max_n softmax(z_K / T) > 0.5 it grows by the factor 1.05. The
     mean goes over the batches of all replicas. A phase of progressive training without
-    the last exit learns from labels alone and leaves T. Needs no teacher.
+    the last exit learns from labels alone and keeps T. Needs no teacher.
 
     Args:
         temperature: float > 0 to keep T there (the paper's constant variant has 4), or
@@ -46,10 +44,9 @@ class DBT(SelfTaught):
 
     def __init__(self, temperature=None, scale=1.0, **kwargs):
         super().__init__(**kwargs)
-        if temperature is not None and not temperature > 0:
-            raise UserError(f"temperature must be > 0 or None, got {temperature}.")
-        if not scale > 0:
-            raise UserError(f"scale must be > 0, got {scale}.")
+        ranges.check_positive(scale=scale)
+        if temperature is not None:
+            ranges.check_positive(temperature=temperature)
         self.temperature, self.scale = temperature, scale
         self.default_weights = {"ce": 0.5 * scale, "dbt": 0.5 * scale}
 
@@ -92,8 +89,3 @@ class DBT(SelfTaught):
         mean = all_reduce_sum(ops.sum(highest)) / rows
         grown = GROWTH * temperature
         self.current.assign(ops.where(mean > CONFIDENCE, grown, temperature))
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        arguments = {"temperature": self.temperature, "scale": self.scale}
-        return {**super().get_config(), **arguments}

@@ -2,10 +2,7 @@
 
 from keras import ops
 
-from tf_mskd.methods.common import naming
-from tf_mskd.methods.common.method import Method
-from tf_mskd.methods.common.registry import register
-from tf_mskd.utils.errors import UserError
+from tf_mskd.methods import Method, naming, ranges, register
 
 
 @register("dist")
@@ -30,7 +27,7 @@ class DIST(Method):
 
     Source: Huang, You, Wang, Qian, Xu, "Knowledge Distillation from A Stronger
         Teacher", NeurIPS 2022, arXiv 2205.10536, with the weights of its released code.
-    Departs from the source: all exits of a multi-exit student are guided.
+    Departs from the source: all exits of a multi-exit student learn.
 
     Example:
         >>> DIST().default_weights
@@ -41,8 +38,7 @@ class DIST(Method):
 
     def __init__(self, temperature=4.0, **kwargs):
         super().__init__(**kwargs)
-        if not temperature > 0:
-            raise UserError(f"temperature must be > 0, got {temperature}.")
+        ranges.check_positive(temperature=temperature)
         self.temperature = temperature
 
     def output_pairs(self, student, teacher):
@@ -55,26 +51,23 @@ class DIST(Method):
         All float32.
         """
         terms = self.label_terms(student, targets)
-        for name, (guide,) in self.active_pairs(student):
-            if student[name].shape[0] == 1:
+        for name, student_x, teacher_x in self.paired(student, teacher):
+            if student_x.shape[0] == 1:
                 self.fail(
                     "compares the examples of a batch with each other, got batches of "
                     "one: raise --batch_size."
                 )
-            ours = self._soften(student[name])
-            theirs = ops.stop_gradient(self._soften(teacher[guide]))
+            student_x = self._soften(student_x)
+            teacher_x = ops.stop_gradient(self._soften(teacher_x))
             square = self.temperature**2
-            terms[f"dist_inter/{name}"] = square * (1 - correlation(ours, theirs, 1))
-            within = square * (1 - correlation(ours, theirs, 0))
-            terms[f"dist_intra/{name}"] = ops.mean(within)
+            inter = square * (1 - correlation(student_x, teacher_x, 1))
+            intra = square * (1 - correlation(student_x, teacher_x, 0))
+            terms[f"dist_inter/{name}"] = inter
+            terms[f"dist_intra/{name}"] = ops.mean(intra)
         return terms
 
     def _soften(self, logits):
         return ops.softmax(ops.cast(logits, "float32") / self.temperature, axis=-1)
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "temperature": self.temperature}
 
 
 def correlation(a, b, axis):

@@ -2,10 +2,7 @@
 
 from keras import ops
 
-from tf_mskd.methods.common import naming
-from tf_mskd.methods.common.method import Method
-from tf_mskd.methods.common.registry import register
-from tf_mskd.utils.errors import UserError
+from tf_mskd.methods import Method, naming, ranges, register
 
 
 @register("dkd")
@@ -17,7 +14,7 @@ class DKD(Method):
     t = softmax(t / T) of the teacher's last logits, p that of the student exit's, y the
     label, t' and p' softmax over the other classes alone. w(e) = min(e / warmup, 1) in
     epoch e = 1, 2, ... Plain KD is TCKD + (1 - t_y) * NCKD: it hardly learns from the
-    other classes where the teacher is sure.
+    other classes where the teacher is confident.
 
     The weights are those of the terms "dkd_target" (TCKD) and "dkd_others" (NCKD); the
     source varies the latter from 2 to 8 between pairs of networks.
@@ -31,7 +28,7 @@ class DKD(Method):
 
     Source: Zhao, Cui, Song, Qiu, Liang, CVPR 2022, arXiv 2203.08679, equation 7.
     Departs from the source: ln(1 - p_y) is a sum over the other classes instead of a
-        difference that rounds to 0; all exits of a multi-exit student are guided.
+        difference that rounds to 0; all exits of a multi-exit student learn.
 
     Example:
         >>> DKD(warmup_epochs=20).schedule(4, 240, [])
@@ -42,10 +39,8 @@ class DKD(Method):
 
     def __init__(self, temperature=4.0, warmup_epochs=20, **kwargs):
         super().__init__(**kwargs)
-        if not temperature > 0:
-            raise UserError(f"temperature must be > 0, got {temperature}.")
-        if not warmup_epochs >= 0:
-            raise UserError(f"warmup_epochs must be >= 0, got {warmup_epochs}.")
+        ranges.check_positive(temperature=temperature)
+        ranges.check_at_least(0, warmup_epochs=warmup_epochs)
         self.temperature, self.warmup_epochs = temperature, warmup_epochs
 
     def output_pairs(self, student, teacher):
@@ -60,24 +55,13 @@ class DKD(Method):
     def call(self, student, teacher, targets):
         """Returns {"ce", "dkd_target", "dkd_others" of "/exit_k": float32 [B]}."""
         terms = self.label_terms(student, targets)
-        for name, (guide,) in self.active_pairs(student):
+        for name, student_x, teacher_x in self.paired(student, teacher):
             target, others = decoupled_kl(
-                targets["label"],
-                teacher[guide],
-                student[name],
-                self.temperature,
+                targets["label"], teacher_x, student_x, self.temperature
             )
             terms[f"dkd_target/{name}"] = target
             terms[f"dkd_others/{name}"] = others
         return terms
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        arguments = {
-            "temperature": self.temperature,
-            "warmup_epochs": self.warmup_epochs,
-        }
-        return {**super().get_config(), **arguments}
 
 
 def decoupled_kl(labels, target_logits, logits, temperature):
@@ -85,8 +69,8 @@ def decoupled_kl(labels, target_logits, logits, temperature):
 
     Args:
         labels: int [B].
-        target_logits: float [B, classes], the guide; no gradient flows into it.
-        logits: float [B, classes], the guided.
+        target_logits: float [B, classes], the teacher's; no gradient flows into it.
+        logits: float [B, classes], the student's.
         temperature: float > 0.
 
     Returns:
@@ -94,18 +78,19 @@ def decoupled_kl(labels, target_logits, logits, temperature):
     """
     target_logits = ops.stop_gradient(target_logits)
     is_label = ops.one_hot(labels, logits.shape[-1], dtype="bool")
-    t_label, t_rest, t_share = _logs(target_logits, is_label, temperature)
-    label, rest, share = _logs(logits, is_label, temperature)
+    t_label, t_rest, t_others = _logs(target_logits, is_label, temperature)
+    label, rest, others = _logs(logits, is_label, temperature)
     target = ops.exp(t_label) * (t_label - label) + ops.exp(t_rest) * (t_rest - rest)
-    gap = ops.where(is_label, 0.0, t_share - share)
-    others = ops.sum(ops.exp(t_share) * gap, axis=-1)
-    return temperature**2 * target, temperature**2 * others
+    gap = ops.where(is_label, 0.0, t_others - others)
+    within = ops.sum(ops.exp(t_others) * gap, axis=-1)
+    return temperature**2 * target, temperature**2 * within
 
 
 def _logs(logits, is_label, temperature):
-    """ln p_y, ln(1 - p_y), each [B], and ln of the shares of the rest [B, classes]."""
+    """ln p_y, ln(1 - p_y), each [B], and ln of p' over the others [B, classes]."""
     log_p = ops.log_softmax(ops.cast(logits, "float32") / temperature, axis=-1)
     label = ops.sum(ops.where(is_label, log_p, 0.0), axis=-1)
+    # e^-1e9 is 0 as well as e^-inf, but the difference of two -inf would be NaN
     others = ops.where(is_label, -1e9, log_p)
     rest = ops.logsumexp(others, axis=-1)
     return label, rest, others - rest[:, None]

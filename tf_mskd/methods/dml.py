@@ -1,7 +1,7 @@
 """DML: two untrained networks teach each other."""
 
+from tf_mskd.methods import register
 from tf_mskd.methods.common.mutual import Mutual
-from tf_mskd.methods.common.registry import register
 
 
 @register("dml")

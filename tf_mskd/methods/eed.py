@@ -2,10 +2,8 @@
 
 from keras import ops
 
-from tf_mskd.methods.common import naming
-from tf_mskd.methods.common.registry import register
+from tf_mskd.methods import naming, ranges, register
 from tf_mskd.methods.common.self_taught import SelfTaught, soft_cross_entropy
-from tf_mskd.utils.errors import UserError, unknown_name
 
 FORMS = {"mse": 1.0, "kl": 0.1}  # weight of the term on outputs
 
@@ -48,10 +46,8 @@ class EED(SelfTaught):
 
     def __init__(self, form="mse", ensemble=True, temperature=3.0, **kwargs):
         super().__init__(**kwargs)
-        if form not in FORMS:
-            raise unknown_name("form", form, FORMS)
-        if not temperature > 0:
-            raise UserError(f"temperature must be > 0, got {temperature}.")
+        ranges.check_choice(FORMS, form=form)
+        ranges.check_positive(temperature=temperature)
         self.form, self.ensemble, self.temperature = form, ensemble, temperature
         self.default_weights = {**self.default_weights, "eed": FORMS[form]}
 
@@ -95,12 +91,6 @@ class EED(SelfTaught):
             return ops.mean(ops.square(value - target), axis=-1)
         gap = soft_cross_entropy(target, value, self.temperature)
         return self.temperature**2 * gap
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        arguments = {"form": self.form, "ensemble": self.ensemble}
-        arguments["temperature"] = self.temperature
-        return {**super().get_config(), **arguments}
 
 
 def _vectors(value, target):

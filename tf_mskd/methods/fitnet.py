@@ -2,11 +2,8 @@
 
 from keras import ops
 
-from tf_mskd.methods.common import naming
-from tf_mskd.methods.common.method import Method
-from tf_mskd.methods.common.registry import register
+from tf_mskd.methods import Method, naming, ranges, register
 from tf_mskd.methods.common.regressor import Regressor
-from tf_mskd.utils.errors import UserError
 
 
 @register("fitnet")
@@ -43,8 +40,7 @@ class FitNet(Method):
 
     def __init__(self, tap=2, **kwargs):
         super().__init__(**kwargs)
-        if not tap >= 1:
-            raise UserError(f"tap must be >= 1, got {tap}.")
+        ranges.check_at_least(1, tap=tap)
         self.tap = tap
 
     def output_pairs(self, student, teacher):
@@ -66,22 +62,18 @@ class FitNet(Method):
         self.regressors = {
             name: Regressor(
                 student_shape[name],
-                teacher_shape[guide],
+                teacher_shape[teacher_name],
                 name=f"regress_{name}",
                 dtype=self.dtype_policy,
             )
-            for name, (guide,) in self.pairs.items()
+            for name, (teacher_name,) in self.pairs.items()
         }
 
     def call(self, student, teacher, targets):
         """Returns {"ce/exit_k", "fitnet/feature_l": float32 [B]}."""
         terms = self.label_terms(student, targets)
-        for name, (guide,) in self.active_pairs(student):
-            guess = self.regressors[name](student[name], training=True)
-            gap = guess - ops.stop_gradient(teacher[guide])
+        for name, student_x, teacher_x in self.paired(student, teacher):
+            guess = self.regressors[name](student_x, training=True)
+            gap = guess - ops.stop_gradient(teacher_x)
             terms[f"fitnet/{name}"] = ops.mean(ops.square(gap), axis=(1, 2, 3))
         return terms
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "tap": self.tap}

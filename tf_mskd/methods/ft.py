@@ -3,11 +3,7 @@
 import keras
 from keras import ops
 
-from tf_mskd.methods.common import naming
-from tf_mskd.methods.common.losses import attention, normalize, pool_to_smaller
-from tf_mskd.methods.common.method import Method
-from tf_mskd.methods.common.registry import register
-from tf_mskd.utils.errors import unknown_name
+from tf_mskd.methods import Method, losses, naming, ranges, register
 
 WEIGHTS = {"paper": 500.0, "benchmark": 200.0}
 
@@ -47,27 +43,21 @@ class FT(Method):
 
     def __init__(self, form="paper", **kwargs):
         super().__init__(**kwargs)
-        if form not in WEIGHTS:
-            raise unknown_name("form", form, WEIGHTS)
+        ranges.check_choice(WEIGHTS, form=form)
         self.form = form
         self.default_weights = {"ce": 1.0, "ft": WEIGHTS[form]}
 
     def output_pairs(self, student, teacher):
         """Pairs the student's deepest map with the teacher's factor."""
-        factors = naming.numbered(teacher, "factor")
-        if not factors:
-            self.fail(
-                "reads factor_k of the teacher, which makes only "
-                f"{', '.join(teacher)}: train the teacher's paraphraser first, with "
-                "method 'paraphraser'."
-            )
+        remedy = "train the teacher's paraphraser first, with method 'paraphraser'"
+        factors = self.require(teacher, "factor", "teacher", remedy)
         return {naming.deepest(student, "feature", "student"): (factors[-1],)}
 
     def build(self, student_shape, teacher_shape=None, targets_shape=None):
         """Makes the translator."""
         super().build(student_shape, teacher_shape, targets_shape)
-        ((name, (guide,)),) = self.pairs.items()
-        shape, narrow = student_shape[name], teacher_shape[guide][-1]
+        ((name, (teacher_name,)),) = self.pairs.items()
+        shape, narrow = student_shape[name], teacher_shape[teacher_name][-1]
         self.translator = []
         for index, width in enumerate((shape[-1], narrow, narrow), start=1):
             tag, dtype = f"translator_{index}", self.dtype_policy
@@ -87,11 +77,11 @@ class FT(Method):
     def call(self, student, teacher, targets):
         """Returns {"ce/exit_k", "ft/feature_K": float32 [B]}."""
         terms = self.label_terms(student, targets)
-        for name, (guide,) in self.active_pairs(student):
-            ours, theirs = pool_to_smaller(
-                self._translate(student[name]), ops.stop_gradient(teacher[guide])
+        for name, student_x, teacher_x in self.paired(student, teacher):
+            student_x, teacher_x = losses.pool_to_smaller(
+                self._translate(student_x), ops.stop_gradient(teacher_x)
             )
-            gap = self._direction(ours) - self._direction(theirs)
+            gap = self._direction(student_x) - self._direction(teacher_x)
             terms[f"ft/{name}"] = ops.mean(ops.abs(gap), axis=-1)
         return terms
 
@@ -102,10 +92,6 @@ class FT(Method):
 
     def _direction(self, factor):
         if self.form == "benchmark":
-            return attention(factor)
+            return losses.attention(factor)
         size = factor.shape[1] * factor.shape[2] * factor.shape[3]
-        return normalize(ops.reshape(factor, (-1, size)))
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "form": self.form}
+        return losses.normalize(ops.reshape(factor, (-1, size)))

@@ -1,11 +1,8 @@
 """HSAKD: the teacher's distributions over class and rotation, stage by stage."""
 
-from tf_mskd.methods.common import naming, views
-from tf_mskd.methods.common.losses import softened_kl
-from tf_mskd.methods.common.method import Method
-from tf_mskd.methods.common.registry import register
-from tf_mskd.methods.common.rows import repeat
-from tf_mskd.utils.errors import UserError
+from tf_mskd.methods import Method, losses, naming, ranges, register, rows
+from tf_mskd.methods.common.rotations import rotations
+from tf_mskd.utils.names import ROTATIONS
 
 
 @register("hsakd")
@@ -17,11 +14,10 @@ class HSAKD(Method):
       + sum_l mean over 4 B rows of KD_T(q_t^l, q_s^l);
     rows are the four rotations of B images, z_k the logits of student exit k, t those
     of the teacher's last exit, q^l the logits of `rotation_l` over 4 * classes joint
-    labels;
-    all weights 1, KD of `ops.softened_kl`. The student's auxiliary classifiers see no
-    labels. They are paired with the teacher's from the deep end.
+    labels; all weights 1, KD of `losses.softened_kl`. The student's auxiliary
+    classifiers see no labels. They are paired with the teacher's from the deep end.
 
-    The teacher needs trained auxiliary classifiers, which method "hsakd_teacher" gives.
+    The teacher's auxiliary classifiers are trained first, by method "hsakd_teacher".
 
     Args:
         temperature: float > 0, T. Unitless.
@@ -42,40 +38,34 @@ class HSAKD(Method):
     """
 
     default_weights = {"ce": 1.0, "kd": 1.0, "hsakd": 1.0}
-    rows_per_image = views.NUM_ROTATIONS
+    rows_per_image = ROTATIONS
     aux_heads = ("rotation",)
 
     def __init__(self, temperature=3.0, **kwargs):
         super().__init__(**kwargs)
-        if not temperature > 0:
-            raise UserError(f"temperature must be > 0, got {temperature}.")
+        ranges.check_positive(temperature=temperature)
         self.temperature = temperature
 
     def output_pairs(self, student, teacher):
         """Pairs exits with the teacher's last one, classifiers from the deep end."""
         remedy = "build it with create_model(aux_heads='rotation')"
-        views.aux_heads(self, "rotation", student, "student", remedy)
+        self.require(student, "rotation", "student", remedy)
         remedy = "train those heads first, with method hsakd_teacher"
-        views.aux_heads(self, "rotation", teacher, "teacher", remedy)
-        guide = naming.deepest(teacher, "exit", "teacher")
-        exits = {name: (guide,) for name in naming.numbered(student, "exit")}
+        self.require(teacher, "rotation", "teacher", remedy)
+        teacher_exit = naming.deepest(teacher, "exit", "teacher")
+        exits = {name: (teacher_exit,) for name in naming.numbered(student, "exit")}
         return {**exits, **naming.from_deep_end(student, teacher, "rotation")}
 
     def augment(self, images, targets, student, teacher):
         """Returns [4 * B, H, W, C]; row 4 i + r is image i turned by r * 90 degrees."""
-        return views.rotations(images), repeat(targets, self.rows_per_image)
+        return rotations(images), rows.repeat(targets, self.rows_per_image)
 
     def call(self, student, teacher, targets):
         """Returns {"ce/exit_k", "kd/exit_k": [B], "hsakd/rotation_l": [4 B]}."""
-        upright = {name: views.upright(value) for name, value in student.items()}
-        labels = {"label": views.upright(targets["label"])}
-        terms = self.label_terms(upright, labels)
-        for name, (guide,) in self.active_pairs(student):
+        upright = rows.first_rows(student, ROTATIONS)
+        terms = self.label_terms(upright, rows.first_rows(targets, ROTATIONS))
+        for name, student_x, teacher_x in self.paired(student, teacher):
             term = "kd" if naming.is_kind(name, "exit") else "hsakd"
-            kl = softened_kl(teacher[guide], student[name], self.temperature)
+            kl = losses.softened_kl(teacher_x, student_x, self.temperature)
             terms[f"{term}/{name}"] = kl
         return terms
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "temperature": self.temperature}

@@ -1,10 +1,8 @@
 """HSAKD's stage before distillation: the teacher's auxiliary classifiers."""
 
-from tf_mskd.methods.common import naming, views
-from tf_mskd.methods.common.losses import cross_entropy
-from tf_mskd.methods.common.method import Method
-from tf_mskd.methods.common.registry import register
-from tf_mskd.methods.common.rows import repeat
+from tf_mskd.methods import Method, losses, naming, register, rows
+from tf_mskd.methods.common.rotations import joint_labels, rotations
+from tf_mskd.utils.names import ROTATIONS
 
 
 @register("hsakd_teacher")
@@ -15,8 +13,8 @@ class HSAKDTeacher(Method):
     z_k logits of exit k [B, classes], q_l logits of `rotation_l` [4 B, 4 * classes], y
     the class and r the rotation of a row. Both terms have weight 1.
 
-    It trains the network it is given. Start from a trained teacher and leave all but
-    the classifiers as it is (`--init_flagfile` with `--freeze=backbone`; the first term
+    It trains the network it is given. Start from a trained teacher and freeze all but
+    the classifiers (`--init_flagfile` with `--freeze=backbone`; the first term
     is then a constant), or train all at once.
 
     Raises:
@@ -35,26 +33,25 @@ class HSAKDTeacher(Method):
     """
 
     default_weights = {"ce": 1.0, "hsakd_teacher": 1.0}
-    rows_per_image = views.NUM_ROTATIONS
+    rows_per_image = ROTATIONS
     aux_heads = ("rotation",)
     needs_teacher = False
 
     def output_pairs(self, student, teacher):
         """Reads every exit and every auxiliary classifier."""
         remedy = "build it with create_model(aux_heads='rotation')"
-        heads = views.aux_heads(self, "rotation", student, "network", remedy)
+        heads = self.require(student, "rotation", "network", remedy)
         return dict.fromkeys((*naming.numbered(student, "exit"), *heads), ())
 
     def augment(self, images, targets, student, teacher):
         """Returns [4 * B, H, W, C]; row 4 i + r is image i turned by r * 90 degrees."""
-        return views.rotations(images), repeat(targets, self.rows_per_image)
+        return rotations(images), rows.repeat(targets, self.rows_per_image)
 
     def call(self, student, teacher, targets):
         """Returns {"ce/exit_k": float32 [B], "hsakd_teacher/rotation_l": [4 B]}."""
-        label = targets["label"]
-        upright = {name: views.upright(value) for name, value in student.items()}
-        terms = self.label_terms(upright, {"label": views.upright(label)})
-        joint = views.joint_labels(label)
+        upright = rows.first_rows(student, ROTATIONS)
+        terms = self.label_terms(upright, rows.first_rows(targets, ROTATIONS))
+        joint = joint_labels(targets["label"])
         for name in naming.numbered(student, "rotation"):
-            terms[f"hsakd_teacher/{name}"] = cross_entropy(joint, student[name])
+            terms[f"hsakd_teacher/{name}"] = losses.cross_entropy(joint, student[name])
         return terms

@@ -1,9 +1,7 @@
 """Classic knowledge distillation: the last exit learns from the teacher's output."""
 
-from tf_mskd.methods.common import naming
-from tf_mskd.methods.common.registry import register
+from tf_mskd.methods import naming, ranges, register
 from tf_mskd.methods.common.soft_targets import SoftTargets
-from tf_mskd.utils.errors import UserError
 
 
 @register("kd")
@@ -33,8 +31,7 @@ class KD(SoftTargets):
 
     def __init__(self, preset="repdistiller", temperature=None, decay=1.0, **kwargs):
         super().__init__(preset, temperature, **kwargs)
-        if not decay > 0:
-            raise UserError(f"decay must be > 0, got {decay}.")
+        ranges.check_positive(decay=decay)
         self.decay = decay
 
     def output_pairs(self, student, teacher):
@@ -52,9 +49,5 @@ class KD(SoftTargets):
         """Returns {"kd": factor}, which falls from `decay` to 1 over the run."""
         if self.decay == 1:
             return {}
-        share = epoch / max(1, epochs - 1)
-        return {"kd": self.decay + (1.0 - self.decay) * share}
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "decay": self.decay}
+        done = epoch / max(1, epochs - 1)
+        return {"kd": self.decay + (1.0 - self.decay) * done}

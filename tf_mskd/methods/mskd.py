@@ -1,7 +1,6 @@
 """MSKD: the teacher's final output guides every exit of the student."""
 
-from tf_mskd.methods.common import naming
-from tf_mskd.methods.common.registry import register
+from tf_mskd.methods import naming, register
 from tf_mskd.methods.common.soft_targets import SoftTargets
 
 

@@ -1,7 +1,6 @@
 """OtO: exit k of a multi-exit teacher guides exit k of the student."""
 
-from tf_mskd.methods.common import naming
-from tf_mskd.methods.common.registry import register
+from tf_mskd.methods import naming, register
 from tf_mskd.methods.common.soft_targets import SoftTargets
 from tf_mskd.utils.errors import UserError
 
@@ -14,7 +13,7 @@ class OtO(SoftTargets):
     z_k and t_k logits of student and teacher exit k [B, classes], y labels [B].
 
     Networks with unequal numbers of stages are aligned from the deep end: the last exit
-    guides the last, the one before the one before.
+    guides the last, the second last the second last.
 
     Args:
         preset: see `SoftTargets`.
@@ -24,7 +23,7 @@ class OtO(SoftTargets):
 
     Raises:
         UserError: if the map cannot be read, names an exit that a network does not
-            have, or leaves a student exit without guide.
+            have, or has no entry for a student exit.
 
     Source: Xu et al., Applied Sciences 12(19):9453 (2022), section on OtO.
     Reconstruction: the pairing is documented; weights, T and the treatment of unequal
@@ -48,38 +47,34 @@ class OtO(SoftTargets):
         extra = sorted(set(self.exit_map) - set(numbers.values()))
         if extra:
             raise UserError(
-                f"Exit map names student exit {extra[0]}, the student has "
-                f"{', '.join(student)}."
+                f"exit_map names student exit {extra[0]}, the student has "
+                f"{', '.join(student)}: remove that entry."
             )
         pairs = {}
         for name, number in numbers.items():
             if self.exit_map and number not in self.exit_map:
                 raise UserError(
-                    f"Exit map leaves student {name} without guide: name every student "
-                    f"exit ({', '.join(student)}) as student:teacher."
+                    f"exit_map has no entry for student {name}: map every student exit "
+                    f"({', '.join(student)}) as student:teacher."
                 )
-            guide = f"exit_{self.exit_map.get(number, number + shift)}"
-            if guide not in teacher:
+            teacher_exit = f"exit_{self.exit_map.get(number, number + shift)}"
+            if teacher_exit not in teacher:
                 raise UserError(
-                    f"Exit map: student {name} has no guide ({guide} asked for, the "
-                    f"teacher has {', '.join(teacher)}): give the teacher that "
-                    "exit or say exit_map=student:teacher,..., such as 1:1,2:1,3:2."
+                    f"Student {name} needs {teacher_exit} of the teacher, which has "
+                    f"{', '.join(teacher)}: build the teacher with that exit or set "
+                    "exit_map=student:teacher,..., such as 1:1,2:1,3:2."
                 )
-            pairs[name] = (guide,)
+            pairs[name] = (teacher_exit,)
         return pairs
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        text = ",".join(f"{s}:{t}" for s, t in self.exit_map.items())
-        return {**super().get_config(), "exit_map": text}
 
 
 def read_exit_map(value):
     """Reads "1:2,2:3" (or a dict) into a dict, student exit -> teacher exit."""
-    if not value or isinstance(value, dict):
-        return dict(value or {})
+    pairs = value or {}
     try:
-        return {int(s): int(t) for s, t in (p.split(":") for p in value.split(","))}
+        if isinstance(pairs, str):
+            pairs = dict(pair.split(":") for pair in pairs.split(","))
+        return {int(s): int(t) for s, t in pairs.items()}  # JSON makes keys text
     except ValueError:
         raise UserError(
             f"exit_map must look like 1:2,2:3 (student:teacher), got {value!r}."

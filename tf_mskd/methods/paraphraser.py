@@ -2,10 +2,7 @@
 
 from keras import ops
 
-from tf_mskd.methods.common import naming
-from tf_mskd.methods.common.method import Method
-from tf_mskd.methods.common.registry import register
-from tf_mskd.utils.errors import unknown_name
+from tf_mskd.methods import Method, naming, ranges, register
 
 LOSSES = {"mse": ops.square, "l1": ops.abs}
 
@@ -46,17 +43,13 @@ class Paraphraser(Method):
 
     def __init__(self, loss="mse", **kwargs):
         super().__init__(**kwargs)
-        if loss not in LOSSES:
-            raise unknown_name("loss", loss, LOSSES)
+        ranges.check_choice(LOSSES, loss=loss)
         self.loss = loss
 
     def output_pairs(self, student, teacher):
         """Reads the deepest map and its reconstruction."""
-        if not naming.numbered(student, "reconstruction"):
-            self.fail(
-                "reads reconstruction_k of the network it trains, which makes only "
-                f"{', '.join(student)}: build it with aux_heads='paraphraser'."
-            )
+        remedy = "build it with aux_heads='paraphraser'"
+        self.require(student, "reconstruction", "network it trains", remedy)
         kinds = ("feature", "reconstruction")
         return {naming.deepest(student, kind, "student"): () for kind in kinds}
 
@@ -67,7 +60,3 @@ class Paraphraser(Method):
             return {}
         gap = student[name] - ops.stop_gradient(student[feature])
         return {f"paraphraser/{name}": ops.mean(LOSSES[self.loss](gap), axis=(1, 2, 3))}
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "loss": self.loss}

@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from tf_mskd.methods.common.registry import register
+from tf_mskd.methods import register
 from tf_mskd.methods.common.relational import Relational
 
 EPSILON = 1e-7
@@ -33,9 +33,9 @@ class PKT(Relational):
 
     default_weights = {"ce": 1.0, "pkt": 30000.0}
 
-    def relate(self, ours, theirs):
+    def relate(self, student_x, teacher_x):
         """Returns {"pkt": float32 scalar}."""
-        guess, target = neighbours(ours), neighbours(theirs)
+        guess, target = neighbours(student_x), neighbours(teacher_x)
         ratio = ops.log(target + EPSILON) - ops.log(guess + EPSILON)
         return {"pkt": ops.mean(target * ratio)}
 

@@ -3,12 +3,7 @@
 import keras
 from keras import ops
 
-from tf_mskd.methods.common import naming
-from tf_mskd.methods.common.losses import normalize
-from tf_mskd.methods.common.method import Method
-from tf_mskd.methods.common.registry import register
-from tf_mskd.methods.common.rows import first_rows, interleave, repeat
-from tf_mskd.utils.errors import UserError
+from tf_mskd.methods import Method, losses, naming, ranges, register, rows
 
 
 @register("purf")
@@ -47,10 +42,8 @@ class PURF(Method):
 
     def __init__(self, noise=0.1, pixel_std=0.267, **kwargs):
         super().__init__(**kwargs)
-        if not noise >= 0:
-            raise UserError(f"noise must be at least 0, got {noise}.")
-        if not pixel_std > 0:
-            raise UserError(f"pixel_std must be > 0, got {pixel_std}.")
+        ranges.check_at_least(0, noise=noise)
+        ranges.check_positive(pixel_std=pixel_std)
         self.noise, self.pixel_std = noise, pixel_std
         self.seed_generator = keras.random.SeedGenerator()
 
@@ -65,18 +58,14 @@ class PURF(Method):
         noise = keras.random.normal(
             ops.shape(images), 0.0, deviation, seed=self.seed_generator
         )
-        return interleave([images, images + noise]), repeat(targets, 2)
+        return rows.interleave([images, images + noise]), rows.repeat(targets, 2)
 
     def call(self, student, teacher, targets):
         """Returns {"ce/exit_k", "purf/embedding_K": float32 [B]}."""
-        plain = first_rows(student, 2)
-        terms = self.label_terms(plain, first_rows(targets, 2))
-        for name, _ in self.active_pairs(student):
-            gap = normalize(plain[name]) - normalize(student[name][1::2])
+        plain = rows.first_rows(student, 2)
+        terms = self.label_terms(plain, rows.first_rows(targets, 2))
+        (name,) = self.pairs
+        if name in student:
+            gap = losses.normalize(plain[name]) - losses.normalize(student[name][1::2])
             terms[f"purf/{name}"] = ops.sum(ops.square(gap), axis=-1)
         return terms
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        arguments = {"noise": self.noise, "pixel_std": self.pixel_std}
-        return {**super().get_config(), **arguments}

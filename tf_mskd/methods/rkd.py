@@ -2,8 +2,7 @@
 
 from keras import ops
 
-from tf_mskd.methods.common.losses import normalize
-from tf_mskd.methods.common.registry import register
+from tf_mskd.methods import losses, register
 from tf_mskd.methods.common.relational import Relational
 
 
@@ -36,12 +35,11 @@ class RKD(Relational):
 
     default_weights = {"ce": 1.0, "rkd_distance": 25.0, "rkd_angle": 50.0}
 
-    def relate(self, ours, theirs):
+    def relate(self, student_x, teacher_x):
         """Returns {"rkd_distance", "rkd_angle": float32 scalar}."""
-        return {
-            "rkd_distance": ops.mean(huber(distances(ours) - distances(theirs))),
-            "rkd_angle": ops.mean(huber(angles(ours) - angles(theirs))),
-        }
+        distance = huber(distances(student_x) - distances(teacher_x))
+        angle = huber(angles(student_x) - angles(teacher_x))
+        return {"rkd_distance": ops.mean(distance), "rkd_angle": ops.mean(angle)}
 
 
 def differences(v):
@@ -60,11 +58,15 @@ def distances(v):
 
 def angles(v):
     """Cosine of the angle at i between j and k: [B, D] to [B, B, B]."""
-    e = normalize(differences(v))
+    e = losses.normalize(differences(v))
     return ops.matmul(e, ops.transpose(e, (0, 2, 1)))
 
 
 def huber(x):
-    """x^2 / 2 if |x| < 1, else |x| - 1/2."""
+    """x^2 / 2 if |x| < 1, else |x| - 1/2, of each entry.
+
+    `keras.losses.huber` takes the mean over the last axis, which rounds otherwise than
+    one mean over all.
+    """
     size = ops.abs(x)
     return ops.where(size < 1.0, 0.5 * ops.square(x), size - 0.5)

@@ -4,8 +4,7 @@ import math
 
 from keras import ops
 
-from tf_mskd.methods.common.losses import normalize
-from tf_mskd.methods.common.registry import register
+from tf_mskd.methods import losses, register
 from tf_mskd.methods.common.relational import Relational
 
 
@@ -33,13 +32,13 @@ class SP(Relational):
     default_weights = {"ce": 1.0, "sp": 3000.0}
     reads = "feature"
 
-    def relate(self, ours, theirs):
+    def relate(self, student_x, teacher_x):
         """Returns {"sp": float32 scalar}."""
-        gap = similarity(ours) - similarity(theirs)
+        gap = similarity(student_x) - similarity(teacher_x)
         return {"sp": ops.mean(ops.square(gap))}
 
 
 def similarity(x):
     """Inner products of all pairs of rows of [B, ...], each row of length 1: [B, B]."""
     rows = ops.reshape(x, (-1, math.prod(x.shape[1:])))
-    return normalize(ops.matmul(rows, ops.transpose(rows)))
+    return losses.normalize(ops.matmul(rows, ops.transpose(rows)))

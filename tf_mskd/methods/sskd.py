@@ -2,14 +2,14 @@
 
 from keras import ops
 
-from tf_mskd.methods.common import naming, views
-from tf_mskd.methods.common.losses import softened_kl
-from tf_mskd.methods.common.registry import register
-from tf_mskd.utils.errors import UserError
+from tf_mskd.methods import losses, naming, ranges, register, rows
+from tf_mskd.methods.common.contrast import best_ranked, contrast, mean_of, parents
+from tf_mskd.methods.common.rotations import RotatedCrops, turned, upright
+from tf_mskd.utils.names import ROTATIONS
 
 
 @register("sskd")
-class SSKD(views.RotatedCrops):
+class SSKD(RotatedCrops):
     """Knowledge distillation with self-supervision on rotated views.
 
     Of each image there are four views: n, unrotated, and three rotated ones, a. At
@@ -18,22 +18,22 @@ class SSKD(views.RotatedCrops):
         sskd_transformed = mean over kept a of KD_T(t[a], z_k[a]);
     and once, with C[i, j] = cos(h(a_i), h(n_j)) of the projection head h [3 B, B]:
         sskd_contrast = mean over kept i of KD_s(C_t[i], C_s[i]).
-    KD of `ops.softened_kl`. The teacher says which rows are kept: all those it gets
-    right (label or parent image above all others) and of the W others the
-    floor(share * W) with the fewest columns above the true one; see
-    `views.best_ranked`.
+    KD of `losses.softened_kl`. The teacher selects the rows that are kept: all those it
+    ranks correctly (label or parent image above all others) and of the W others the
+    floor(fraction * W) with the fewest columns above the true one; see
+    `contrast.best_ranked`.
 
     The last two terms are means over rows that are chosen by comparing the examples of
     the local batch with each other; on several replicas each sees its own part. Views
-    have a crop of their own: run it with `--augment=flip`. The teacher needs a trained
-    projection head, which method "sskd_teacher" gives.
+    have a crop of their own: run it with `--augment=flip`. The teacher's projection
+    head is trained first, by method "sskd_teacher".
 
     Args:
         temperature: float > 0, T. Unitless.
         contrast_temperature: float > 0, s. Unitless.
-        transformed_share: float in [0, 1], of the rows with a wrong label.
-        contrast_share: float in [0, 1], of the rows with a wrong parent.
-        crop_padding: see `views.RotatedCrops`.
+        transformed_fraction: float in [0, 1], of the rows with a wrong label.
+        contrast_fraction: float in [0, 1], of the rows with a wrong parent.
+        crop_padding: see `rotations.RotatedCrops`.
 
     Raises:
         UserError: if an argument is out of range, a network has no projection head, the
@@ -43,7 +43,7 @@ class SSKD(views.RotatedCrops):
         2020, arXiv 2006.07114, in the form of the released code.
     Departs from the source: a student with several exits, which the source has not,
         learns ce, kd and sskd_transformed at each of them. Of rows of equal rank the
-        first are kept; the source leaves that open.
+        first are kept; the source does not specify it.
 
     Example:
         >>> SSKD().default_weights
@@ -62,63 +62,52 @@ class SSKD(views.RotatedCrops):
         self,
         temperature=4.0,
         contrast_temperature=0.5,
-        transformed_share=1.0,
-        contrast_share=0.75,
+        transformed_fraction=1.0,
+        contrast_fraction=0.75,
         crop_padding=4,
         **kwargs,
     ):
         super().__init__(crop_padding, **kwargs)
+        ranges.check_positive(
+            temperature=temperature, contrast_temperature=contrast_temperature
+        )
+        ranges.check_fraction(transformed_fraction=transformed_fraction)
+        ranges.check_fraction(contrast_fraction=contrast_fraction)
         self.temperature = temperature
         self.contrast_temperature = contrast_temperature
-        self.transformed_share = transformed_share
-        self.contrast_share = contrast_share
-        for name in ("temperature", "contrast_temperature"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name} must be > 0, got {getattr(self, name)}.")
-        for name in ("transformed_share", "contrast_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name} must be in [0, 1], got {getattr(self, name)}.")
+        self.transformed_fraction = transformed_fraction
+        self.contrast_fraction = contrast_fraction
 
     def output_pairs(self, student, teacher):
         """Pairs every exit with the teacher's last one, and the projection heads."""
         remedy = "build it with create_model(aux_heads='projection')"
-        ours = views.aux_heads(self, "projection", student, "student", remedy)
+        student_heads = self.require(student, "projection", "student", remedy)
         remedy = "train that head first, with method sskd_teacher"
-        theirs = views.aux_heads(self, "projection", teacher, "teacher", remedy)
-        guide = naming.deepest(teacher, "exit", "teacher")
-        exits = {name: (guide,) for name in naming.numbered(student, "exit")}
-        return {**exits, ours[-1]: (theirs[-1],)}
+        teacher_heads = self.require(teacher, "projection", "teacher", remedy)
+        teacher_exit = naming.deepest(teacher, "exit", "teacher")
+        exits = {name: (teacher_exit,) for name in naming.numbered(student, "exit")}
+        return {**exits, student_heads[-1]: (teacher_heads[-1],)}
 
     def call(self, student, teacher, targets):
         """Returns {"ce/exit_k", "kd/exit_k": float32 [B]}, the others scalars."""
         label = targets["label"]
-        upright = {name: views.upright(value) for name, value in student.items()}
-        terms = self.label_terms(upright, {"label": views.upright(label)})
-        for name, (guide,) in self.active_pairs(student):
-            ours, theirs = student[name], ops.stop_gradient(teacher[guide])
+        upright_rows = rows.first_rows(student, ROTATIONS)
+        terms = self.label_terms(upright_rows, rows.first_rows(targets, ROTATIONS))
+        for name, student_x, teacher_x in self.paired(student, teacher):
+            teacher_x = ops.stop_gradient(teacher_x)
             if naming.is_kind(name, "projection"):
-                terms[f"sskd_contrast/{name}"] = self._contrast_term(ours, theirs)
+                terms[f"sskd_contrast/{name}"] = self._contrast(student_x, teacher_x)
                 continue
-            kl = softened_kl(theirs, ours, self.temperature)
-            terms[f"kd/{name}"] = views.upright(kl)
-            scores, truth = views.turned(theirs), views.turned(label)
-            kept = views.best_ranked(scores, truth, self.transformed_share)
-            terms[f"sskd_transformed/{name}"] = views.mean_of(views.turned(kl), kept)
+            kl = losses.softened_kl(teacher_x, student_x, self.temperature)
+            terms[f"kd/{name}"] = upright(kl)
+            scores, truth = turned(teacher_x), turned(label)
+            kept = best_ranked(scores, truth, self.transformed_fraction)
+            terms[f"sskd_transformed/{name}"] = mean_of(turned(kl), kept)
         return terms
 
-    def _contrast_term(self, ours, theirs):
-        ours, theirs = self.contrast(ours), self.contrast(theirs)
-        parents = views.parents(ops.shape(theirs)[0])
-        kept = views.best_ranked(theirs, parents, self.contrast_share)
-        kl = softened_kl(theirs, ours, self.contrast_temperature)
-        return views.mean_of(kl, kept)
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        arguments = {
-            "temperature": self.temperature,
-            "contrast_temperature": self.contrast_temperature,
-            "transformed_share": self.transformed_share,
-            "contrast_share": self.contrast_share,
-        }
-        return {**super().get_config(), **arguments}
+    def _contrast(self, student_x, teacher_x):
+        student_x, teacher_x = contrast(student_x), contrast(teacher_x)
+        truth = parents(ops.shape(teacher_x)[0])
+        kept = best_ranked(teacher_x, truth, self.contrast_fraction)
+        kl = losses.softened_kl(teacher_x, student_x, self.contrast_temperature)
+        return mean_of(kl, kept)

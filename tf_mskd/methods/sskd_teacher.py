@@ -2,30 +2,30 @@
 
 from keras import ops
 
-from tf_mskd.methods.common import views
-from tf_mskd.methods.common.losses import cross_entropy
-from tf_mskd.methods.common.registry import register
+from tf_mskd.methods import losses, register
+from tf_mskd.methods.common.contrast import contrast, parents
+from tf_mskd.methods.common.rotations import RotatedCrops
 
 
 @register("sskd_teacher")
-class SSKDTeacher(views.RotatedCrops):
+class SSKDTeacher(RotatedCrops):
     """Trains a projection head to recognise an image in its rotated views.
 
     L = mean_i -ln softmax(C)[i, parent(i)], over the 3 B rotated views of B images;
     C[i, j] = cos(h(a_i), h(n_j)), without temperature; a_i rotated view i, n_j the
     unrotated view of image j, h the `projection_K` of the network.
 
-    It trains the network it is given: start from a trained teacher and leave all but
-    the head as it is (`--init_flagfile` with `--freeze=backbone`). The term compares
+    It trains the network it is given: start from a trained teacher and freeze all but
+    the head (`--init_flagfile` with `--freeze=backbone`). The term compares
     the examples of the local batch with each other; on several replicas each sees its
     own part. Its views have a crop of their own: run it with `--augment=flip`.
 
     Args:
-        crop_padding: see `views.RotatedCrops`.
+        crop_padding: see `rotations.RotatedCrops`.
 
     Raises:
-        UserError: if the network has no projection head or the running phase leaves it
-            out, for images that are not square and for a batch of one.
+        UserError: if the network has no projection head or the running phase does not
+            compute it, for images that are not square and for a batch of one.
 
     Source: Xu, Liu, Li, Loy, "Knowledge Distillation Meets Self-Supervision", ECCV
         2020, arXiv 2006.07114, in the form of the released code.
@@ -43,16 +43,15 @@ class SSKDTeacher(views.RotatedCrops):
     def output_pairs(self, student, teacher):
         """Reads the projection head."""
         remedy = "build it with create_model(aux_heads='projection')"
-        found = views.aux_heads(self, "projection", student, "network", remedy)
-        return {found[-1]: ()}
+        heads = self.require(student, "projection", "network", remedy)
+        return {heads[-1]: ()}
 
     def call(self, student, teacher, targets):
         """Returns {"sskd_teacher/projection_K": float32 scalar}."""
-        terms = {}
-        for name, _ in self.active_pairs(student):
-            scores = self.contrast(student[name])
-            parents = views.parents(ops.shape(scores)[0])
-            terms[f"sskd_teacher/{name}"] = ops.mean(cross_entropy(parents, scores))
-        if not terms:
+        (name,) = self.pairs
+        if name not in student:
             self.fail("needs the whole network in every phase: take phases='joint'.")
-        return terms
+        scores = contrast(student[name])
+        truth = parents(ops.shape(scores)[0])
+        loss = losses.cross_entropy(truth, scores)
+        return {f"sskd_teacher/{name}": ops.mean(loss)}

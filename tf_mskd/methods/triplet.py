@@ -2,12 +2,7 @@
 
 from keras import ops
 
-from tf_mskd.methods.common import naming
-from tf_mskd.methods.common.losses import softened_kl, triplet_margin
-from tf_mskd.methods.common.method import Method
-from tf_mskd.methods.common.registry import register
-from tf_mskd.methods.common.rows import first_rows, interleave, repeat
-from tf_mskd.utils.errors import UserError
+from tf_mskd.methods import Method, losses, naming, ranges, register, rows
 
 
 @register("triplet")
@@ -17,10 +12,10 @@ class Triplet(Method):
     L = CE(y, z(x)) + KD_1(t(x), z(x))
         + 2 * max(d(t(x), z(x)) - d(t(x), z(x')) + 5, 0),  d(p, q) = ||p - q + 1e-6||_2,
     z and t logits of student and teacher [B, classes], x' an image of another class
-    than x, drawn anew at each step, KD_T of `ops.softened_kl`; mean over the batch, at
-    every exit of the student, under the teacher's last one. The anchor is the teacher's
-    output, both others are the student's; distances are not squared, so the margin is
-    on the scale of the logits.
+    than x, drawn anew at each step, KD_T of `losses.softened_kl`; mean over the batch,
+    at every exit of the student, under the teacher's last one. The anchor is the
+    teacher's output, both others are the student's; distances are not squared, so the
+    margin is on the scale of the logits.
 
     Images and partners go through the student in one forward pass, in alternate rows.
     Its batch norms therefore normalise both with the statistics of all 2 B rows and
@@ -50,10 +45,8 @@ class Triplet(Method):
 
     def __init__(self, margin=5.0, temperature=1.0, **kwargs):
         super().__init__(**kwargs)
-        if not margin >= 0:
-            raise UserError(f"margin must be >= 0, got {margin}.")
-        if not temperature > 0:
-            raise UserError(f"temperature must be > 0, got {temperature}.")
+        ranges.check_at_least(0, margin=margin)
+        ranges.check_positive(temperature=temperature)
         self.margin, self.temperature = margin, temperature
 
     def output_pairs(self, student, teacher):
@@ -64,30 +57,25 @@ class Triplet(Method):
         """Puts image i into row 2 i and its partner of another class into row 2 i + 1.
 
         Targets are repeated, so odd rows carry the label of the image before them. The
-        partners leave the targets.
+        partners are removed from the targets.
         """
         images = ops.convert_to_tensor(images)
         other = ops.cast(targets["other_image"], images.dtype)
         kept = {n: value for n, value in targets.items() if n != "other_image"}
-        return interleave([images, other]), repeat(kept, 2)
+        return rows.interleave([images, other]), rows.repeat(kept, 2)
 
     def call(self, student, teacher, targets):
         """Returns {"ce/exit_k", "kd/exit_k", "triplet/exit_k": float32 [B]}.
 
         `student` and `targets` have 2 B rows; of the teacher even rows are read.
         """
-        own = first_rows(student, 2)
-        terms = self.label_terms(own, first_rows(targets, 2))
-        for name, (guide,) in self.active_pairs(student):
-            anchor, other = teacher[guide][::2], student[name][1::2]
-            terms[f"kd/{name}"] = softened_kl(anchor, own[name], self.temperature)
+        own = rows.first_rows(student, 2)
+        terms = self.label_terms(own, rows.first_rows(targets, 2))
+        for name, student_x, teacher_x in self.paired(student, teacher):
+            anchor, other = teacher_x[::2], student_x[1::2]
+            kl = losses.softened_kl(anchor, own[name], self.temperature)
+            terms[f"kd/{name}"] = kl
             anchor = ops.stop_gradient(anchor)
-            terms[f"triplet/{name}"] = triplet_margin(
-                anchor, own[name], other, self.margin
-            )
+            gap = losses.triplet_margin(anchor, own[name], other, self.margin)
+            terms[f"triplet/{name}"] = gap
         return terms
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        arguments = {"margin": self.margin, "temperature": self.temperature}
-        return {**super().get_config(), **arguments}

@@ -3,11 +3,8 @@
 import keras
 from keras import ops
 
-from tf_mskd.methods.common import naming
-from tf_mskd.methods.common.losses import pool_to_smaller, softened_kl
-from tf_mskd.methods.common.registry import register
+from tf_mskd.methods import losses, naming, ranges, register
 from tf_mskd.methods.common.self_taught import SelfTaught
-from tf_mskd.utils.errors import UserError, unknown_name
 
 SUPERVISED = {"all": slice(None), "last": slice(-1, None)}
 FEATURES = ("embedding", "feature")
@@ -20,13 +17,14 @@ class TSKD(SelfTaught):
     L = sum_k [CE(y, z_k) + KD_T(t, z_k)]
         + sum_{k<K} [KD_T(sg z_K, z_k) + 0.03 * mean (A_k(f_k) - sg f_K)^2],
     z_k logits of student exit k [B, classes], t the teacher's last logits, f_k the
-    vector of exit k [B, D_k] or the map of stage k, KD_T of `ops.softened_kl`, T = 3;
-    means over the batch and all entries of f. A_k, linear or a 1x1 convolution to the
-    width of f_K, learns with the student; of two maps the larger is pooled first.
+    vector of exit k [B, D_k] or the map of stage k, KD_T of `losses.softened_kl`,
+    T = 3; means over the batch and all entries of f. A_k, linear or a 1x1 convolution
+    to the width of f_K, learns with the student; of two maps the larger is pooled
+    first.
 
     The terms are "ce", "kd" (teacher), "tskd" (own deepest exit), "tskd_feature". A
     phase of progressive training without the deepest exit has the first two. For the
-    vote of exit probabilities set ensemble="probabilities".
+    ensemble of exit probabilities set ensemble="probabilities".
 
     Args:
         temperature: float > 0, T of both teachers.
@@ -39,7 +37,7 @@ class TSKD(SelfTaught):
     Source: Xu, Gao, Li, Bai, Li, Zhang, on teacher-student knowledge distillation,
         Applied Intelligence 53:1997-2009 (2023), doi 10.1007/s10489-022-03486-4.
     Reconstruction: documented are the multi-exit student, soft labels from the teacher
-        and from the student's own output, supervision of deep features and the vote.
+        and from the student's own output, supervision of deep features, the ensemble.
         Which exits the teacher guides, the form of the feature term, T and all weights
         are inferred.
 
@@ -55,21 +53,18 @@ class TSKD(SelfTaught):
         self, temperature=3.0, supervised="all", features="embedding", **kwargs
     ):
         super().__init__(**kwargs)
-        if not temperature > 0:
-            raise UserError(f"temperature must be > 0, got {temperature}.")
-        if supervised not in SUPERVISED:
-            raise unknown_name("choice of supervised", supervised, SUPERVISED)
-        if features not in FEATURES:
-            raise unknown_name("choice of features", features, FEATURES)
+        ranges.check_positive(temperature=temperature)
+        ranges.check_choice(SUPERVISED, supervised=supervised)
+        ranges.check_choice(FEATURES, features=features)
         self.temperature, self.supervised = temperature, supervised
         self.features = features
 
     def output_pairs(self, student, teacher):
         """Pairs the supervised exits with the teacher's last one; reads the rest."""
         exits = self.exits_of(student)
-        guide = naming.deepest(teacher, "exit", "teacher")
+        teacher_exit = naming.deepest(teacher, "exit", "teacher")
         pairs = dict.fromkeys(exits, ())
-        pairs.update(dict.fromkeys(exits[SUPERVISED[self.supervised]], (guide,)))
+        pairs.update(dict.fromkeys(exits[SUPERVISED[self.supervised]], (teacher_exit,)))
         pairs.update({self.beside(self.features, n, student): () for n in exits})
         return pairs
 
@@ -91,15 +86,13 @@ class TSKD(SelfTaught):
     def call(self, student, teacher, targets):
         """Returns {"ce/exit_k", "kd/...", "tskd/...", "tskd_feature/...": [B]}."""
         terms = self.label_terms(student, targets)
-        for name, guides in self.active_pairs(student):
-            for guide in guides:
-                target, logits = teacher[guide], student[name]
-                terms[f"kd/{name}"] = softened_kl(target, logits, self.temperature)
+        for name, logits, target in self.paired(student, teacher):
+            terms[f"kd/{name}"] = losses.softened_kl(target, logits, self.temperature)
         *exits, last = naming.numbered(self.pairs, "exit")
         if last not in student:
             return terms
         for name in exits:
-            terms[f"tskd/{name}"] = softened_kl(
+            terms[f"tskd/{name}"] = losses.softened_kl(
                 student[last], student[name], self.temperature
             )
         goal = student[naming.numbered(self.pairs, self.features)[-1]]
@@ -107,19 +100,10 @@ class TSKD(SelfTaught):
             terms[f"tskd_feature/{name}"] = _distance(adapter, student[name], goal)
         return terms
 
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        arguments = {
-            "temperature": self.temperature,
-            "supervised": self.supervised,
-            "features": self.features,
-        }
-        return {**super().get_config(), **arguments}
-
 
 def _distance(adapter, value, goal):
     goal = ops.stop_gradient(ops.cast(goal, "float32"))
     if len(value.shape) == 4:
-        value, goal = pool_to_smaller(value, goal)
+        value, goal = losses.pool_to_smaller(value, goal)
     square = ops.square(adapter(value) - goal)
     return ops.mean(square, axis=tuple(range(1, len(square.shape))))

@@ -1,15 +1,11 @@
-"""VID: the student's maps tell as much as they can about the teacher's."""
+"""VID: the student's maps are as informative as they can be about the teacher's."""
 
 import math
 
 import keras
 from keras import ops
 
-from tf_mskd.methods.common import naming
-from tf_mskd.methods.common.losses import pool_to_smaller
-from tf_mskd.methods.common.method import Method
-from tf_mskd.methods.common.registry import register
-from tf_mskd.utils.errors import UserError
+from tf_mskd.methods import Method, losses, naming, ranges, register
 
 MIN_VARIANCE = 1e-5
 
@@ -45,10 +41,7 @@ class VID(Method):
 
     def __init__(self, initial_variance=5.0, **kwargs):
         super().__init__(**kwargs)
-        if not initial_variance > MIN_VARIANCE:
-            raise UserError(
-                f"initial_variance must be > {MIN_VARIANCE}, got {initial_variance}."
-            )
+        ranges.check_above(MIN_VARIANCE, initial_variance=initial_variance)
         self.initial_variance = initial_variance
 
     def output_pairs(self, student, teacher):
@@ -60,8 +53,8 @@ class VID(Method):
         super().build(student_shape, teacher_shape, targets_shape)
         self.means, self.rho = {}, {}
         start = math.log(math.expm1(self.initial_variance - MIN_VARIANCE))
-        for name, (guide,) in self.pairs.items():
-            width = teacher_shape[guide][-1]
+        for name, (teacher_name,) in self.pairs.items():
+            width = teacher_shape[teacher_name][-1]
             self.means[name] = self._convolutions(name, student_shape[name], width)
             self.rho[name] = self.add_weight(
                 shape=(width,),
@@ -91,17 +84,13 @@ class VID(Method):
     def call(self, student, teacher, targets):
         """Returns {"ce/exit_k", "vid/feature_l": float32 [B]}."""
         terms = self.label_terms(student, targets)
-        for name, (guide,) in self.active_pairs(student):
-            mean, theirs = pool_to_smaller(student[name], teacher[guide])
+        for name, student_x, teacher_x in self.paired(student, teacher):
+            mean, target = losses.pool_to_smaller(student_x, teacher_x)
             for layer in self.means[name]:
                 mean = layer(mean)
             variance = ops.softplus(self.rho[name]) + MIN_VARIANCE
-            gap = ops.square(mean - ops.stop_gradient(theirs))
+            gap = ops.square(mean - ops.stop_gradient(target))
             gap = ops.mean(gap, axis=(1, 2))  # [B, C]: what follows is small
             surprise = 0.5 * (gap / variance + ops.log(variance))
             terms[f"vid/{name}"] = ops.mean(surprise, axis=-1)
         return terms
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "initial_variance": self.initial_variance}

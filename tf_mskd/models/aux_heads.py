@@ -6,8 +6,7 @@ from tf_mskd.models import blocks
 from tf_mskd.models.backbone import Backbone
 from tf_mskd.utils.choices import AUX_HEADS
 from tf_mskd.utils.errors import unknown_name
-
-NUM_ROTATIONS = 4
+from tf_mskd.utils.names import ROTATIONS
 
 
 def check(kinds):
@@ -52,7 +51,7 @@ def rotation(made, backbone, num_classes, norm):
             x = blocks.conv_bn(x, x.shape[-1], 3, 1, start, "_last", norm)
             x = blocks.relu(x, f"{start}relu_last")
         x = keras.layers.GlobalAveragePooling2D(name=f"{start}pool")(x)
-        count = NUM_ROTATIONS * num_classes
+        count = ROTATIONS * num_classes
         dense = keras.layers.Dense(count, dtype="float32", name=f"rotation_{k}")
         outputs[f"rotation_{k}"] = dense(x)
     return outputs

@@ -11,6 +11,7 @@ from tf_mskd.models.backbone import Backbone, Stage
 from tf_mskd.models.heads import HEADS, attend
 from tf_mskd.utils import names
 from tf_mskd.utils.errors import UserError, unknown_name
+from tf_mskd.utils.private import node_of
 
 
 def head_map(x, k, backbone, kind, attention, mid_width, norm):
@@ -161,9 +162,9 @@ def _check_model(model):
             f"add_exits needs the names exit_k and feature_k free, but {model.name} "
             f"has a layer {taken[0]!r}. Give it a model without exits."
         )
-    operation = graph.node_of(model.outputs[0]).operation
+    operation = node_of(model.outputs[0]).operation
     while hasattr(operation, "outputs") and operation.outputs:  # a nested model
-        operation = graph.node_of(operation.outputs[0]).operation
+        operation = node_of(operation.outputs[0]).operation
     activation = getattr(operation, "activation", None)
     is_softmax = isinstance(operation, keras.layers.Softmax)
     if is_softmax or activation is keras.activations.softmax:
@@ -210,7 +211,7 @@ def _last_map(end, maps):
     last = grids[-1]
     if any(last is tensor for tensor in maps):
         raise UserError(
-            f"Tap {graph.node_of(last).operation.name!r} is the last map of the model, "
+            f"Tap {node_of(last).operation.name!r} is the last map of the model, "
             "whose own end already is the deepest exit. Leave this tap out."
         )
     return last
@@ -222,5 +223,5 @@ def _vector_before(end, num_classes):
         return None
     if end.shape[-1] != num_classes:
         return end
-    inputs = graph.node_of(end).input_tensors
+    inputs = node_of(end).input_tensors
     return inputs[0] if len(inputs) == 1 and len(inputs[0].shape) == 2 else None

@@ -6,6 +6,7 @@ import keras
 
 from tf_mskd.utils.errors import UserError, unknown_name
 from tf_mskd.utils.names import is_kind, is_output, number, numbered
+from tf_mskd.utils.private import call_again, node_of
 
 BLOCK_END = re.compile(r"stage_\d+_block_\d+_(relu|add)|feature_\d+")
 
@@ -64,12 +65,6 @@ def available_outputs(model):
     return made
 
 
-def node_of(tensor):
-    """The call that made a symbolic tensor."""
-    history = tensor._keras_history
-    return history.operation._inbound_nodes[history.node_index]
-
-
 def calls_to(tensors, known=()):
     """All layer calls that lead to some tensors, each after the calls it needs.
 
@@ -109,8 +104,7 @@ def replay(tensors, known, renamed=None):
         list of the new tensors.
     """
     for node in calls_to(tensors, known):
-        args, kwargs = node.arguments.fill_in(known)
-        made = keras.tree.flatten(node.operation(*args, **kwargs))
+        made = keras.tree.flatten(call_again(node, known))
         for old, new in zip(node.outputs, made, strict=True):
             if renamed and id(old) in renamed:
                 new = keras.layers.Identity(name=renamed[id(old)])(new)
@@ -190,6 +184,8 @@ def detach_stages(model):
             "the model with more exits."
         )
     maps = {n.operation.name: n.outputs[0] for n in calls_to(model.outputs)}
+    # One part after the other is called again, each on what the cut before it passes
+    # on: whatever else a part read would get gradients of deeper exits.
     detached, known = {}, {id(tensor): tensor for tensor in model.inputs}
     for name in exits:
         last = name == exits[-1]

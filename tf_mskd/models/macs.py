@@ -61,7 +61,7 @@ def _macs_of(node):
 
 
 def _nested(node):
-    model = getattr(node.operation, "_functional", None) or node.operation
+    model = node.operation
     if not getattr(model, "outputs", None):
         raise UserError(
             f"count_macs cannot look into {model.name!r}, a nested model that is not "

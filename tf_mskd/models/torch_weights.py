@@ -14,6 +14,7 @@ import numpy as np
 
 from tf_mskd.models import graph
 from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.private import node_of
 
 
 def load_torch_weights(model, path_or_dict):
@@ -165,7 +166,7 @@ def _vgg_names(model):
             start, entry = f"block{int(match[1]) - 1}", 3 * (int(match[2]) - 1)
             pairs.append((layer, f"{start}.{entry}"))
         elif isinstance(layer, keras.layers.BatchNormalization):
-            conv = graph.node_of(node.input_tensors[0]).operation
+            conv = node_of(node.input_tensors[0]).operation
             named = [name for other, name in pairs if other is conv]
             if named:
                 start, entry = named[0].split(".")

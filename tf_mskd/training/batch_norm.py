@@ -8,7 +8,8 @@ the convolution in front of it.
 import keras
 from keras import ops
 
-from tf_mskd.models.graph import calls_to, node_of, output_tensors, replay
+from tf_mskd.models.graph import calls_to, output_tensors, replay
+from tf_mskd.utils.private import node_of, one_operation
 
 
 class FusedBatchNorm(keras.layers.Layer):
@@ -131,8 +132,7 @@ def _when_ready(function):
         return function
     import tensorflow as tf
 
-    attributes = {"_noinline": True}
-    call = tf.function(function, autograph=False, experimental_attributes=attributes)
+    call = one_operation(function)
 
     def run(x, weights, *arguments):
         weights = tf.nest.map_structure(tf.convert_to_tensor, weights)

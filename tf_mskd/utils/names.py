@@ -5,6 +5,7 @@ Networks make outputs by these names, methods read them, reports sort them.
 
 import re
 
+ROTATIONS = 4  # of each image; a rotation head has ROTATIONS * classes outputs
 # outputs of each kind of auxiliary head
 AUX_OUTPUTS = {
     "projection": ("projection",),

@@ -55,8 +55,8 @@ class Composite(Method):
         """Joins what the methods read."""
         joined = {}
         for method in self.methods:
-            for name, guides in method.output_pairs(student, teacher).items():
-                joined[name] = tuple(dict.fromkeys((*joined.get(name, ()), *guides)))
+            for name, found in method.output_pairs(student, teacher).items():
+                joined[name] = tuple(dict.fromkeys((*joined.get(name, ()), *found)))
         return joined
 
     @property

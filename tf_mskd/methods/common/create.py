@@ -1,20 +1,23 @@
 """Methods by name, with their arguments: one, or several added up."""
 
 import inspect
+import typing
 
 from tf_mskd.methods.common.composite import Composite
+from tf_mskd.methods.common.method import Method
 from tf_mskd.methods.common.registry import method_class
 from tf_mskd.utils.errors import UserError, unknown_name
 
 
-def create_method(name, **arguments):
+def create_method(name: str, **arguments: typing.Any) -> Method:
     """Creates the method called `name`, or the sum of several.
 
     Args:
         name: str, a name of `available_methods()`, or several with commas between
             ("kd,at"); see `tf_mskd.methods.common.composite.Composite`.
-        **arguments: arguments of its constructor. Of several methods an argument goes
-            to the one that has it, or to the one named as in {"kd.temperature": 3.0}.
+        **arguments: arguments of its constructor. Of several methods an argument
+            belongs to the one that has it, or to the one named as in
+            {"kd.temperature": 3.0}.
 
     Returns:
         The `Method` instance.
@@ -28,14 +31,14 @@ def create_method(name, **arguments):
     """
     names = [part.strip() for part in name.split(",")]
     known = method_defaults(name)
-    shares = {part: {} for part in names}
+    owned = {part: {} for part in names}
     for argument, value in arguments.items():
         if argument not in known:
             raise unknown_name(f"argument of method {name!r}", argument, known)
         owner, _, bare = argument.rpartition(".")
         owner = owner or next(n for n in names if bare in _own_defaults(n))
-        shares[owner][bare] = value
-    methods = [method_class(part)(**shares[part]) for part in names]
+        owned[owner][bare] = value
+    methods = [method_class(part)(**owned[part]) for part in names]
     if len(methods) == 1:
         return methods[0]
     if len(set(names)) < len(names):
@@ -43,7 +46,7 @@ def create_method(name, **arguments):
     return Composite(methods)
 
 
-def method_defaults(name):
+def method_defaults(name: str) -> dict[str, typing.Any]:
     """Returns a dict, argument name -> default, of a method's constructor.
 
     Of several methods each argument is listed as "method.argument", and alone as well

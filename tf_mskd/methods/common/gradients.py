@@ -1,12 +1,17 @@
 """Gradients with respect to images, for methods that search in input space."""
 
+import typing
+
 import keras
 from keras import ops
 
 from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.types import Tensor
 
 
-def input_gradient(function, images):
+def input_gradient(
+    function: typing.Callable, images: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """The gradient of a function of images, row by row, in eager mode, graphs and XLA.
 
     Args:

@@ -6,8 +6,10 @@ so that sample weights and any number of replicas can be applied exactly afterwa
 
 from keras import ops
 
+from tf_mskd.utils.types import Tensor
 
-def cross_entropy(labels, logits):
+
+def cross_entropy(labels: Tensor, logits: Tensor) -> Tensor:
     """Cross-entropy of each example against its integer label.
 
     CE[b] = -log_softmax(logits)[b, labels[b]]
@@ -27,7 +29,7 @@ def cross_entropy(labels, logits):
     return ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
 
 
-def softened_kl(target_logits, logits, temperature):
+def softened_kl(target_logits: Tensor, logits: Tensor, temperature: float) -> Tensor:
     """Kullback-Leibler divergence of softened distributions, times T squared.
 
     KD_T[b] = T^2 * sum_n p[b, n] * (ln p[b, n] - ln q[b, n]),
@@ -37,8 +39,8 @@ def softened_kl(target_logits, logits, temperature):
     the cross-entropy. No gradient flows into `target_logits`.
 
     Args:
-        target_logits: float [B, classes], the guide; any range.
-        logits: float [B, classes], the guided.
+        target_logits: float [B, classes], the teacher's; any range.
+        logits: float [B, classes], the student's; any range.
         temperature: float > 0, softens both distributions. Unitless; papers use 1 to 8.
 
     Returns:
@@ -56,13 +58,13 @@ def softened_kl(target_logits, logits, temperature):
     target = ops.stop_gradient(
         ops.cast(ops.convert_to_tensor(target_logits), "float32")
     )
-    guided = ops.cast(ops.convert_to_tensor(logits), "float32")
+    logits = ops.cast(ops.convert_to_tensor(logits), "float32")
     log_p = ops.log_softmax(target / temperature, axis=-1)
-    log_q = ops.log_softmax(guided / temperature, axis=-1)
+    log_q = ops.log_softmax(logits / temperature, axis=-1)
     return temperature**2 * ops.sum(ops.exp(log_p) * (log_p - log_q), axis=-1)
 
 
-def correct(labels, scores):
+def correct(labels: Tensor, scores: Tensor) -> Tensor:
     """Whether each example's highest score stands at its label.
 
     Args:
@@ -76,7 +78,7 @@ def correct(labels, scores):
     return ops.cast(ops.equal(guess, ops.cast(labels, guess.dtype)), "float32")
 
 
-def normalize(x, axis=-1):
+def normalize(x: Tensor, axis: int | tuple[int, ...] = -1) -> Tensor:
     """Vectors of length 1 along some axes; zero vectors stay zero.
 
     nrm(x) = x / ||x||_2, or 0 with gradient 0 where the length is below 1e-12
@@ -88,6 +90,8 @@ def normalize(x, axis=-1):
     Returns:
         float32, as x.
 
+    Unlike `keras.ops.normalize`, whose gradient at a zero vector is 1e7 (Keras 3.15).
+
     Example:
         >>> round(float(normalize([[3.0, 4.0]])[0][0]), 3)
         0.6
@@ -98,7 +102,7 @@ def normalize(x, axis=-1):
     return x * ops.where(squares > 1e-24, scale, 0.0)
 
 
-def pool_to_smaller(a, b):
+def pool_to_smaller(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Pools the larger of two maps to the size of the smaller one.
 
     Args:
@@ -111,7 +115,7 @@ def pool_to_smaller(a, b):
     return average_pool(a, size), average_pool(b, size)
 
 
-def average_pool(x, size):
+def average_pool(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Averages a map over windows that cover it evenly.
 
     Row i of h is the mean of rows floor(i H / h) up to ceil((i + 1) H / h); columns
@@ -148,7 +152,7 @@ def _average_axis(x, axis, count):
     return ops.stack([ops.mean(part, axis=axis) for part in parts], axis=axis)
 
 
-def attention(x):
+def attention(x: Tensor) -> Tensor:
     """Where a map is active: its energy over channels, as a unit vector.
 
     A(F)[b] = nrm(flatten(mean_c F[b]^2))
@@ -170,7 +174,9 @@ def attention(x):
     return normalize(ops.reshape(energy, (-1, x.shape[1] * x.shape[2])))
 
 
-def triplet_margin(anchor, positive, negative, margin):
+def triplet_margin(
+    anchor: Tensor, positive: Tensor, negative: Tensor, margin: float
+) -> Tensor:
     """How far the positive is from being closer to the anchor than the negative.
 
     tri[b] = max(d(anchor, positive) - d(anchor, negative) + margin, 0),
@@ -203,7 +209,7 @@ def triplet_margin(anchor, positive, negative, margin):
     return ops.relu(distance(anchor, positive) - distance(anchor, negative) + margin)
 
 
-def standardize(x):
+def standardize(x: Tensor) -> Tensor:
     """Rows of mean 0 and deviation 1.
 
     n(z) = (z - mean z) / (std z + 1e-7), the deviation that of the population
@@ -224,7 +230,7 @@ def standardize(x):
     return x / (ops.sqrt(ops.maximum(variance, 1e-12)) + 1e-7)
 
 
-def alpha_divergence(logits, other_logits, alpha):
+def alpha_divergence(logits: Tensor, other_logits: Tensor, alpha: float) -> Tensor:
     """Amari's divergence of two distributions, of which KL is a limit either way.
 
     D_a(p || q)[b] = (sum_n p^a q^(1-a) - 1) / (a (a - 1)),

@@ -1,9 +1,12 @@
 """The contract of a distillation method."""
 
+import typing
+
 import keras
 
 from tf_mskd.methods.common import losses, naming
 from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.types import Network, Shapes, Tensor, Tensors
 
 
 class Method(keras.layers.Layer):
@@ -15,10 +18,10 @@ class Method(keras.layers.Layer):
         call(student, teacher, targets) -> {"term/output": float32 [rows] or scalar}
 
     `student` and `teacher` hold network outputs by name: the exits in training and what
-    `output_pairs` asks for; `targets` holds what the data pipeline delivers. A term
+    `output_pairs` requests; `targets` holds what the data pipeline delivers. A term
     that is a mean over examples stays [rows]: the Distiller reduces it with sample
     weights, exactly, on any number of replicas. A term that compares examples with each
-    other is a scalar over the local batch. Terms leave unweighted; the Distiller
+    other is a scalar over the local batch. Terms are unweighted; the Distiller
     multiplies by the weight of the term and of the exit, and logs them bare. An output
     the running phase does not compute is absent from `student`.
 
@@ -35,44 +38,53 @@ class Method(keras.layers.Layer):
             beyond its exits; see `tf_mskd.create_model`.
         needs_teacher: bool, whether `Distiller` must be given a teacher.
         trains_teacher: bool, whether the teacher learns too; its outputs then carry
-            gradients, and the method stops those it does not want.
+            gradients, and the method stops those it does not need.
         teacher_rate: float, the teacher's learning rate relative to the student's.
     """
 
-    default_weights = {}
-    target_keys = ("label",)
-    rows_per_image = 1
-    aux_heads = ()
-    needs_teacher = True
-    trains_teacher = False
-    teacher_rate = 1.0
+    default_weights: dict[str, float] = {}
+    target_keys: tuple[str, ...] = ("label",)
+    rows_per_image: int = 1
+    aux_heads: tuple[str, ...] = ()
+    needs_teacher: bool = True
+    trains_teacher: bool = False
+    teacher_rate: float = 1.0
 
-    def __init__(self, dtype="float32", name=None, **kwargs):
+    def __init__(
+        self, dtype: str = "float32", name: str | None = None, **kwargs: typing.Any
+    ):
         # terms stay float32 in mixed precision; Keras numbers names it makes up, and
         # checkpoints keep the variables' paths
         name = name or type(self).__name__.lower()
         super().__init__(dtype=dtype, name=name, **kwargs)
         self.pairs = {}
 
-    def output_pairs(self, student, teacher):
-        """Says which outputs the method reads and which teacher outputs guide them.
+    def output_pairs(self, student: list[str], teacher: list[str]) -> naming.Pairs:
+        """Names the outputs that the method reads, and their targets of the teacher.
 
-        Asked for the whole networks. The answer must be the same when only the outputs
-        in it are on offer.
+        Called with all outputs of both networks. It must return the same pairs when
+        called with the outputs in them alone.
 
         Args:
-            student: list of str, all outputs the student can give.
-            teacher: list of str, all outputs the teacher can give; [] without one.
+            student: list of str, all outputs that the student makes.
+            teacher: list of str, all outputs that the teacher makes; [] without
+                one.
 
         Returns:
-            dict, student output -> tuple of teacher outputs (() where none guides it).
+            dict, student output -> tuple of teacher outputs (() where none is its
+            target).
 
         Raises:
             UserError: if a network lacks what the method needs.
         """
         return {}
 
-    def build(self, student_shape, teacher_shape=None, targets_shape=None):
+    def build(
+        self,
+        student_shape: Shapes,
+        teacher_shape: Shapes | None = None,
+        targets_shape: Shapes | None = None,
+    ) -> None:
         """Keeps the pairs; a method with variables makes them after calling this.
 
         Args:
@@ -83,11 +95,17 @@ class Method(keras.layers.Layer):
         self.pairs = self.output_pairs(list(student_shape), list(teacher_shape or {}))
 
     @property
-    def changes_batch(self):
+    def changes_batch(self) -> bool:
         """Whether the method has an `augment` of its own."""
         return type(self).augment is not Method.augment
 
-    def augment(self, images, targets, student, teacher):
+    def augment(
+        self,
+        images: Tensor,
+        targets: Tensors,
+        student: Network,
+        teacher: Network | None,
+    ) -> tuple[Tensor, Tensors]:
         """Changes the batch before both networks see it; most methods keep it.
 
         Runs outside the gradient tape.
@@ -104,7 +122,9 @@ class Method(keras.layers.Layer):
         """
         return images, targets
 
-    def schedule(self, epoch, epochs, history):
+    def schedule(
+        self, epoch: int, epochs: int, history: list[dict[str, float]]
+    ) -> dict[str, float]:
         """Factors on the weights of terms in one epoch, beside their constant weight.
 
         Args:
@@ -117,27 +137,50 @@ class Method(keras.layers.Layer):
         """
         return {}
 
-    def call(self, student, teacher, targets):
+    def call(self, student: Tensors, teacher: Tensors, targets: Tensors) -> Tensors:
         """Returns the terms; every method defines its own."""
         raise TypeError(f"{type(self).__name__} defines no call(); see Method.")
 
-    def label_terms(self, student, targets):
+    def label_terms(self, student: Tensors, targets: Tensors) -> Tensors:
         """Returns {"ce/exit_k": float32 [rows]}, the labels at every exit."""
         return {
             f"ce/{name}": losses.cross_entropy(targets["label"], student[name])
             for name in naming.numbered(student, "exit")
         }
 
-    def active_pairs(self, student):
-        """Yields (output, its guides) for the pairs that the running phase computes."""
-        for name, guides in self.pairs.items():
-            if name in student:
-                yield name, guides
+    def paired(
+        self, student: Tensors, teacher: Tensors
+    ) -> typing.Iterator[tuple[str, Tensor, Tensor]]:
+        """Yields (name, student output, teacher output) for the pairs on hand.
 
-    def fail(self, problem):
+        These are the pairs of `output_pairs` that the running phase computes.
+        """
+        for name, teacher_names in self.pairs.items():
+            if name in student:
+                for teacher_name in teacher_names:
+                    yield name, student[name], teacher[teacher_name]
+
+    def require(self, names: list[str], kind: str, role: str, remedy: str) -> list[str]:
+        """Returns the outputs "kind_k" among the `names` that a network makes.
+
+        Args:
+            names: list of str.
+            kind: str, such as "projection".
+            role: str, the network in words, such as "teacher".
+            remedy: str, what to do where there is none.
+
+        Returns:
+            list of str, one or more, shallow to deep.
+
+        Raises:
+            UserError: if there is none.
+        """
+        found = naming.numbered(names, kind)
+        if not found:
+            makes = ", ".join(names) or "nothing"
+            self.fail(f"reads {kind}_k of the {role}, which makes {makes}: {remedy}.")
+        return found
+
+    def fail(self, problem: str) -> typing.NoReturn:
         """Raises a `UserError` that begins with the method's name."""
         raise UserError(f"Method {getattr(self, 'registry_name', '?')!r} {problem}")
-
-    def get_config(self):
-        """Returns the constructor's arguments; a method with its own adds them."""
-        return super().get_config()

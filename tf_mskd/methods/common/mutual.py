@@ -3,7 +3,7 @@
 from tf_mskd.methods.common import naming
 from tf_mskd.methods.common.losses import cross_entropy, softened_kl
 from tf_mskd.methods.common.method import Method
-from tf_mskd.utils.errors import UserError
+from tf_mskd.methods.common.ranges import check_positive
 
 
 class Mutual(Method):
@@ -11,9 +11,10 @@ class Mutual(Method):
 
     With (z, t) the logits of a pair of exits [B, classes], paired from the deep end:
     L_S = sum_k CE(y, z_k) + w_S * sum_pairs KD_T(sg t, z),
-    L_T = sum_pairs [w_TC * CE(y, t) + w_T * KD_T(sg z, t)], KD_T of `ops.softened_kl`;
-    means over the batch. The terms of both are one sum; as each stops gradients into
-    the other network, each network gets the gradient of its own loss alone.
+    L_T = sum_pairs [w_TC * CE(y, t) + w_T * KD_T(sg z, t)], KD_T of
+    `losses.softened_kl`; means over the batch. The terms of both are one sum; as each
+    stops gradients into the other network, each network gets the gradient of its own
+    loss alone.
 
     The terms are "ce/exit_k" and "<method>/exit_k" for the student, and for the teacher
     "<method>_teacher_ce/exit_k" and "<method>_teacher/exit_k", where exit_k is the
@@ -31,8 +32,7 @@ class Mutual(Method):
 
     def __init__(self, temperature, **kwargs):
         super().__init__(**kwargs)
-        if not temperature > 0:
-            raise UserError(f"temperature must be > 0, got {temperature}.")
+        check_positive(temperature=temperature)
         self.temperature = temperature
 
     def output_pairs(self, student, teacher):
@@ -42,14 +42,9 @@ class Mutual(Method):
     def call(self, student, teacher, targets):
         """Returns the terms of both networks, float32 [B]."""
         terms, start = self.label_terms(student, targets), self.registry_name
-        for name, (guide,) in self.active_pairs(student):
-            z, t = student[name], teacher[guide]
+        for name, z, t in self.paired(student, teacher):
             label = cross_entropy(targets["label"], t)
             terms[f"{start}/{name}"] = softened_kl(t, z, self.temperature)
             terms[f"{start}_teacher_ce/{name}"] = label
             terms[f"{start}_teacher/{name}"] = softened_kl(z, t, self.temperature)
         return terms
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "temperature": self.temperature}

@@ -5,8 +5,10 @@ from tf_mskd.utils.names import is_kind, number, numbered
 
 __all__ = ["deepest", "every_exit", "from_deep_end", "is_kind", "number", "numbered"]
 
+Pairs = dict[str, tuple[str, ...]]  # student output -> teacher outputs
 
-def deepest(names, kind, role):
+
+def deepest(names: list[str], kind: str, role: str) -> str:
     """The deepest "kind_k" of a network, whose `role` is "student" or "teacher".
 
     Raises:
@@ -22,7 +24,7 @@ def deepest(names, kind, role):
     return found[-1]
 
 
-def every_exit(student, teacher):
+def every_exit(student: list[str], teacher: list[str]) -> Pairs:
     """Pairs every student exit with the teacher's last one.
 
     Returns:
@@ -35,11 +37,11 @@ def every_exit(student, teacher):
         >>> every_exit(["exit_1", "exit_2"], ["exit_3"])
         {'exit_1': ('exit_3',), 'exit_2': ('exit_3',)}
     """
-    guide = deepest(teacher, "exit", "teacher")
-    return {name: (guide,) for name in numbered(student, "exit")}
+    teacher_exit = deepest(teacher, "exit", "teacher")
+    return {name: (teacher_exit,) for name in numbered(student, "exit")}
 
 
-def from_deep_end(student, teacher, kind):
+def from_deep_end(student: list[str], teacher: list[str], kind: str) -> Pairs:
     """Pairs all "kind_k" of both networks, the deepest with the deepest.
 
     Outputs of the longer side that are left over at the shallow end stay unpaired.

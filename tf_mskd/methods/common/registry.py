@@ -6,13 +6,15 @@ is no list to keep.
 
 import importlib
 import pkgutil
+import typing
 
 from tf_mskd.utils.errors import UserError, unknown_name
 
-_methods = {}
+_methods: dict[str, type] = {}
+RENAMED = {"phuong": "dbt"}  # names of earlier versions, still understood
 
 
-def register(name):
+def register(name: str) -> typing.Callable[[type], type]:
     """Class decorator that makes a method known under `name`, its file's name."""
 
     def add(cls):
@@ -25,7 +27,7 @@ def register(name):
     return add
 
 
-def available_methods():
+def available_methods() -> list[str]:
     """Returns the sorted names of all methods, importing every file of `methods/`."""
     package = importlib.import_module("tf_mskd.methods")
     for module in pkgutil.iter_modules(package.__path__):
@@ -35,12 +37,16 @@ def available_methods():
     return sorted(_methods)
 
 
-def method_class(name):
+def method_class(name: str) -> type:
     """Returns the class of one method.
+
+    Args:
+        name: str, a name of `available_methods()`, or one that it had before.
 
     Raises:
         UserError: for an unknown name; the nearest valid one is shown.
     """
+    name = RENAMED.get(name, name)
     if name not in _methods and name not in available_methods():
         raise unknown_name("method", name, available_methods())
     return _methods[name]

@@ -4,6 +4,7 @@ from keras import ops
 
 from tf_mskd.methods.common import naming
 from tf_mskd.methods.common.method import Method
+from tf_mskd.utils.types import Tensor, Tensors
 
 
 class Relational(Method):
@@ -24,15 +25,15 @@ class Relational(Method):
 
     def output_pairs(self, student, teacher):
         """Pairs the deepest output of both networks."""
-        ours = naming.deepest(student, self.reads, "student")
-        return {ours: (naming.deepest(teacher, self.reads, "teacher"),)}
+        teacher_name = naming.deepest(teacher, self.reads, "teacher")
+        return {naming.deepest(student, self.reads, "student"): (teacher_name,)}
 
-    def relate(self, ours, theirs):
+    def relate(self, student_x: Tensor, teacher_x: Tensor) -> Tensors:
         """Compares the relations of two outputs; subclasses define it.
 
         Args:
-            ours: float32 [B, ...], the student's.
-            theirs: float32 [B, ...], the teacher's, without gradient.
+            student_x: float32 [B, ...], the student's.
+            teacher_x: float32 [B, ...], the teacher's, without gradient.
 
         Returns:
             dict, term -> float32 scalar; 0 for a batch of one.
@@ -42,13 +43,14 @@ class Relational(Method):
     def call(self, student, teacher, targets):
         """Returns {"ce/exit_k": float32 [B]} and a scalar for each relation."""
         terms = self.label_terms(student, targets)
-        for name, (guide,) in self.active_pairs(student):
-            if student[name].shape[0] == 1:
+        for name, student_x, teacher_x in self.paired(student, teacher):
+            if student_x.shape[0] == 1:
                 self.fail(
                     "compares examples with each other: use batches of 2 or more."
                 )
-            ours = ops.cast(ops.convert_to_tensor(student[name]), "float32")
-            theirs = ops.cast(ops.convert_to_tensor(teacher[guide]), "float32")
-            relations = self.relate(ours, ops.stop_gradient(theirs))
+            # mixed precision delivers float16, too coarse for sums over all pairs
+            student_x = ops.cast(ops.convert_to_tensor(student_x), "float32")
+            teacher_x = ops.cast(ops.convert_to_tensor(teacher_x), "float32")
+            relations = self.relate(student_x, ops.stop_gradient(teacher_x))
             terms.update((f"{term}/{name}", v) for term, v in relations.items())
         return terms

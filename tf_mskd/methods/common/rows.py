@@ -6,8 +6,10 @@ v = 0 is the image as it would be without the method.
 
 from keras import ops
 
+from tf_mskd.utils.types import Tensor, Tensors
 
-def interleave(batches):
+
+def interleave(batches: list) -> Tensor:
     """Joins m batches so that the rows of one image follow each other.
 
     Args:
@@ -24,7 +26,7 @@ def interleave(batches):
     return ops.reshape(stacked, (-1, *batches[0].shape[1:]))
 
 
-def repeat(targets, count):
+def repeat(targets: Tensors, count: int) -> Tensors:
     """Repeats the targets of each image for each of its `count` rows.
 
     Args:
@@ -37,7 +39,7 @@ def repeat(targets, count):
     return {name: interleave([value] * count) for name, value in targets.items()}
 
 
-def first_rows(tensors, count):
+def first_rows(tensors: Tensors, count: int) -> Tensors:
     """Selects the first of the `count` rows of each image.
 
     Args:

@@ -1,9 +1,10 @@
-"""What BYOT, EED, Phuong-Lampert and TSKD share: a student's exits teach each other."""
+"""What BYOT, DBT, EED and TSKD share: a student's exits teach each other."""
 
 from keras import ops
 
 from tf_mskd.methods.common import naming
 from tf_mskd.methods.common.method import Method
+from tf_mskd.utils.types import Tensor
 
 
 class SelfTaught(Method):
@@ -11,7 +12,7 @@ class SelfTaught(Method):
 
     needs_teacher = False
 
-    def exits_of(self, student):
+    def exits_of(self, student: list[str]) -> list[str]:
         """The names of the exits, two or more, shallow to deep.
 
         Raises:
@@ -25,7 +26,7 @@ class SelfTaught(Method):
             )
         return exits
 
-    def beside(self, kind, name, student):
+    def beside(self, kind: str, name: str, student: list[str]) -> str:
         """The output "kind_k" that belongs to "exit_k".
 
         Raises:
@@ -40,15 +41,18 @@ class SelfTaught(Method):
         return wanted
 
 
-def soft_cross_entropy(target_logits, logits, temperature):
+def soft_cross_entropy(
+    target_logits: Tensor, logits: Tensor, temperature: Tensor
+) -> Tensor:
     """Cross-entropy of softened distributions, without T squared.
 
     SCE_T[b] = -sum_n p[b, n] * ln q[b, n],
     p = softmax(sg target_logits / T), q = softmax(logits / T)
 
     Args:
-        target_logits: float [B, classes], the guide; no gradient flows into it.
-        logits: float [B, classes], the guided.
+        target_logits: float [B, classes], the teaching exit's; no gradient flows into
+            it.
+        logits: float [B, classes], the learning exit's.
         temperature: float > 0, or a scalar tensor.
 
     Returns:
@@ -60,6 +64,6 @@ def soft_cross_entropy(target_logits, logits, temperature):
         0.6931
     """
     target = ops.cast(ops.convert_to_tensor(target_logits), "float32")
-    guided = ops.cast(ops.convert_to_tensor(logits), "float32")
+    logits = ops.cast(ops.convert_to_tensor(logits), "float32")
     p = ops.softmax(ops.stop_gradient(target) / temperature, axis=-1)
-    return -ops.sum(p * ops.log_softmax(guided / temperature, axis=-1), axis=-1)
+    return -ops.sum(p * ops.log_softmax(logits / temperature, axis=-1), axis=-1)

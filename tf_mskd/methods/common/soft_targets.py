@@ -1,8 +1,8 @@
-"""What KD, MSKD and OtO share: labels and a guide's softened logits at each exit."""
+"""What KD, MSKD and OtO share: labels and softened teacher logits at each exit."""
 
 from tf_mskd.methods.common import losses
 from tf_mskd.methods.common.method import Method
-from tf_mskd.utils.errors import UserError, unknown_name
+from tf_mskd.methods.common.ranges import check_choice, check_positive
 
 # temperature and weights of the terms in the codes that the field compares with
 PRESETS = {
@@ -29,26 +29,18 @@ class SoftTargets(Method):
 
     def __init__(self, preset="repdistiller", temperature=None, **kwargs):
         super().__init__(**kwargs)
-        if preset not in PRESETS:
-            raise unknown_name("preset", preset, PRESETS)
+        check_choice(PRESETS, preset=preset)
         values = PRESETS[preset]
         self.preset = preset
         self.temperature = values["temperature"] if temperature is None else temperature
-        if not self.temperature > 0:
-            raise UserError(f"temperature must be > 0, got {self.temperature}.")
+        check_positive(temperature=self.temperature)
         self.default_weights = {"ce": values["ce"], "kd": values["kd"]}
 
     def call(self, student, teacher, targets):
-        """Returns {"ce/exit_k", "kd/exit_k": float32 [B]} for every guided exit."""
+        """Returns {"ce/exit_k", "kd/exit_k": float32 [B]} for every paired exit."""
         terms = {}
-        for name, (guide,) in self.active_pairs(student):
-            terms[f"ce/{name}"] = losses.cross_entropy(targets["label"], student[name])
-            terms[f"kd/{name}"] = losses.softened_kl(
-                teacher[guide], student[name], self.temperature
-            )
+        for name, student_x, teacher_x in self.paired(student, teacher):
+            terms[f"ce/{name}"] = losses.cross_entropy(targets["label"], student_x)
+            kl = losses.softened_kl(teacher_x, student_x, self.temperature)
+            terms[f"kd/{name}"] = kl
         return terms
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        arguments = {"preset": self.preset, "temperature": self.temperature}
-        return {**super().get_config(), **arguments}
