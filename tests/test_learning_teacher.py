@@ -260,18 +260,8 @@ def test_an_interrupted_run_of_peers_ends_as_an_uninterrupted_one(
 
 @pytest.mark.run
 def test_a_given_teacher_is_trained_further(peer, tiny, tmp_path):
-    file, shape = tmp_path / "trained.keras", (8, 8, 1)
-    save_model(
-        create_model(
-            "resnet10",
-            10,
-            width=0.25,
-            exits=(2,),
-            exit_head="linear",
-            input_shape=shape,
-        ),
-        file,
-    )
+    file = tmp_path / "trained.keras"
+    save_model(tiny((2,), 1 / 4), file)
     settings = {
         "teacher": str(file),
         "teacher_flagfile": "",
