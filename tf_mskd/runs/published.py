@@ -83,14 +83,17 @@ def read_figures(path: str | os.PathLike = FIGURES) -> list[Figure]:
         raise UserError(
             f"No published figures {path!r}: they come with a clone of the repository."
         )
-    with open(path, newline="") as file:
-        rows = list(csv.reader(file))[1:]
     try:
-        return [Figure(*row[:4], round(float(row[4]) / 100, 6), row[5]) for row in rows]
-    except (IndexError, ValueError):
+        with open(path, newline="") as file:
+            return [_figure(**row) for row in csv.DictReader(file)]
+    except (TypeError, ValueError):
         raise UserError(
             f"{path} is damaged: each line is table,method,pair,exit,value,source."
         ) from None
+
+
+def _figure(value, **names):
+    return Figure(value=round(float(value) / 100, 6), **names)
 
 
 def describe(run_dirs: Sequence[str]) -> str:
@@ -124,7 +127,7 @@ def rows_of(run_dirs: Sequence[str]) -> list[list[str]]:
     figures, rows = read_figures(), [HEADER]
     for folder in run_dirs:
         paths = RunPaths(folder)
-        config, result = read_flagfile(paths.flags), read_result(paths.result)
+        config, result = read_flagfile(str(paths.flags)), read_result(paths.result)
         cell, differences = _cell(config, result, figures)
         for figure in cell:
             row = [folder, figure.method, figure.pair, figure.exit.replace("_", " ")]
