@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import itertools
 import pathlib
-import tempfile
+import re
 
 import numpy as np
 import pytest
@@ -15,14 +15,16 @@ from tf_mskd import models
 from tf_mskd.models import aux_heads, resnet
 from tf_mskd.runs import build
 from tf_mskd.runs.config import Config
-from tf_mskd.runs.flags import read_flagfile, to_flagfile
+from tf_mskd.runs.flags import read_flagfile, read_flags, to_flagfile
+from tf_mskd.runs.stages import required_config
 from tf_mskd.utils.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
 FLAGFILES = sorted(p.relative_to(ROOT) for p in CONFIGS.rglob("*.flags"))
-PARTS = ("base", "pairs", "methods", "stages")  # not whole runs
-RUNS = [p for p in FLAGFILES if p.parent.name not in PARTS]
+PARTS = ("base", "pairs", "methods", "stages")  # may be incomplete alone
+COMMANDS = [p for p in FLAGFILES if p.parts[1] != "base"]  # that they document
+RUNS = [p for p in COMMANDS if p.parts[1] not in ("pairs", "methods")]
 WIDTH = 1 / 16
 ROWS = 4
 CLASSES = {"digits": 10, "cifar100": 100, "tiny_imagenet": 200}
@@ -61,6 +63,13 @@ def batch_for(dataset, method):
     return images, targets
 
 
+def documented(path):
+    """The flags of the command in a flagfile's head, without --run_dir."""
+    head = (ROOT / path).read_text()
+    command = re.search(r"^# Run: python -m tf_mskd.train (.*)", head, re.MULTILINE)
+    return [flag for flag in command[1].split() if not flag.startswith("--run_dir=")]
+
+
 def narrowed(path):
     """The flagfile's configuration at a width that builds in seconds."""
     config = read_flagfile(path)
@@ -73,13 +82,10 @@ def shapes_of(config):
     return Shapes(CLASSES[config.dataset], images.shape[1:])
 
 
-@functools.cache
-def untrained(flagfile):
-    """The network of a flagfile, built but not trained; None for no flagfile."""
-    if not flagfile:
-        return None
-    config = narrowed(flagfile)
-    return build.build_network(config, shapes_of(config))
+def untrained(config, role):
+    """The network that a run needs first, built but not trained; None for none."""
+    required = required_config(config, role, width=WIDTH)
+    return required and build.build_network(required, shapes_of(required))
 
 
 @functools.cache
@@ -113,16 +119,14 @@ class Case:
 
 def all_cases():
     """Every whole run, and every method on every pair."""
-    cases = [Case(str(path), read_flagfile(ROOT / path), False) for path in RUNS]
-    with tempfile.TemporaryDirectory() as folder:
-        for parts in itertools.product(
-            sorted((CONFIGS / "pairs").glob("*.flags")),
-            sorted((CONFIGS / "methods").glob("*.flags")),
-        ):
-            both = pathlib.Path(folder, "both.flags")
-            both.write_text("".join(f"--flagfile={path}\n" for path in parts))
-            name = "+".join(path.stem for path in parts)
-            cases.append(Case(name, read_flagfile(both), True))
+    cases = [Case(str(path), read_flags(documented(path)), False) for path in RUNS]
+    for parts in itertools.product(
+        sorted((CONFIGS / "pairs").glob("*.flags")),
+        sorted((CONFIGS / "methods").glob("*.flags")),
+    ):
+        name = "+".join(path.stem for path in parts)
+        config = read_flags([f"--flagfile={path}" for path in parts])
+        cases.append(Case(name, config, True))
     return cases
 
 
@@ -177,11 +181,11 @@ def test_there_are_flagfiles_for_every_data_set():
     assert {case.config.dataset for case in CASES} >= set(SIDES)
 
 
-def test_every_run_names_its_command():
-    for path in RUNS:
-        text = (ROOT / path).read_text()
-        line = text.partition("# Run:")[2].partition("\n")[0]
-        assert f"--flagfile={path}" in line, path
+def test_every_flagfile_documents_a_command(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for path in COMMANDS:
+        assert f"--flagfile={path}" in documented(path), path
+        read_flags(documented(path))
 
 
 def test_every_flagfile_reads_back(tmp_path, monkeypatch):
@@ -190,7 +194,7 @@ def test_every_flagfile_reads_back(tmp_path, monkeypatch):
         try:
             config = read_flagfile(path)
         except UserError as error:  # a part may be incomplete alone
-            assert path.parent.name in PARTS, error
+            assert path.parts[1] in PARTS, error
         else:
             assert_reads_back(config, tmp_path, path)
 
@@ -215,8 +219,8 @@ def built(case):
         shapes_of(config),
         prepared(config.teacher_flagfile)
         if case.is_composed
-        else untrained(config.teacher_flagfile),
-        untrained(config.init_flagfile),
+        else untrained(config, "teacher"),
+        untrained(config, "init"),
         method,
     )
     # of one step an epoch: a warm-up starts at a rate of 0, half an epoch has none

@@ -22,6 +22,7 @@ from tf_mskd.training.term_schedule import TermSchedule
 ROOT = pathlib.Path(__file__).parents[1]
 METHODS = registry.available_methods()
 SMALL = {"tensorboard": False, "epochs": 6, "train_fraction": 0.5, "width": 0.25}
+SMALL["teacher_stage"] = ""  # the chains are written out below
 EXITS = {"all": "1,2", "last": "2"}  # of networks of two stages
 FIRST = {  # the method of the run that a method's teacher comes from
     "ft": "paraphraser",

@@ -1,4 +1,4 @@
-"""The tools beside the package: scaffold, documents and flagfiles they generate."""
+"""The tools beside the package: scaffold, and documents they generate."""
 
 import pathlib
 import re
@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tf_mskd.methods.common import registry
-from tools import make_configs, make_docs, new_method
+from tools import make_docs, new_method
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -43,27 +43,6 @@ def test_the_scaffold_refuses_bad_and_taken_names(tmp_path, capsys):
     assert new_method.main(["kd"]) == 1
     assert capsys.readouterr().out.startswith("error: tf_mskd/methods/kd.py exists")
     assert new_method.main([]) == 2
-
-
-def test_generated_flagfiles_are_up_to_date():
-    stale = [
-        str(path)
-        for path, text in make_configs.all_files().items()
-        if not (ROOT / path).exists() or (ROOT / path).read_text() != text
-    ]
-    assert not stale, f"run python tools/make_configs.py: {stale}"
-
-
-def test_every_cell_of_the_published_tables_has_a_flagfile():
-    cifar, tiny = make_configs.FAMILIES[:2]
-    assert sum(len(row) for row in cifar.table.values()) == 17 * 7
-    assert sum(len(row) for row in tiny.table.values()) == 11 * 2
-    for family in (cifar, tiny):
-        for method, row in family.table.items():
-            for pair, published in row.items():
-                path, text = make_configs.cell_file(family, method, pair, published)
-                assert (ROOT / path).exists()
-                assert f"published {published}." in text
 
 
 def test_every_method_has_a_flagfile_and_a_test():

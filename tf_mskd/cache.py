@@ -1,6 +1,7 @@
 """Fills a teacher cache ahead of the runs that use it.
 
-    python -m tf_mskd.cache --flagfile=configs/cifar100/vgg8_mskd.flags \\
+    python -m tf_mskd.cache --flagfile=configs/pairs/cifar100_vgg13_vgg8.flags \\
+        --flagfile=configs/methods/mskd.flags \\
         --run_dir=runs/cifar100/mskd --teacher_cache=runs/cifar100/cache \\
         --cached_augmentations=8
 

@@ -13,6 +13,7 @@ from tf_mskd.models.saving import load_model
 from tf_mskd.runs import parsers
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.flags import read_flagfile
+from tf_mskd.runs.stages import required_config
 from tf_mskd.training import schedules
 from tf_mskd.training.distiller import Distiller
 from tf_mskd.training.optimizers import SGD
@@ -152,13 +153,12 @@ def check_run(
     Raises:
         UserError: for whatever would stop the run later.
     """
-    teacher, init = None, None
-    if config.teacher_flagfile:
-        teacher = build_network(read_flagfile(config.teacher_flagfile), source)
-    elif config.teacher:
+    teacher, init = (
+        build_network(required, source) if required else None
+        for required in (required_config(config, role) for role in ("teacher", "init"))
+    )
+    if config.teacher:
         teacher = load_model(config.teacher)
-    if config.init_flagfile:
-        init = build_network(read_flagfile(config.init_flagfile), source)
     if config.untrained_teacher and not method.trains_teacher:
         raise UserError(
             f"--method={config.method} does not train its teacher: drop "

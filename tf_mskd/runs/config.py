@@ -175,11 +175,31 @@ class Config:
     teacher_run_dir: str = _teacher(
         "", "Its run folder; empty: beside run_dir, named as the flagfile.", free=True
     )
+    teacher_stage: str = _teacher(
+        "",
+        "Run that prepares the network of teacher_flagfile to teach, such as exits or "
+        "paraphraser: a flagfile of configs/stages.",
+    )
     init_flagfile: str = _teacher(
         "", "Flagfile of a run, done first, whose weights initialise this network."
     )
     init_run_dir: str = _teacher(
         "", "Its run folder; empty: beside run_dir, named as the flagfile.", free=True
+    )
+    init_stage: str = _teacher(
+        "",
+        "Run of pair_flagfile whose weights initialise this network, such as ab: a "
+        "flagfile of configs/stages.",
+    )
+    pair_flagfile: str = _teacher(
+        "",
+        "Flagfile of student and teacher without a method, for init_stage.",
+        free=True,
+    )
+    stage_dir: str = _teacher(
+        "",
+        "Folder of flagfiles that replace those of configs/stages.",
+        free=True,
     )
     untrained_teacher: bool = _teacher(
         False, "Use the network of teacher_flagfile untrained: a peer that learns too."
@@ -259,6 +279,7 @@ class Config:
             raise UserError(
                 "--untrained_teacher needs --teacher_flagfile, which is empty."
             )
+        self._check_stages()
         if self.cache_top_k and not self.teacher_cache:
             raise UserError("--cache_top_k needs --teacher_cache, which is empty.")
         if self.teacher_cache and self.untrained_teacher:
@@ -271,8 +292,32 @@ class Config:
                 f"--phase_epochs={','.join(map(str, self.phase_epochs))} needs "
                 f"--phases=progressive, got --phases={self.phases}."
             )
-        if self.freeze == "backbone" and not self.init_flagfile:
+        if self.freeze == "backbone" and not (self.init_flagfile or self.init_stage):
             raise UserError("--freeze=backbone needs --init_flagfile, which is empty.")
+
+    def _check_stages(self):
+        if self.teacher_stage and not self.teacher_flagfile:
+            raise UserError(
+                f"--teacher_stage={self.teacher_stage} needs --teacher_flagfile, which "
+                "is empty: name it, or set --teacher_stage= if --teacher has been "
+                "through this stage."
+            )
+        if self.teacher_stage and self.untrained_teacher:
+            raise UserError(
+                f"--teacher_stage={self.teacher_stage} trains the teacher first, "
+                "--untrained_teacher requires an untrained one: drop one of them."
+            )
+        if self.init_stage and not self.pair_flagfile:
+            raise UserError(
+                f"--init_stage={self.init_stage} needs --pair_flagfile, which is "
+                "empty: name the flagfile of student and teacher."
+            )
+        if self.init_stage and self.init_flagfile:
+            raise UserError(
+                f"--init_stage={self.init_stage} and "
+                f"--init_flagfile={self.init_flagfile} both initialise the student: "
+                "drop one of them."
+            )
 
 
 def _check_bounds(field, value):

@@ -11,7 +11,7 @@ PACKAGE = pathlib.Path(__file__).parents[1]
 SHIPPED = (("configs",), ("results",))  # folders that setup.py puts there
 INCLUDES = ("--flagfile", "-flagfile")
 # flags that name a flagfile too, which is read later, for a run of its own
-NAMING = ("--teacher_flagfile", "--init_flagfile")
+NAMING = ("--teacher_flagfile", "--init_flagfile", "--pair_flagfile")
 
 
 def find_flagfile(name: str, relative_to: str | None = None) -> str:

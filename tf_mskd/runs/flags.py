@@ -96,13 +96,33 @@ def read_flagfile(path: str, **overrides) -> Config:
     Raises:
         UserError: if the file is missing, or holds an unknown flag or a bad value.
     """
+    return read_flags([f"--flagfile={path}"], **overrides)
+
+
+def read_flags(arguments: list[str], **overrides) -> Config:
+    """Reads flags, as on a command line, into a `Config`.
+
+    Args:
+        arguments: list of str, such as ["--flagfile=a.flags", "--lr=0.1"].
+        **overrides: settings that win over the flags'.
+
+    Returns:
+        `Config`.
+
+    Raises:
+        UserError: if a flagfile is missing, for an unknown flag or a bad value.
+
+    Example:
+        >>> read_flags(["--flagfile=configs/digits/pair.flags", "--lr=0.1"]).lr
+        0.1
+    """
     values = flags.FlagValues()
     define(values)
-    arguments = expand([f"--flagfile={path}"])
     try:
-        values(["tf_mskd", *arguments])
+        values(["tf_mskd", *expand(arguments)])
     except flags.Error as error:
-        raise UserError(f"{path}: {explain(error, values)}") from None
+        given = " ".join(a.removeprefix("--flagfile=") for a in arguments)
+        raise UserError(f"{given}: {explain(error, values)}") from None
     return dataclasses.replace(config_from(values), **overrides)
 
 

@@ -5,8 +5,8 @@ import os
 import pathlib
 
 from tf_mskd.runs.config import Config
-from tf_mskd.runs.flags import read_flagfile
 from tf_mskd.runs.inputs import check_inputs, check_same_run
+from tf_mskd.runs.stages import required_config, required_name
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.run_paths import RunPaths
 from tf_mskd.utils.tables import as_text
@@ -107,7 +107,7 @@ def _chain(role, config, above):
     if config.teacher_flagfile and not config.untrained_teacher:
         runs += _first("teacher", config, above)
         teacher = runs[-1].run_dir
-    if config.init_flagfile:
+    if config.init_flagfile or config.init_stage:
         runs += _first("init", config, above)
         init = runs[-1].run_dir
     return _once([*runs, PlannedRun(role, config, status, teacher, init)])
@@ -115,11 +115,10 @@ def _chain(role, config, above):
 
 def _first(role, config, above):
     """The chain that ends in the run of the teacher or of the initial weights."""
-    flagfile = getattr(config, f"{role}_flagfile")
-    beside = pathlib.Path(config.run_dir).parent / pathlib.Path(flagfile).stem
+    beside = pathlib.Path(config.run_dir).parent / required_name(config, role)
     folder = getattr(config, f"{role}_run_dir") or str(beside)
     handed_down = {name: getattr(config, name) for name in HANDED_DOWN}
-    first = read_flagfile(flagfile, run_dir=folder, **handed_down)
+    first = required_config(config, role, run_dir=folder, **handed_down)
     return _chain(role, first, above)
 
 
