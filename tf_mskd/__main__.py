@@ -43,7 +43,7 @@ def main() -> None:
     if name == "prepare":
         sys.exit(importlib.import_module("tf_mskd.data.prepare").main())
     command = importlib.import_module(f"tf_mskd.{name}")
-    cli.run(command.main, command.define, command.__doc__)
+    cli.run(command.main, command.define, command.__doc__ or "")
 
 
 if __name__ == "__main__":

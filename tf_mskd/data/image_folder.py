@@ -14,7 +14,7 @@ SUFFIXES = (".jpeg", ".jpg", ".png")
 LAYOUT = "train/<class>/*.png and test/<class>/*.png"
 
 
-def load_folder(data_dir: str, image_size: int | None = None) -> Source:
+def load_folder(data_dir: str | None, image_size: int | None = None) -> Source:
     """Reads `train/<class>/*` and `test/<class>/*` (or `val/`) below `data_dir`.
 
     PNG and JPEG files, converted to RGB and resized (bilinear). Classes and files are

@@ -348,7 +348,7 @@ def read_setting(field: dataclasses.Field, text: str) -> typing.Any:
     if field.type is bool:
         return parsers.boolean(field.name, text)
     try:
-        return field.type(text)
+        return typing.cast(type, field.type)(text)
     except ValueError:
         kind = "an integer" if field.type is int else "a number"
         raise UserError(f"--{field.name} must be {kind}, got {text!r}.") from None

@@ -25,7 +25,7 @@ if keras.backend.backend() == "tensorflow":
     from tf_mskd.training.tensorflow_steps import TensorFlowSteps as Steps
 else:
 
-    class Steps:
+    class Steps:  # type: ignore[no-redef]
         """Adds nothing: Keras' own steps call compute_loss and compute_metrics."""
 
 

@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Iterator
 
-EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+EXIT_CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}
 RESUME = "Run the same command to resume from the last checkpoint."
 
 
