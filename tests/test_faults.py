@@ -475,6 +475,7 @@ def test_a_hostile_flagfile_is_refused_by_the_command(tmp_path):
     assert error_of(done) == "error: Flagfile 'a.flags' is not text."
 
 
+@pytest.mark.run
 def test_a_setting_that_would_smuggle_in_a_flag_is_refused(tmp_path):
     config = dataclasses.replace(TINY, run_dir=str(tmp_path), data_dir="x\n--lr=5")
     with pytest.raises(UserError, match="--data_dir must be one line of plain text"):

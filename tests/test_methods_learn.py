@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from tests.test_every_method import METHODS
+from tf_mskd.methods.common.registry import available_methods
 from tf_mskd.runs import experiment
 from tf_mskd.runs.flags import read_flagfile, to_flagfile
 
@@ -44,7 +44,7 @@ def flagfile_of(name):
     return f"configs/methods/{name}.flags"
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", available_methods())
 def test_it_learns(name, folder, monkeypatch):
     monkeypatch.chdir(ROOT)
     plain = {"teacher_flagfile": "", "width": 0.125}
