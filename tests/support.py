@@ -18,6 +18,7 @@ from tensorflow.python.eager.context import context_safe
 
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.flags import to_flagfile
+from tf_mskd.runs.result import Result
 
 ROOT = pathlib.Path(__file__).parents[1]
 MINUTES = 60
@@ -42,6 +43,20 @@ TINY = dataclasses.replace(
     SMALL, method="ce", width=0.0625, train_fraction=0.5, epochs=3, dropout=0.1
 )
 STEPS = 20  # an epoch of TINY
+PLAIN = Result(  # numbers made up
+    model="resnet10",
+    teacher=None,
+    method="ce",
+    phases="joint",
+    ensemble="probabilities",
+    seed=0,
+    epochs=3,
+    train_examples=100,
+    params=5,
+    macs={"exit_1": 40, "exit_10": 60, "ensemble": 100},
+    seconds=1.5,
+    test={"exit_1": 0.5, "exit_10": 0.75, "ensemble": 1, "ensemble_logits": 0.0},
+)
 
 
 # ---- processes

@@ -16,19 +16,6 @@ from tf_mskd.early_exit.outcomes import confidences, predictions
 from tf_mskd.early_exit.temperature import calibration_error, fit_temperature
 from tf_mskd.early_exit.thresholds import NEVER, Goal, exit_index, fit
 
-
-def held_out(seed=0, size=600, classes=6, exits=3):
-    """Overconfident exits that get better with depth."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, classes, size)
-    noise = rng.normal(size=(size, classes))
-    logits = {}
-    for k in range(1, exits + 1):
-        noise = 0.6 * noise + 0.8 * rng.normal(size=noise.shape)
-        logits[f"exit_{k}"] = 3.0 * ((0.7 + 0.5 * k) * np.eye(classes)[labels] + noise)
-    return logits, labels
-
-
 MACS = {"exit_1": 40, "exit_2": 70, "exit_3": 100}
 
 
@@ -37,7 +24,7 @@ MACS = {"exit_1": 40, "exit_2": 70, "exit_3": 100}
 
 @pytest.mark.parametrize("seed", range(3))
 def test_temperature_against_a_grid(seed):
-    logits, labels = held_out(seed)
+    logits, labels = reference.held_out(seed)
     for name, z in logits.items():
         grid = np.arange(1.0, 8.0, 0.002)
         losses = [reference.cross_entropy(labels, z / t).mean() for t in grid]
@@ -47,7 +34,7 @@ def test_temperature_against_a_grid(seed):
 
 
 def test_temperature_scales_with_the_logits_and_keeps_its_bounds():
-    logits, labels = held_out()
+    logits, labels = reference.held_out()
     z = logits["exit_1"]
     np.testing.assert_allclose(
         fit_temperature(2 * z, labels), 2 * fit_temperature(z, labels), 1e-4
@@ -72,39 +59,29 @@ def test_calibration_error_by_hand():
 # ---- thresholds
 
 
-def early_exits(sure, right, macs, limits):
-    """Accuracy, fraction of MACs and standard error of the accuracy's difference to the
-    full pass under these thresholds, example by example."""
-    hits = cost = 0
-    differences = []
-    for n in range(right.shape[1]):
-        k = 0
-        while k < len(sure) and not sure[k, n] >= limits[k]:
-            k += 1
-        hits, cost = hits + right[k, n], cost + macs[k] / macs[-1]
-        differences.append(int(right[k, n]) - int(right[-1, n]))
-    error = np.std(differences) / np.sqrt(len(differences))
-    return hits / right.shape[1], cost / right.shape[1], error
-
-
 def random_exits(seed, size=40):
     rng = np.random.default_rng(seed)
-    sure = rng.uniform(size=(2, size)).astype(np.float32)
-    chances = np.array([sure[0], 0.3 + 0.6 * sure[1], np.full(size, 0.85)])
-    return sure, rng.uniform(size=(3, size)) < chances, [40, 70, 100]
+    confidence = rng.uniform(size=(2, size)).astype(np.float32)
+    chances = np.array([confidence[0], 0.3 + 0.6 * confidence[1], np.full(size, 0.85)])
+    return confidence, rng.uniform(size=(3, size)) < chances, [40, 70, 100]
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_thresholds_are_those_of_a_full_search(seed, monkeypatch):
     monkeypatch.setattr(thresholds, "CANDIDATES", 100)  # all there are
-    sure, right, macs = random_exits(seed)
-    grids = [[*np.unique(c), NEVER] for c in sure]
-    every = [early_exits(sure, right, macs, t) for t in itertools.product(*grids)]
-    full = right[-1].mean()
+    confidence, correct, macs = random_exits(seed)
+    grids = [[*np.unique(c), NEVER] for c in confidence]
+    every = [
+        reference.early_exits(confidence, correct, macs, t)
+        for t in itertools.product(*grids)
+    ]
+    full = correct[-1].mean()
     goals = [Goal("max_accuracy_drop", 0.05), Goal("target_macs", 0.7)]
-    cheap, exact = fit(sure, right, macs, goals)
+    cheap, exact = fit(confidence, correct, macs, goals)
     for setting in (cheap, exact):
-        by_example = early_exits(sure, right, macs, setting.thresholds)
+        by_example = reference.early_exits(
+            confidence, correct, macs, setting.thresholds
+        )
         np.testing.assert_allclose(setting[:3], by_example, atol=1e-9)
     assert full - cheap.accuracy + cheap.error <= 0.05 + 1e-9
     assert exact.macs_fraction <= 0.7 + 1e-9
@@ -116,16 +93,16 @@ def test_thresholds_are_those_of_a_full_search(seed, monkeypatch):
 def test_many_exits_are_searched_block_by_block(monkeypatch):
     """Nine exits; the blocks of four come near one grid of all, of few candidates."""
     rng = np.random.default_rng(0)
-    sure = rng.uniform(size=(8, 500)).astype(np.float32)
-    chances = [0.4 + 0.05 * k + 0.3 * sure[min(k, 7)] for k in range(9)]
-    right, macs = rng.uniform(size=(9, 500)) < chances, np.arange(10, 100, 10)
+    confidence = rng.uniform(size=(8, 500)).astype(np.float32)
+    chances = [0.4 + 0.05 * k + 0.3 * confidence[min(k, 7)] for k in range(9)]
+    correct, macs = rng.uniform(size=(9, 500)) < chances, np.arange(10, 100, 10)
     goals = [Goal("target_macs", fraction) for fraction in (0.3, 0.5, 0.7, 1.0)]
     monkeypatch.setattr(thresholds, "CANDIDATES", 3)
-    blocks = fit(sure, right, macs, goals)
+    blocks = fit(confidence, correct, macs, goals)
     monkeypatch.setattr(thresholds, "BLOCK", 8)
-    everything = fit(sure, right, macs, goals)
+    everything = fit(confidence, correct, macs, goals)
     for goal, near, best in zip(goals, blocks, everything, strict=True):
-        by_example = early_exits(sure, right, macs, near.thresholds)
+        by_example = reference.early_exits(confidence, correct, macs, near.thresholds)
         np.testing.assert_allclose(near[:3], by_example, atol=1e-9)
         assert near.macs_fraction <= goal.value + 1e-9
         assert best.accuracy - 0.02 <= near.accuracy <= best.accuracy + 1e-9
@@ -135,25 +112,26 @@ def test_many_exits_are_searched_block_by_block(monkeypatch):
 
 def test_a_drop_counts_with_its_standard_error():
     """100 examples, 10 wrong in the full pass; one more is wrong if half exit early."""
-    sure = np.where(np.arange(100) < 50, 0.9, 0.1)[None].astype(np.float32)
-    right = np.ones((2, 100), bool)
-    right[1, 90:] = False
-    right[0, 0] = False
-    right[0, 50:80] = False
+    confidence = np.where(np.arange(100) < 50, 0.9, 0.1)[None].astype(np.float32)
+    correct = np.ones((2, 100), bool)
+    correct[1, 90:] = False
+    correct[0, 0] = False
+    correct[0, 50:80] = False
     error = np.sqrt((0.01 - 0.01**2) / 100)  # d = -1 once, 0 elsewhere: 0.00995
     by_limit = {0.01 + error + 1e-8: 0.75, 0.01 + error - 1e-8: 1.0, 0.0: 1.0}
     for limit, fraction in by_limit.items():
-        (setting,) = fit(sure, right, [50, 100], [Goal("max_accuracy_drop", limit)])
+        goal = Goal("max_accuracy_drop", limit)
+        (setting,) = fit(confidence, correct, [50, 100], [goal])
         assert setting.macs_fraction == fraction, f"{limit}: {setting}"
-    (setting,) = fit(sure, right, [50, 100], [Goal("max_accuracy_drop", 0.02)])
+    (setting,) = fit(confidence, correct, [50, 100], [Goal("max_accuracy_drop", 0.02)])
     np.testing.assert_allclose(setting[:3], (0.89, 0.75, error))
 
 
 def test_exit_indices_compare_as_float32():
-    sure = np.float32([[0.1, 0.7]])
-    assert exit_index(sure, [float(np.float32(0.7))]).tolist() == [1, 0]
-    assert exit_index(sure, [0.7]).tolist() == [1, 0]  # below float32(0.7) in float64
-    assert exit_index(sure, [0.0]).tolist() == [0, 0]
+    confidence = np.float32([[0.1, 0.7]])
+    assert exit_index(confidence, [float(np.float32(0.7))]).tolist() == [1, 0]
+    assert exit_index(confidence, [0.7]).tolist() == [1, 0]  # in float64 it is below
+    assert exit_index(confidence, [0.0]).tolist() == [0, 0]
     assert exit_index(np.ones((2, 2)), [NEVER, NEVER]).tolist() == [2, 2]
 
 
@@ -165,9 +143,9 @@ def test_each_example_may_have_thresholds_of_its_own_and_one_exit_needs_none():
 
 def test_neighbours_in_float32_are_told_apart():
     low = np.float32(0.5)
-    sure = np.array([[low, np.nextafter(low, np.float32(1))]])
-    right = np.array([[False, True], [True, True]])
-    (setting,) = fit(sure, right, [50, 100], [Goal("max_accuracy_drop", 0.0)])
+    confidence = np.array([[low, np.nextafter(low, np.float32(1))]])
+    correct = np.array([[False, True], [True, True]])
+    (setting,) = fit(confidence, correct, [50, 100], [Goal("max_accuracy_drop", 0.0)])
     assert setting[:2] == (1.0, 0.75)
 
 
@@ -177,20 +155,21 @@ def test_neighbours_in_float32_are_told_apart():
 @pytest.mark.parametrize("criterion", CRITERIA)
 @pytest.mark.parametrize("answer", ["ensemble", "exit"])
 def test_the_target_is_met_on_the_examples_it_is_fitted_to(criterion, answer):
-    logits, labels = held_out()
+    logits, labels = reference.held_out()
     for target in ({"max_accuracy_drop": 1.0}, {"target_macs": 0.6}):
         fitted = calibrate(logits, labels, MACS, criterion, answer, **target)
         probs = predictions(logits, fitted["temperatures"], answer)
-        right = np.array([p.argmax(-1) == labels for p in probs])
-        sure, limits = confidences(criterion, probs), [*fitted["thresholds"].values()]
-        measured = early_exits(sure, right, list(MACS.values()), limits)
+        correct = np.array([p.argmax(-1) == labels for p in probs])
+        confidence, macs = confidences(criterion, probs), list(MACS.values())
+        limits = list(fitted["thresholds"].values())
+        measured = reference.early_exits(confidence, correct, macs, limits)
         accuracy, fraction, error = measured
         found = fitted["validation"]
         assert abs(accuracy - found["accuracy"]) < 1e-9
         assert abs(fraction - found["macs_fraction"]) < 1e-9
         assert abs(error - found["standard_error"]) < 1e-9
         assert abs(found["mean_macs"] - 100 * fraction) < 1e-6
-        assert abs(found["full_accuracy"] - right[-1].mean()) < 1e-9
+        assert abs(found["full_accuracy"] - correct[-1].mean()) < 1e-9
         assert abs(sum(found["exit_rates"].values()) - 1) < 1e-9
         assert fitted["target"] == {**target, "met": True}
         assert fitted["criterion"] == criterion and limits[-1] == 0.0
@@ -202,7 +181,7 @@ def test_the_target_is_met_on_the_examples_it_is_fitted_to(criterion, answer):
 
 
 def test_early_exits_by_confidence_beat_random_ones():
-    logits, labels = held_out()
+    logits, labels = reference.held_out()
     fitted = calibrate(logits, labels, MACS, target_macs=0.7)
     per_exit = [np.mean(z.argmax(-1) == labels) for z in logits.values()]
     at_random = np.interp(70, [40, 70, 100], per_exit)
@@ -210,7 +189,7 @@ def test_early_exits_by_confidence_beat_random_ones():
 
 
 def test_the_curve_has_20_budgets_that_hold_and_never_fall():
-    fitted = calibrate(*held_out(), MACS)
+    fitted = calibrate(*reference.held_out(), MACS)
     curve = fitted["curve"]
     assert len(curve) == 20
     assert abs(curve[0]["budget"] - 0.4) < 1e-9 and curve[-1]["budget"] == 1.0
@@ -221,35 +200,37 @@ def test_the_curve_has_20_budgets_that_hold_and_never_fall():
 
 
 def test_best_takes_the_criterion_that_reaches_the_target_cheapest():
-    fitted = calibrate(*held_out(), MACS, max_accuracy_drop=0.5)
+    fitted = calibrate(*reference.held_out(), MACS, max_accuracy_drop=0.5)
     fractions = {name: row["macs_fraction"] for name, row in fitted["criteria"].items()}
     assert list(fractions) == list(CRITERIA)
     assert fitted["criterion"] == min(fractions, key=fractions.get)
     assert fitted["validation"]["macs_fraction"] == min(fractions.values())
-    fitted = calibrate(*held_out(), MACS, target_macs=0.55)
+    fitted = calibrate(*reference.held_out(), MACS, target_macs=0.55)
     rows = {name: row["accuracy"] for name, row in fitted["criteria"].items()}
     assert fitted["validation"]["accuracy"] == max(rows.values())
 
 
 def test_a_target_out_of_reach_gives_the_nearest():
-    fitted = calibrate(*held_out(), MACS, target_macs=0.1)
+    fitted = calibrate(*reference.held_out(), MACS, target_macs=0.1)
     assert fitted["target"] == {"target_macs": 0.1, "met": False}
     assert abs(fitted["validation"]["macs_fraction"] - 0.4) < 1e-9
     assert fitted["validation"]["exit_rates"]["exit_1"] == 1.0
 
 
 def test_temperatures_mend_overconfident_exits():
-    errors = calibrate(*held_out(), MACS)["calibration_error"]
+    errors = calibrate(*reference.held_out(), MACS)["calibration_error"]
     assert list(errors) == ["exit_1", "exit_2", "exit_3", "ensemble"]
     for name in MACS:
         assert errors[name]["after"] < 0.5 * errors[name]["before"], f"{name}: {errors}"
 
 
 def test_calibrate_repeats():
-    assert calibrate(*held_out(), MACS) == calibrate(*held_out(), MACS)
+    assert calibrate(*reference.held_out(), MACS) == calibrate(
+        *reference.held_out(), MACS
+    )
 
 
-LOGITS, LABELS = held_out(size=20)
+LOGITS, LABELS = reference.held_out(size=20)
 REFUSED = [
     ({"criterion": "margins"}, "Unknown exit criterion 'margins'; .* 'margin'.*best"),
     ({"answer": "ensembles"}, "Unknown answer 'ensembles'; .* 'ensemble'"),

@@ -10,8 +10,8 @@ import zipfile
 import numpy as np
 import pytest
 
+from tests import reference
 from tests.support import SMALL, Command
-from tests.test_calibrate import early_exits, held_out
 from tf_mskd import UserError, evaluate
 from tf_mskd.early_exit import measure as early_exit
 from tf_mskd.early_exit.calibration import calibrate
@@ -117,15 +117,17 @@ def test_early_exits_on_the_test_split(trained, tmp_path):
     student = run.student()
     logits, labels = run.logits(student)
     probs = predictions(logits, fitted["temperatures"])
-    right = np.array([p.argmax(-1) == labels for p in probs])
+    correct = np.array([p.argmax(-1) == labels for p in probs])
     macs = list(early_exit.macs_so_far(student).values())
-    sure = confidences(fitted["criterion"], probs)
+    confidence = confidences(fitted["criterion"], probs)
     for row, source in [
         (measured["early_exit"], fitted),
         *zip(measured["budgeted"], fitted["curve"], strict=True),
     ]:
         thresholds = list(source["thresholds"].values())
-        accuracy, fraction, _ = early_exits(sure, right, macs, thresholds)
+        accuracy, fraction, _ = reference.early_exits(
+            confidence, correct, macs, thresholds
+        )
         assert abs(row["accuracy"] - accuracy) < 1e-9
         assert abs(row["macs_fraction"] - fraction) < 1e-9
         assert abs(row["mean_macs"] - fraction * macs[-1]) < 1e-3
@@ -144,7 +146,7 @@ def test_early_exits_on_the_test_split(trained, tmp_path):
 @pytest.mark.run
 def test_extreme_thresholds_are_the_first_exit_and_the_full_pass(trained):
     _, _, fitted = trained
-    logits, labels = held_out(size=80)
+    logits, labels = reference.held_out(size=80)
     macs = {f"exit_{k}": 10 * k for k in (1, 2, 3)}
     for threshold, exit_name in ((0.0, "exit_1"), (2.0, "exit_3")):
         for criterion in ("max_probability", "margin", "entropy", "patience"):
@@ -158,7 +160,7 @@ def test_extreme_thresholds_are_the_first_exit_and_the_full_pass(trained):
 
 
 def test_the_curves_are_the_measured_numbers_in_percent():
-    logits, labels = held_out(size=80)
+    logits, labels = reference.held_out(size=80)
     macs = {"exit_1": 40e6, "exit_2": 70e6, "exit_3": 100e6}
     alone = {"exit_1": 40e6, "exit_2": 60e6, "exit_3": 80e6}
     fitted = calibrate(logits, labels, macs, "margin", "exit", target_macs=0.7)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.test_result import PLAIN
+from tests.support import PLAIN
 from tf_mskd.runs.comparison import curves, draw, read_runs, rows_of, write
 from tf_mskd.runs.result import write_result
 from tf_mskd.utils import figures

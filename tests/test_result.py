@@ -6,30 +6,16 @@ import re
 
 import pytest
 
-from tf_mskd.runs.result import Result, read_result, write_result
+from tests.support import PLAIN
+from tf_mskd.runs.result import read_result, write_result
 from tf_mskd.utils.errors import UserError
 
-ACCURACIES = {"exit_1": 0.5, "exit_10": 0.75, "ensemble": 1, "ensemble_logits": 0.0}
-PLAIN = Result(
-    model="resnet10",
-    teacher=None,
-    method="ce",
-    phases="joint",
-    ensemble="probabilities",
-    seed=0,
-    epochs=3,
-    train_examples=100,
-    params=5,
-    macs={"exit_1": 40, "exit_10": 60, "ensemble": 100},
-    seconds=1.5,
-    test=ACCURACIES,
-)
 WHOLE = dataclasses.replace(
     PLAIN,
     teacher="resnet18",
-    test_best=ACCURACIES,
+    test_best=PLAIN.test,
     test_teacher={"exit_4": 0.25, "ensemble": 0.25},
-    validation={**ACCURACIES, "ensemble_fitted": 1.0},
+    validation={**PLAIN.test, "ensemble_fitted": 1.0},
     fitted_weights={"exit_1": 0.0, "exit_10": 2.5},
 )
 
