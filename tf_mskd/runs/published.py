@@ -81,7 +81,7 @@ def read_figures(path: str | os.PathLike = FIGURES) -> list[Figure]:
     path = find_flagfile(str(path))
     if not os.path.isfile(path):
         raise UserError(
-            f"No published figures {path!r} (looked from {os.getcwd()}): name a CSV file."
+            f"No published figures {path!r} (in {os.getcwd()}): name a CSV file."
         )
     try:
         with open(path, newline="") as file:
