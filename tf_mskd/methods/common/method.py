@@ -27,11 +27,9 @@ class Method(keras.layers.Layer):
 
     Attributes:
         default_weights: dict, term -> weight used unless the Distiller is told others.
-        target_keys: tuple of str, the targets that `augment` and `call` read: "label"
-            (int [B]), "index" (int [B], position in the training split), "negatives"
-            (int [B, num_negatives], positions of other classes), "other_image" (uint8
-            [B, H, W, C], an image of another class), "second_view" (the same image,
-            augmented once more, by the run's second augmentation).
+        target_keys: tuple of str, the targets that `augment` and `call` read, such as
+            "label" (int [B]); `utils.targets.TARGETS` lists all with shape, dtype and
+            meaning.
         rows_per_image: int, rows that `augment` makes of each image; row
             `rows_per_image * i` is image i as it would be without.
         aux_heads: tuple of str, kinds of further outputs that the student must have
