@@ -586,7 +586,7 @@ def test_wrong_teachers_are_refused(tiny):
         Distiller(student, tiny(shape=(16, 16, 1)))
     with pytest.raises(UserError, match="teacher 'plain' has no output named exit_1"):
         Distiller(student, plain_model())
-    with pytest.raises(UserError, match="student exit_1 has no guide"):
+    with pytest.raises(UserError, match="Student exit_1 needs exit_1 of the teacher"):
         Distiller(student, tiny((2,)), "oto")
 
 
