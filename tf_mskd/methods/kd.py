@@ -29,7 +29,13 @@ class KD(SoftTargets):
         {'ce': 0.1, 'kd': 0.9}
     """
 
-    def __init__(self, preset="repdistiller", temperature=None, decay=1.0, **kwargs):
+    def __init__(
+        self,
+        preset: str = "repdistiller",
+        temperature: float | None = None,
+        decay: float = 1.0,
+        **kwargs,
+    ):
         super().__init__(preset, temperature, **kwargs)
         ranges.check_positive(decay=decay)
         self.decay = decay

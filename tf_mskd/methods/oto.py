@@ -34,7 +34,13 @@ class OtO(SoftTargets):
         {'exit_1': ('exit_2',)}
     """
 
-    def __init__(self, preset="repdistiller", temperature=None, exit_map="", **kwargs):
+    def __init__(
+        self,
+        preset: str = "repdistiller",
+        temperature: float | None = None,
+        exit_map: str | dict[int, int] = "",
+        **kwargs,
+    ):
         super().__init__(preset, temperature, **kwargs)
         self.exit_map = read_exit_map(exit_map)
 

@@ -4,6 +4,8 @@ The rule of names: exit k makes `embedding_k` [B, D], its pooled vector, and `ex
 [B, classes], its logits in float32. The layer that makes an output carries its name.
 """
 
+from collections.abc import Iterable, Sequence
+
 import keras
 
 from tf_mskd.models import blocks, graph
@@ -57,15 +59,21 @@ def classify(x, k, num_classes, dropout=0.0):
     return keras.layers.Dense(num_classes, dtype="float32", name=f"exit_{k}")(x)
 
 
-def check_head(kind):
+def check_head(kind: str) -> None:
     """Raises `UserError` unless `kind` is a kind of exit head."""
     if kind not in HEADS:
         raise unknown_name("exit head", kind, HEADS)
 
 
 def add_exits(
-    model, taps, num_classes, *, exit_head="dense", attention=False, features=()
-):
+    model: keras.Model,
+    taps: Sequence[str],
+    num_classes: int,
+    *,
+    exit_head: str = "dense",
+    attention: bool = False,
+    features: Iterable[str] = (),
+) -> keras.Model:
     """Gives exits to any functional model with one output.
 
     The model's own end becomes the deepest exit: its output where that is

@@ -1,6 +1,8 @@
 """Walks, cuts and recombines functional models; layers are shared, never copied."""
 
 import re
+import typing
+from collections.abc import Iterable
 
 import keras
 
@@ -11,7 +13,7 @@ from tf_mskd.utils.private import call_again, node_of
 BLOCK_END = re.compile(r"stage_\d+_block_\d+_(relu|add)|feature_\d+")
 
 
-def exit_names(outputs):
+def exit_names(outputs: typing.Any) -> list[str]:
     """Names of the exits among a model's outputs, shallow to deep.
 
     Args:
@@ -28,14 +30,14 @@ def exit_names(outputs):
     return numbered(names, "exit")
 
 
-def output_tensors(model):
+def output_tensors(model: keras.Model) -> dict[str, typing.Any]:
     """The outputs of a functional model as a dict by output name."""
     if isinstance(model.output, dict):
         return dict(model.output)
     return dict(zip(model.output_names, model.outputs, strict=True))
 
 
-def available_outputs(model):
+def available_outputs(model: keras.Model) -> dict[str, typing.Any]:
     """All tensors of a model that have a name of the library, given out or not.
 
     Args:
@@ -112,7 +114,7 @@ def replay(tensors, known, renamed=None):
     return [known[id(tensor)] for tensor in tensors]
 
 
-def sub_model(model, names):
+def sub_model(model: keras.Model, names: str | Iterable[str]) -> keras.Model:
     """A model with some of the outputs, and only the layers those need.
 
     Args:
@@ -152,7 +154,7 @@ class StopGradient(keras.layers.Layer):
         return input_shape
 
 
-def detach_stages(model):
+def detach_stages(model: keras.Model) -> keras.Model:
     """The same network, each part of which learns from its own exit alone.
 
     Behind `feature_k` of every exit k but the deepest stands a stop-gradient, and

@@ -6,6 +6,7 @@ normalised images; ours take 0 .. 255 and scale inside, so `mean` and `std` of
 `create_model` must be those of the published training.
 """
 
+import os
 import pathlib
 import re
 
@@ -17,7 +18,9 @@ from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.private import node_of
 
 
-def load_torch_weights(model, path_or_dict):
+def load_torch_weights(
+    model: keras.Model, path_or_dict: str | os.PathLike | dict[str, np.ndarray]
+) -> keras.Model:
     """Gives a network the weights of the same network published for PyTorch.
 
     Backbone and last exit are filled; heads of other exits keep what they have. Nothing

@@ -1,6 +1,8 @@
 """The one exception for mistakes a user can mend, and the nearest valid name."""
 
 import difflib
+import typing
+from collections.abc import Iterable
 
 
 class UserError(ValueError):
@@ -14,7 +16,7 @@ class UserError(ValueError):
             the line or steer the terminal are escaped.
     """
 
-    def __init__(self, message):
+    def __init__(self, message: str):
         super().__init__(_one_line(message))
 
 
@@ -23,7 +25,7 @@ def _one_line(text):
     return "".join(c if c.isprintable() else escaped[c] for c in text)
 
 
-def unknown_name(kind, name, known):
+def unknown_name(kind: str, name: typing.Any, known: Iterable[str]) -> UserError:
     """Returns the `UserError` for a name that is not among the known ones.
 
     Args:
@@ -43,7 +45,7 @@ def unknown_name(kind, name, known):
     return UserError(f"Unknown {kind} {name!r}{nearest(name, known)} Known: {listed}.")
 
 
-def nearest(name, known, cutoff=0.4):
+def nearest(name: typing.Any, known: Iterable[str], cutoff: float = 0.4) -> str:
     """Returns the end of a sentence: the nearest valid name, if there is one.
 
     Args:

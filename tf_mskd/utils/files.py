@@ -5,6 +5,8 @@ import json
 import os
 import pathlib
 import re
+import typing
+from collections.abc import Iterator
 
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.run_paths import RunPaths
@@ -13,7 +15,7 @@ TEMPORARY = re.compile(r"\.\w+\.\d+\.\w+")  # the names that `replacing` gives
 
 
 @contextlib.contextmanager
-def replacing(path):
+def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Gives a temporary path beside `path` and moves it there on success.
 
     The data are flushed to the disk before the move. On an error the temporary file is
@@ -40,7 +42,7 @@ def replacing(path):
             temporary.unlink()
 
 
-def make_folder(path, what="folder"):
+def make_folder(path: str | os.PathLike, what: str = "folder") -> pathlib.Path:
     """Makes a folder and those above it unless they are there; returns its path.
 
     Args:
@@ -59,7 +61,7 @@ def make_folder(path, what="folder"):
     return path
 
 
-def model_file(path):
+def model_file(path: str | os.PathLike) -> pathlib.Path:
     """Returns the path of a model file: of the student, if `path` is a run folder.
 
     Raises:
@@ -73,18 +75,18 @@ def model_file(path):
     return path
 
 
-def write_text(path, text):
+def write_text(path: str | os.PathLike, text: str) -> None:
     """Replaces the file at `path` by `text`, atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text)
 
 
-def write_json(path, value):
+def write_json(path: str | os.PathLike, value: typing.Any) -> None:
     """Replaces the file at `path` by `value` as indented JSON, atomically."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def read_json(path):
+def read_json(path: str | os.PathLike) -> typing.Any:
     """Reads a JSON file.
 
     Raises:
@@ -93,7 +95,7 @@ def read_json(path):
     return _parse(_text(path), path)
 
 
-def read_json_lines(path):
+def read_json_lines(path: str | os.PathLike) -> list[dict]:
     """Reads a file of one JSON object a line into a list of dict.
 
     Raises:
@@ -105,7 +107,7 @@ def read_json_lines(path):
     return values
 
 
-def remove_temporary(folder):
+def remove_temporary(folder: pathlib.Path) -> None:
     """Removes what processes that were killed in the middle of a write have left.
 
     Call it only while no other process writes to `folder`.

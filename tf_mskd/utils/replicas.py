@@ -1,10 +1,12 @@
 """Sums, joins and means over the replicas that share a step."""
 
+import typing
+
 import keras
 from keras import ops
 
 
-def num_replicas():
+def num_replicas() -> int:
     """Returns how many replicas share the current step; 1 outside TensorFlow."""
     if keras.backend.backend() != "tensorflow":
         return 1
@@ -13,7 +15,7 @@ def num_replicas():
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
-def all_reduce_sum(value):
+def all_reduce_sum(value: typing.Any) -> typing.Any:
     """Sums a tensor over all replicas; the identity with one replica."""
     if num_replicas() == 1:
         return value
@@ -23,7 +25,7 @@ def all_reduce_sum(value):
     return context.all_reduce(tf.distribute.ReduceOp.SUM, value) if context else value
 
 
-def all_gather(value):
+def all_gather(value: typing.Any) -> typing.Any:
     """Joins the rows of a tensor [B, ...] of all replicas, in one order everywhere.
 
     The identity with one replica. No gradient flows through it.
@@ -37,7 +39,9 @@ def all_gather(value):
     return context.all_gather(value, axis=0) if context else value
 
 
-def replica_mean(per_example, sample_weight=None):
+def replica_mean(
+    per_example: typing.Any, sample_weight: typing.Any = None
+) -> typing.Any:
     """Sums to the weighted mean over the global batch when replicas are added up.
 
     sum_b w_b * x_b / (sum of w over the batches of all replicas)
