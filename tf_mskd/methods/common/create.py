@@ -71,5 +71,6 @@ def method_defaults(name: str) -> dict[str, typing.Any]:
 
 def _own_defaults(name):
     parameters = inspect.signature(method_class(name)).parameters.values()
-    own = (p for p in parameters if p.kind is not p.VAR_KEYWORD and p.name != "dtype")
-    return {p.name: p.default for p in own}
+    of_layers = ("dtype", "name")  # arguments of every layer
+    own = (p for p in parameters if p.kind is not p.VAR_KEYWORD)
+    return {p.name: p.default for p in own if p.name not in of_layers}
