@@ -236,7 +236,7 @@ def test_a_users_mistake_gets_one_line(tmp_path, settings, message):
 @pytest.mark.run
 def test_a_teacher_of_another_kind_is_refused(runs, oto, tmp_path):
     narrow = {"method": "oto", "teacher": str(runs / "teacher")}
-    with pytest.raises(UserError, match="teacher has exit_4.*exit_map"):
+    with pytest.raises(UserError, match="of the teacher, which has exit_4.*exit_map"):
         run(tmp_path, "few_exits", **narrow, **FOUR)
     resized = {"method": "kd", "teacher": str(runs / "teacher"), "image_size": 16}
     with pytest.raises(UserError, match="differ in image size"):
