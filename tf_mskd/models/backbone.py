@@ -3,6 +3,8 @@
 import dataclasses
 import typing
 
+Norm = typing.Callable[[str], typing.Any]  # layer name -> batch norm layer
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
@@ -17,7 +19,7 @@ class Stage:
     """
 
     width: int
-    size: tuple
+    size: tuple[int, int]
     build: typing.Callable | None = None
 
 
@@ -35,11 +37,11 @@ class Backbone:
     """
 
     stem: typing.Callable
-    stages: tuple
+    stages: tuple[Stage, ...]
     close: typing.Callable | None = None
     embedding_dropout: bool = True
 
 
-def halved(size):
+def halved(size: tuple[int, int]) -> tuple[int, int]:
     """Size of a map after a padded 3x3 convolution of stride 2: each side / 2, up."""
     return tuple((side + 1) // 2 for side in size)

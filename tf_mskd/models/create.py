@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections.abc import Sequence
 
 import keras
 
@@ -14,7 +15,7 @@ from tf_mskd.utils.errors import UserError, unknown_name
 from tf_mskd.utils.names import number, numbered
 
 
-def available_models():
+def available_models() -> list[str]:
     """Names `create_model` takes; of the wide ResNets ("wrn_D_K") the usual ones.
 
     Example:
@@ -25,22 +26,22 @@ def available_models():
 
 
 def create_model(
-    name,
-    num_classes,
+    name: str,
+    num_classes: int,
     *,
-    exits="last",
-    exit_head="dense",
-    input_shape=(32, 32, 3),
-    width=1.0,
-    features=(),
-    aux_heads=(),
-    attention=False,
-    dropout=0.0,
-    vgg_taps=(1, 2, 3, 5),
-    mean=None,
-    std=None,
-    synchronized_bn=False,
-):
+    exits: str | Sequence[int] = "last",
+    exit_head: str = "dense",
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    width: float = 1.0,
+    features: str | Sequence[str] = (),
+    aux_heads: str | Sequence[str] = (),
+    attention: bool = False,
+    dropout: float = 0.0,
+    vgg_taps: Sequence[int] = (1, 2, 3, 5),
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    synchronized_bn: bool = False,
+) -> keras.Model:
     """Builds a network whose output is a dict of named tensors.
 
     Exit K (4 in ResNet and VGG, 3 in a wide ResNet) is the network's own pooling and

@@ -4,17 +4,28 @@ The rule of names: exit k makes `embedding_k` [B, D], its pooled vector, and `ex
 [B, classes], its logits in float32. The layer that makes an output carries its name.
 """
 
+from collections.abc import Sequence
+
 import keras
 
 from tf_mskd.models import blocks, graph
-from tf_mskd.models.backbone import Backbone, Stage
+from tf_mskd.models.backbone import Backbone, Norm, Stage
 from tf_mskd.models.heads import HEADS, attend
 from tf_mskd.utils import names
 from tf_mskd.utils.errors import UserError, unknown_name
 from tf_mskd.utils.private import node_of
+from tf_mskd.utils.types import Tensor
 
 
-def head_map(x, k, backbone, kind, attention, mid_width, norm):
+def head_map(
+    x: Tensor,
+    k: int,
+    backbone: Backbone,
+    kind: str,
+    attention: bool,
+    mid_width: int,
+    norm: Norm,
+) -> Tensor:
     """The map that exit k < K pools, from the map of stage k.
 
     Args:
@@ -45,27 +56,33 @@ def _activate(x, backbone, bn, relu):
     return blocks.relu(backbone.close(x, bn), relu) if backbone.close else x
 
 
-def pool(x, k):
+def pool(x: Tensor, k: int) -> Tensor:
     """`embedding_k` [B, C]: the mean of a map [B, H, W, C] over its positions."""
     return keras.layers.GlobalAveragePooling2D(name=f"embedding_{k}")(x)
 
 
-def classify(x, k, num_classes, dropout=0.0):
+def classify(x: Tensor, k: int, num_classes: int, dropout: float = 0.0) -> Tensor:
     """`exit_k`: float32 logits [B, num_classes] from a vector [B, D]."""
     if dropout:
         x = keras.layers.Dropout(dropout, name=f"exit_{k}_dropout")(x)
     return keras.layers.Dense(num_classes, dtype="float32", name=f"exit_{k}")(x)
 
 
-def check_head(kind):
+def check_head(kind: str) -> None:
     """Raises `UserError` unless `kind` is a kind of exit head."""
     if kind not in HEADS:
         raise unknown_name("exit head", kind, HEADS)
 
 
 def add_exits(
-    model, taps, num_classes, *, exit_head="dense", attention=False, features=()
-):
+    model: keras.Model,
+    taps: str | Sequence[str],
+    num_classes: int,
+    *,
+    exit_head: str = "dense",
+    attention: bool = False,
+    features: str | Sequence[str] = (),
+) -> keras.Model:
     """Gives exits to any functional model with one output.
 
     The model's own end becomes the deepest exit: its output where that is

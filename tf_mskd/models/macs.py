@@ -1,6 +1,7 @@
 """Counts the multiply-accumulates of a network, for one image."""
 
 import math
+from collections.abc import Iterable
 
 import keras
 
@@ -8,7 +9,7 @@ from tf_mskd.models import graph
 from tf_mskd.utils.errors import UserError, unknown_name
 
 
-def count_macs(model, output=None):
+def count_macs(model: keras.Model, output: str | Iterable[str] | None = None) -> int:
     """Multiply-accumulates of one image through the layers some outputs need.
 
     Counted: Conv2D (with groups), DepthwiseConv2D, SeparableConv2D, Conv2DTranspose and

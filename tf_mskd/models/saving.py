@@ -10,7 +10,7 @@ from tf_mskd.utils import files
 from tf_mskd.utils.errors import UserError
 
 
-def save_model(model, path):
+def save_model(model: keras.Model, path: str | pathlib.Path) -> None:
     """Writes a model to a `.keras` file; an interrupted write leaves the old file.
 
     Args:
@@ -26,7 +26,7 @@ def save_model(model, path):
         model.save(temporary)
 
 
-def load_model(path):
+def load_model(path: str | pathlib.Path) -> keras.Model:
     """Reads a model that `save_model` wrote, in Keras' safe mode.
 
     Args:
@@ -60,7 +60,7 @@ def _check_suffix(path):
         raise UserError(f"A model file must end in .keras, got {str(path)!r}.")
 
 
-def fingerprint(model):
+def fingerprint(model: keras.Model) -> str:
     """Returns a SHA-256 (hex) of the values of all weights, in order."""
     digest = hashlib.sha256()
     for weight in model.weights:

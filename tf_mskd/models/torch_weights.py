@@ -17,7 +17,9 @@ from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.private import node_of
 
 
-def load_torch_weights(model, path_or_dict):
+def load_torch_weights(
+    model: keras.Model, path_or_dict: str | pathlib.Path | dict
+) -> keras.Model:
     """Gives a network the weights of the same network published for PyTorch.
 
     Backbone and last exit are filled; heads of other exits keep what they have. Nothing
