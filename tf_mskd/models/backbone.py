@@ -1,4 +1,4 @@
-"""What a network family tells about itself: its stem and its stages."""
+"""What describes a network family: its stem and its stages."""
 
 import dataclasses
 import typing
@@ -37,11 +37,12 @@ class Backbone:
     """
 
     stem: typing.Callable
-    stages: tuple[Stage, ...]
+    stages: tuple
     close: typing.Callable | None = None
     embedding_dropout: bool = True
 
 
 def halved(size: tuple[int, int]) -> tuple[int, int]:
     """Size of a map after a padded 3x3 convolution of stride 2: each side / 2, up."""
-    return tuple((side + 1) // 2 for side in size)
+    height, width = size
+    return (height + 1) // 2, (width + 1) // 2

@@ -43,7 +43,7 @@ def batch_norm(name: str, synchronized: bool = False) -> keras.layers.Layer:
 
 
 def relu(x: Tensor, name: str) -> Tensor:
-    """ReLU as a layer of its own, so that its output can be asked for by name."""
+    """ReLU as a layer of its own, so that its output has a name."""
     return keras.layers.Activation("relu", name=name)(x)
 
 

@@ -186,7 +186,7 @@ def _check_model(model):
     is_softmax = isinstance(operation, keras.layers.Softmax)
     if is_softmax or activation is keras.activations.softmax:
         raise UserError(
-            f"{model.name} ends in a softmax (layer {operation.name!r}); exits give "
+            f"{model.name} ends in a softmax (layer {operation.name!r}); exits make "
             "logits. Build it with classifier_activation=None."
         )
 
@@ -205,7 +205,7 @@ def _tap_tensors(model, taps):
         tensor = by_name[name].outputs[0]
         if len(tensor.shape) != 4 or None in tensor.shape[1:]:
             raise UserError(
-                f"A tap must be a map [B, H, W, C] of known size, but {name!r} gives "
+                f"A tap must be a map [B, H, W, C] of known size, but {name!r} makes "
                 f"{tuple(tensor.shape)}. Choose a convolutional layer, and build the "
                 "model with a fixed input_shape."
             )

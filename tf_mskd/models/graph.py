@@ -38,7 +38,7 @@ def output_tensors(model: keras.Model) -> Tensors:
 
 
 def available_outputs(model: keras.Model) -> Tensors:
-    """All tensors of a model that have a name of the library, given out or not.
+    """All tensors of a model that have a name of the library, outputs or not.
 
     Args:
         model: functional model.

@@ -1,6 +1,7 @@
 """Students and teachers as `.keras` files: atomic out, safe in."""
 
 import hashlib
+import os
 import pathlib
 
 import keras
@@ -10,8 +11,8 @@ from tf_mskd.utils import files
 from tf_mskd.utils.errors import UserError
 
 
-def save_model(model: keras.Model, path: str | pathlib.Path) -> None:
-    """Writes a model to a `.keras` file; an interrupted write leaves the old file.
+def save_model(model: keras.Model, path: str | os.PathLike) -> None:
+    """Writes a model to a `.keras` file; an interrupted write keeps the old file.
 
     Args:
         model: functional Keras model, such as `distiller.student`.
@@ -26,7 +27,7 @@ def save_model(model: keras.Model, path: str | pathlib.Path) -> None:
         model.save(temporary)
 
 
-def load_model(path: str | pathlib.Path) -> keras.Model:
+def load_model(path: str | os.PathLike) -> keras.Model:
     """Reads a model that `save_model` wrote, in Keras' safe mode.
 
     Args:
