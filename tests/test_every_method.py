@@ -13,7 +13,7 @@ import tensorflow as tf
 from tf_mskd import SGD, Distiller, UserError, create_model
 from tf_mskd.methods.common import registry
 from tf_mskd.methods.common.create import create_method, method_defaults
-from tf_mskd.utils.names import AUX_HEADS
+from tf_mskd.utils.choices import AUX_HEADS
 
 METHODS = registry.available_methods()
 CLASSES = 10

@@ -24,7 +24,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from tf_mskd.methods.common.create import create_method, method_defaults
 from tf_mskd.runs import cli
 from tf_mskd.utils import files  # noqa: E402
-from tf_mskd.utils.names import AUX_HEADS  # noqa: E402
+from tf_mskd.utils.choices import AUX_HEADS  # noqa: E402
 from tools import timing  # noqa: E402
 
 FLAGS = flags.FLAGS

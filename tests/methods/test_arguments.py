@@ -154,3 +154,7 @@ def test_a_config_keeps_the_dtype_and_the_name():
     method = KD(name="first", dtype="float64")
     again = type(method).from_config(through_json(method))
     assert (again.name, again.compute_dtype) == ("first", "float64")
+
+
+def test_what_every_layer_takes_is_no_argument_of_a_method():
+    assert method_defaults("at") == method_defaults("ce") == {}

@@ -142,7 +142,7 @@ def any_size():
             dict(taps=["pool"]),
             r"must be a map.*'pool' gives \(None, 6\)",
         ),
-        (any_size, dict(), "of known size, but 'one' gives"),
+        (any_size, dict(), "of known size, but 'one' makes"),
         (
             lambda: tiny("logits", activation="softmax"),
             dict(),

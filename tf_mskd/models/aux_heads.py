@@ -1,22 +1,26 @@
 """Auxiliary heads: further outputs that some methods teach with and nobody deploys."""
 
+from collections.abc import Iterable
+
 import keras
 
 from tf_mskd.models import blocks
-from tf_mskd.models.backbone import Backbone
-from tf_mskd.utils.choices import AUX_HEADS
+from tf_mskd.models.backbone import Backbone, Norm
 from tf_mskd.utils.errors import unknown_name
 from tf_mskd.utils.names import ROTATIONS
+from tf_mskd.utils.types import Tensors
 
 
-def check(kinds):
+def check(kinds: Iterable[str]) -> None:
     """Raises `UserError` unless all `kinds` are kinds of auxiliary head."""
     for kind in kinds:
         if kind not in KINDS:
             raise unknown_name("auxiliary head", kind, KINDS)
 
 
-def projection(made, backbone, num_classes, norm):
+def projection(
+    made: Tensors, backbone: Backbone, num_classes: int, norm: Norm
+) -> Tensors:
     """`projection_K` [B, D] from `embedding_K`: linear, ReLU, linear, all of width D.
 
     Source: Xu, Liu, Li, Loy, "Knowledge Distillation Meets Self-Supervision", ECCV
@@ -30,7 +34,9 @@ def projection(made, backbone, num_classes, norm):
     return {name: keras.layers.Dense(width, dtype="float32", name=name)(x)}
 
 
-def rotation(made, backbone, num_classes, norm):
+def rotation(
+    made: Tensors, backbone: Backbone, num_classes: int, norm: Norm
+) -> Tensors:
     """`rotation_k` [B, 4 * classes] behind every stage k: joint class and rotation.
 
     Head k is a fresh copy of the stages after k, pooling and a dense layer. The head
@@ -57,7 +63,9 @@ def rotation(made, backbone, num_classes, norm):
     return outputs
 
 
-def paraphraser(made, backbone, num_classes, norm, rate=0.5):
+def paraphraser(
+    made: Tensors, backbone: Backbone, num_classes: int, norm: Norm, rate: float = 0.5
+) -> Tensors:
     """`factor_K` [B, H, W, C / 2], and `reconstruction_K` [B, H, W, C] of `feature_K`.
 
     Three 3x3 convolutions to the factor, three transposed ones back; biases, leaky
@@ -85,10 +93,16 @@ def paraphraser(made, backbone, num_classes, norm, rate=0.5):
 
 
 # by kind; the outputs of each are listed in `names.AUX_OUTPUTS`
-KINDS = dict(zip(AUX_HEADS, (projection, rotation, paraphraser), strict=True))
+KINDS = {"projection": projection, "rotation": rotation, "paraphraser": paraphraser}
 
 
-def attach(kinds, made, backbone: Backbone, num_classes, norm):
+def attach(
+    kinds: Iterable[str],
+    made: Tensors,
+    backbone: Backbone,
+    num_classes: int,
+    norm: Norm,
+) -> Tensors:
     """Makes the outputs of some kinds of auxiliary head.
 
     Args:

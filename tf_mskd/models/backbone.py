@@ -1,7 +1,9 @@
-"""What a network family tells about itself: its stem and its stages."""
+"""What describes a network family: its stem and its stages."""
 
 import dataclasses
 import typing
+
+Norm = typing.Callable[[str], typing.Any]  # layer name -> batch norm layer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +19,7 @@ class Stage:
     """
 
     width: int
-    size: tuple
+    size: tuple[int, int]
     build: typing.Callable | None = None
 
 
@@ -40,6 +42,7 @@ class Backbone:
     embedding_dropout: bool = True
 
 
-def halved(size):
+def halved(size: tuple[int, int]) -> tuple[int, int]:
     """Size of a map after a padded 3x3 convolution of stride 2: each side / 2, up."""
-    return tuple((side + 1) // 2 for side in size)
+    height, width = size
+    return (height + 1) // 2, (width + 1) // 2

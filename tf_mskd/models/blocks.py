@@ -8,8 +8,11 @@ fan-out, and one ring of zeros on all four sides before a 3x3 convolution of str
 
 import keras
 
+from tf_mskd.models.backbone import Norm
+from tf_mskd.utils.types import Tensor
 
-def scaled(channels, width):
+
+def scaled(channels: int, width: float) -> int:
     """Channel count under a width multiplier: at least 1, else rounded.
 
     Example:
@@ -19,7 +22,7 @@ def scaled(channels, width):
     return max(1, int(round(channels * width)))
 
 
-def he_normal():
+def he_normal() -> keras.Initializer:
     """A fresh He-normal initializer over the fan-out, not truncated.
 
     A new object each time: a Keras initializer without a seed repeats its draw.
@@ -27,7 +30,7 @@ def he_normal():
     return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
 
 
-def batch_norm(name, synchronized=False):
+def batch_norm(name: str, synchronized: bool = False) -> keras.layers.Layer:
     """Batch norm layer with the constants of the published networks.
 
     Args:
@@ -39,17 +42,19 @@ def batch_norm(name, synchronized=False):
     )
 
 
-def relu(x, name):
-    """ReLU as a layer of its own, so that its output can be asked for by name."""
+def relu(x: Tensor, name: str) -> Tensor:
+    """ReLU as a layer of its own, so that its output has a name."""
     return keras.layers.Activation("relu", name=name)(x)
 
 
-def pad(x, name):
+def pad(x: Tensor, name: str) -> Tensor:
     """One ring of zeros: [B, H, W, C] to [B, H + 2, W + 2, C]."""
     return keras.layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
 
 
-def conv(x, filters, kernel, stride, name, use_bias=False):
+def conv(
+    x: Tensor, filters: int, kernel: int, stride: int, name: str, use_bias: bool = False
+) -> Tensor:
     """Convolution with symmetric zero padding of `kernel // 2`.
 
     Args:
@@ -87,7 +92,7 @@ def conv(x, filters, kernel, stride, name, use_bias=False):
     )(x)
 
 
-def depthwise(x, stride, name):
+def depthwise(x: Tensor, stride: int, name: str) -> Tensor:
     """3x3 depthwise convolution without bias, symmetric padding; size as `conv`."""
     padding = "same"
     if stride > 1:
@@ -103,20 +108,31 @@ def depthwise(x, stride, name):
     )(x)
 
 
-def conv_bn(x, filters, kernel, stride, prefix, tag, norm, use_bias=False):
+def conv_bn(
+    x: Tensor,
+    filters: int,
+    kernel: int,
+    stride: int,
+    prefix: str,
+    tag: str,
+    norm: Norm,
+    use_bias: bool = False,
+) -> Tensor:
     """Convolution `<prefix>conv<tag>` and batch norm `<prefix>bn<tag>`; no ReLU."""
     x = conv(x, filters, kernel, stride, f"{prefix}conv{tag}", use_bias)
     return norm(f"{prefix}bn{tag}")(x)
 
 
-def shortcut(x, filters, stride, prefix, norm):
+def shortcut(x: Tensor, filters: int, stride: int, prefix: str, norm: Norm) -> Tensor:
     """The identity, or a 1x1 convolution with batch norm where the shape changes."""
     if stride == 1 and x.shape[-1] == filters:
         return x
     return conv_bn(x, filters, 1, stride, f"{prefix}shortcut_", "", norm)
 
 
-def residual_end(x, skip, prefix, preact, feature):
+def residual_end(
+    x: Tensor, skip: Tensor, prefix: str, preact: str | None, feature: str | None
+) -> tuple[Tensor, Tensor]:
     """Adds the skip path and ends a post-activation block.
 
     `preact` and `feature` name the sum and its ReLU where the block ends a stage; None
@@ -126,7 +142,15 @@ def residual_end(x, skip, prefix, preact, feature):
     return x, relu(x, feature or f"{prefix}relu")
 
 
-def basic_block(x, filters, stride, prefix, norm, preact=None, feature=None):
+def basic_block(
+    x: Tensor,
+    filters: int,
+    stride: int,
+    prefix: str,
+    norm: Norm,
+    preact: str | None = None,
+    feature: str | None = None,
+) -> tuple[Tensor, Tensor]:
     """Two 3x3 convolutions with a skip path.
 
     Source: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR
@@ -152,7 +176,15 @@ def basic_block(x, filters, stride, prefix, norm, preact=None, feature=None):
     return residual_end(x, skip, prefix, preact, feature)
 
 
-def bottleneck_block(x, filters, stride, prefix, norm, preact=None, feature=None):
+def bottleneck_block(
+    x: Tensor,
+    filters: int,
+    stride: int,
+    prefix: str,
+    norm: Norm,
+    preact: str | None = None,
+    feature: str | None = None,
+) -> tuple[Tensor, Tensor]:
     """1x1, 3x3 (with the stride) and 1x1 convolution with a skip path.
 
     The inner width is `filters`, the output has four times as many channels. Arguments,
@@ -168,7 +200,16 @@ def bottleneck_block(x, filters, stride, prefix, norm, preact=None, feature=None
     return residual_end(x, skip, prefix, preact, feature)
 
 
-def preact_block(x, filters, stride, prefix, norm, dropout=0.0, bn=None, feature=None):
+def preact_block(
+    x: Tensor,
+    filters: int,
+    stride: int,
+    prefix: str,
+    norm: Norm,
+    dropout: float = 0.0,
+    bn: str | None = None,
+    feature: str | None = None,
+) -> tuple[Tensor, Tensor]:
     """Two 3x3 convolutions, each after batch norm and ReLU, with a skip path.
 
     Where the shape changes the skip path is a 1x1 convolution of the activated input,

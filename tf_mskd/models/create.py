@@ -1,8 +1,8 @@
-"""`create_model`: a network by name, with the exits and features asked for."""
+"""`create_model`: a network by name, with the exits and features requested."""
 
 import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import keras
 
@@ -29,12 +29,12 @@ def create_model(
     name: str,
     num_classes: int,
     *,
-    exits: str | Iterable[int] = "last",
+    exits: str | Sequence[int] = "last",
     exit_head: str = "dense",
     input_shape: tuple[int, int, int] = (32, 32, 3),
     width: float = 1.0,
-    features: Iterable[str] = (),
-    aux_heads: str | Iterable[str] = (),
+    features: str | Sequence[str] = (),
+    aux_heads: str | Sequence[str] = (),
     attention: bool = False,
     dropout: float = 0.0,
     vgg_taps: Sequence[int] = (1, 2, 3, 5),
@@ -46,8 +46,8 @@ def create_model(
 
     Exit K (4 in ResNet and VGG, 3 in a wide ResNet) is the network's own pooling and
     dense layer; exit k < K is a head on the map of stage k. Nothing deeper than the
-    deepest output asked for is built. Layer names do not depend on the outputs asked
-    for, so weights can be copied between two builds by layer name.
+    deepest output requested is built. Layer names do not depend on the outputs
+    requested, so weights can be copied between two builds by layer name.
 
     Args:
         name: str, one of `available_models()` or any "wrn_<depth>_<factor>".
@@ -74,7 +74,7 @@ def create_model(
         synchronized_bn: bool, batch statistics over all replicas.
 
     Returns:
-        functional model; takes [B, H, W, C] in 0 .. 255, gives {"exit_k": float32
+        functional model; takes [B, H, W, C] in 0 .. 255, returns {"exit_k": float32
         [B, num_classes], ...}; `model.name` is `name`.
 
     Raises:
@@ -166,7 +166,7 @@ def _check(num_classes, input_shape, width, dropout):
 
 
 def _exit_numbers(exits, last, name):
-    """The numbers of the exits asked for, ascending."""
+    """The numbers of the exits requested, ascending."""
     if isinstance(exits, str):
         named = {"last": [last], "all": list(range(1, last + 1))}
         if exits not in named:
@@ -183,7 +183,7 @@ def _exit_numbers(exits, last, name):
 
 
 def _feature_names(features, last):
-    """The features asked for, each once."""
+    """The features requested, each once."""
     features = [features] if isinstance(features, str) else list(features)
     kinds = ("feature", "embedding", "preact")
     known = [f"{kind}_{k}" for kind in kinds for k in range(1, last + 1)]

@@ -4,19 +4,28 @@ The rule of names: exit k makes `embedding_k` [B, D], its pooled vector, and `ex
 [B, classes], its logits in float32. The layer that makes an output carries its name.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import keras
 
 from tf_mskd.models import blocks, graph
-from tf_mskd.models.backbone import Backbone, Stage
+from tf_mskd.models.backbone import Backbone, Norm, Stage
 from tf_mskd.models.heads import HEADS, attend
 from tf_mskd.utils import names
 from tf_mskd.utils.errors import UserError, unknown_name
 from tf_mskd.utils.private import node_of
+from tf_mskd.utils.types import Tensor
 
 
-def head_map(x, k, backbone, kind, attention, mid_width, norm):
+def head_map(
+    x: Tensor,
+    k: int,
+    backbone: Backbone,
+    kind: str,
+    attention: bool,
+    mid_width: int,
+    norm: Norm,
+) -> Tensor:
     """The map that exit k < K pools, from the map of stage k.
 
     Args:
@@ -47,12 +56,12 @@ def _activate(x, backbone, bn, relu):
     return blocks.relu(backbone.close(x, bn), relu) if backbone.close else x
 
 
-def pool(x, k):
+def pool(x: Tensor, k: int) -> Tensor:
     """`embedding_k` [B, C]: the mean of a map [B, H, W, C] over its positions."""
     return keras.layers.GlobalAveragePooling2D(name=f"embedding_{k}")(x)
 
 
-def classify(x, k, num_classes, dropout=0.0):
+def classify(x: Tensor, k: int, num_classes: int, dropout: float = 0.0) -> Tensor:
     """`exit_k`: float32 logits [B, num_classes] from a vector [B, D]."""
     if dropout:
         x = keras.layers.Dropout(dropout, name=f"exit_{k}_dropout")(x)
@@ -67,12 +76,12 @@ def check_head(kind: str) -> None:
 
 def add_exits(
     model: keras.Model,
-    taps: Sequence[str],
+    taps: str | Sequence[str],
     num_classes: int,
     *,
     exit_head: str = "dense",
     attention: bool = False,
-    features: Iterable[str] = (),
+    features: str | Sequence[str] = (),
 ) -> keras.Model:
     """Gives exits to any functional model with one output.
 
@@ -177,7 +186,7 @@ def _check_model(model):
     is_softmax = isinstance(operation, keras.layers.Softmax)
     if is_softmax or activation is keras.activations.softmax:
         raise UserError(
-            f"{model.name} ends in a softmax (layer {operation.name!r}); exits give "
+            f"{model.name} ends in a softmax (layer {operation.name!r}); exits make "
             "logits. Build it with classifier_activation=None."
         )
 
@@ -196,7 +205,7 @@ def _tap_tensors(model, taps):
         tensor = by_name[name].outputs[0]
         if len(tensor.shape) != 4 or None in tensor.shape[1:]:
             raise UserError(
-                f"A tap must be a map [B, H, W, C] of known size, but {name!r} gives "
+                f"A tap must be a map [B, H, W, C] of known size, but {name!r} makes "
                 f"{tuple(tensor.shape)}. Choose a convolutional layer, and build the "
                 "model with a fixed input_shape."
             )

@@ -1,19 +1,19 @@
 """Walks, cuts and recombines functional models; layers are shared, never copied."""
 
 import re
-import typing
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import keras
 
 from tf_mskd.utils.errors import UserError, unknown_name
 from tf_mskd.utils.names import is_kind, is_output, number, numbered
 from tf_mskd.utils.private import call_again, node_of
+from tf_mskd.utils.types import Tensor, Tensors
 
 BLOCK_END = re.compile(r"stage_\d+_block_\d+_(relu|add)|feature_\d+")
 
 
-def exit_names(outputs: typing.Any) -> list[str]:
+def exit_names(outputs: keras.Model | Iterable[str]) -> list[str]:
     """Names of the exits among a model's outputs, shallow to deep.
 
     Args:
@@ -30,15 +30,15 @@ def exit_names(outputs: typing.Any) -> list[str]:
     return numbered(names, "exit")
 
 
-def output_tensors(model: keras.Model) -> dict[str, typing.Any]:
+def output_tensors(model: keras.Model) -> Tensors:
     """The outputs of a functional model as a dict by output name."""
     if isinstance(model.output, dict):
         return dict(model.output)
     return dict(zip(model.output_names, model.outputs, strict=True))
 
 
-def available_outputs(model: keras.Model) -> dict[str, typing.Any]:
-    """All tensors of a model that have a name of the library, given out or not.
+def available_outputs(model: keras.Model) -> Tensors:
+    """All tensors of a model that have a name of the library, outputs or not.
 
     Args:
         model: functional model.
@@ -67,7 +67,7 @@ def available_outputs(model: keras.Model) -> dict[str, typing.Any]:
     return made
 
 
-def calls_to(tensors, known=()):
+def calls_to(tensors: Iterable[Tensor], known: Container[int] = ()) -> list:
     """All layer calls that lead to some tensors, each after the calls it needs.
 
     Args:
@@ -93,7 +93,11 @@ def calls_to(tensors, known=()):
     return order
 
 
-def replay(tensors, known, renamed=None):
+def replay(
+    tensors: Iterable[Tensor],
+    known: dict[int, Tensor],
+    renamed: dict[int, str] | None = None,
+) -> list[Tensor]:
     """Calls the layers that lead to some tensors again, on other inputs.
 
     Args:

@@ -7,10 +7,11 @@ A head turns the map of stage k into the map that exit k pools. Its layers are c
 import keras
 
 from tf_mskd.models import blocks
-from tf_mskd.utils.choices import EXIT_HEADS
+from tf_mskd.models.backbone import Norm
+from tf_mskd.utils.types import Tensor
 
 
-def remaining(k, stages):
+def remaining(k: int, stages: tuple) -> list[tuple[int, int, int]]:
     """The stages after stage k as (number, width, stride) triples.
 
     The stride is 2 where the backbone shrinks its map on the way to that stage, else 1.
@@ -22,7 +23,7 @@ def remaining(k, stages):
     return triples
 
 
-def dense_head(x, k, stages, norm, mid_width):
+def dense_head(x: Tensor, k: int, stages: tuple, norm: Norm, mid_width: int) -> Tensor:
     """One 3x3 convolution + BN + ReLU for each remaining stage, in its width."""
     for number, width, stride in remaining(k, stages):
         x = blocks.conv_bn(x, width, 3, stride, f"exit_{k}_", f"_{number}", norm)
@@ -30,7 +31,9 @@ def dense_head(x, k, stages, norm, mid_width):
     return x
 
 
-def separable_head(x, k, stages, norm, mid_width):
+def separable_head(
+    x: Tensor, k: int, stages: tuple, norm: Norm, mid_width: int
+) -> Tensor:
     """Two depthwise-separable convolutions for each remaining stage.
 
     Depthwise 3x3 with the stride, 1x1 at the incoming width, BN, ReLU; depthwise 3x3,
@@ -49,7 +52,9 @@ def separable_head(x, k, stages, norm, mid_width):
     return x
 
 
-def bottleneck_head(x, k, stages, norm, mid_width):
+def bottleneck_head(
+    x: Tensor, k: int, stages: tuple, norm: Norm, mid_width: int
+) -> Tensor:
     """1x1, then s x s with stride s, then 1x1, each with BN + ReLU.
 
     s is the factor between the sizes of stage k's and the last stage's map, so one
@@ -72,7 +77,7 @@ def bottleneck_head(x, k, stages, norm, mid_width):
     return x
 
 
-def stage_head(x, k, stages, norm, mid_width):
+def stage_head(x: Tensor, k: int, stages: tuple, norm: Norm, mid_width: int) -> Tensor:
     """A fresh copy of the remaining stages; names are `exit_<k>_` + the stage's own."""
     for number in range(k + 1, len(stages) + 1):
         made = stages[number - 1].build(x, f"exit_{k}_")
@@ -80,16 +85,21 @@ def stage_head(x, k, stages, norm, mid_width):
     return x
 
 
-def linear_head(x, k, stages, norm, mid_width):
+def linear_head(x: Tensor, k: int, stages: tuple, norm: Norm, mid_width: int) -> Tensor:
     """The map itself: pooling and dense layer are all of the exit."""
     return x
 
 
-_HEADS = (dense_head, separable_head, bottleneck_head, stage_head, linear_head)
-HEADS = dict(zip(EXIT_HEADS, _HEADS, strict=True))
+HEADS = {
+    "dense": dense_head,
+    "separable": separable_head,
+    "bottleneck": bottleneck_head,
+    "stage": stage_head,
+    "linear": linear_head,
+}
 
 
-def attend(x, k, norm):
+def attend(x: Tensor, k: int, norm: Norm) -> Tensor:
     """Multiplies a map by a mask in (0, 1) made from the map itself.
 
     Depthwise-separable convolution of stride 2, BN, ReLU, bilinear up-sampling back to

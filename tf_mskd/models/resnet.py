@@ -1,7 +1,7 @@
 """ResNets for small images: 3x3 stem of stride 1, no pooling, four stages."""
 
 from tf_mskd.models import blocks
-from tf_mskd.models.backbone import Backbone, Stage, halved
+from tf_mskd.models.backbone import Backbone, Norm, Stage, halved
 
 BLOCKS = {
     "resnet10": (blocks.basic_block, (1, 1, 1, 1)),
@@ -13,7 +13,7 @@ BLOCKS = {
 }
 
 
-def build_resnet(name, input_shape, width, norm):
+def build_resnet(name: str, input_shape: tuple, width: float, norm: Norm) -> Backbone:
     """The stem and stages of a ResNet.
 
     Source: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR

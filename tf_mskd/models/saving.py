@@ -12,7 +12,7 @@ from tf_mskd.utils.errors import UserError
 
 
 def save_model(model: keras.Model, path: str | os.PathLike) -> None:
-    """Writes a model to a `.keras` file; an interrupted write leaves the old file.
+    """Writes a model to a `.keras` file; an interrupted write keeps the old file.
 
     Args:
         model: functional Keras model, such as `distiller.student`.

@@ -2,11 +2,10 @@
 
 The names are those of the CRD benchmark's networks (Tian, Krishnan, Isola, "Contrastive
 Representation Distillation", ICLR 2020, arXiv 1910.10699). Published networks take
-normalised images; ours take 0 .. 255 and scale inside, so `mean` and `std` of
-`create_model` must be those of the published training.
+normalised images; those of this library take 0 .. 255 and scale inside, so `mean` and
+`std` of `create_model` must be those of the published training.
 """
 
-import os
 import pathlib
 import re
 
@@ -19,9 +18,9 @@ from tf_mskd.utils.private import node_of
 
 
 def load_torch_weights(
-    model: keras.Model, path_or_dict: str | os.PathLike | dict[str, np.ndarray]
+    model: keras.Model, path_or_dict: str | pathlib.Path | dict
 ) -> keras.Model:
-    """Gives a network the weights of the same network published for PyTorch.
+    """Loads into a network the weights of the same network published for PyTorch.
 
     Backbone and last exit are filled; heads of other exits keep what they have. Nothing
     is changed unless every name and shape fits.

@@ -1,9 +1,11 @@
 """VGG networks with batch norm: five blocks of 3x3 convolutions, four taps."""
 
+from collections.abc import Sequence
+
 import keras
 
 from tf_mskd.models import blocks
-from tf_mskd.models.backbone import Backbone, Stage
+from tf_mskd.models.backbone import Backbone, Norm, Stage
 from tf_mskd.utils.errors import UserError
 
 DEPTHS = {
@@ -16,7 +18,9 @@ DEPTHS = {
 WIDTHS = (64, 128, 256, 512, 512)
 
 
-def build_vgg(name, input_shape, width, norm, taps):
+def build_vgg(
+    name: str, input_shape: tuple, width: float, norm: Norm, taps: Sequence[int]
+) -> Backbone:
     """The stages of a VGG network.
 
     Max pooling of 2 stands after blocks 1 to 3, and after block 4 where the images are

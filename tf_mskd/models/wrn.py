@@ -3,12 +3,12 @@
 import re
 
 from tf_mskd.models import blocks
-from tf_mskd.models.backbone import Backbone, Stage, halved
+from tf_mskd.models.backbone import Backbone, Norm, Stage, halved
 from tf_mskd.utils.choices import WIDE_RESNET
 from tf_mskd.utils.errors import UserError
 
 
-def parse_name(name):
+def parse_name(name: str) -> tuple[int, int]:
     """Depth and widening factor of a name such as "wrn_40_2".
 
     Raises:
@@ -28,7 +28,9 @@ def parse_name(name):
     return depth, factor
 
 
-def build_wrn(name, input_shape, width, norm, dropout):
+def build_wrn(
+    name: str, input_shape: tuple, width: float, norm: Norm, dropout: float
+) -> Backbone:
     """The stem and stages of a wide ResNet.
 
     `feature_k` is the raw output of stage k, without batch norm and ReLU; `preact_k` is

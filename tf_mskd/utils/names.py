@@ -12,7 +12,6 @@ AUX_OUTPUTS = {
     "rotation": ("rotation",),
     "paraphraser": ("factor", "reconstruction"),
 }
-AUX_HEADS = tuple(AUX_OUTPUTS)
 KINDS = ("exit", "feature", "embedding", "preact", *sum(AUX_OUTPUTS.values(), ()))
 OUTPUT = re.compile(rf"({'|'.join(KINDS)})_[1-9]\d*")
 

@@ -71,6 +71,6 @@ def method_defaults(name: str) -> dict[str, typing.Any]:
 
 def _own_defaults(name):
     parameters = inspect.signature(method_class(name)).parameters.values()
-    of_layers = ("dtype", "name")  # arguments of every layer
     own = (p for p in parameters if p.kind is not p.VAR_KEYWORD)
+    of_layers = ("dtype", "name")  # which a method without a constructor shows
     return {p.name: p.default for p in own if p.name not in of_layers}

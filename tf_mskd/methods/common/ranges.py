@@ -15,7 +15,7 @@ def check_above(bound: float, **values: typing.Any) -> None:
         tf_mskd.utils.errors.UserError: temperature must be > 0, got -1.
     """
     for name, value in values.items():
-        if not (isinstance(value, numbers.Real) and float(value) > bound):
+        if not (_is_number(value) and value > bound):
             raise UserError(f"{name} must be > {bound}, got {value!r}.")
 
 
@@ -27,18 +27,18 @@ def check_positive(**values: typing.Any) -> None:
 def check_at_least(bound: float, **values: typing.Any) -> None:
     """Raises `UserError` unless all values are numbers of at least the bound."""
     for name, value in values.items():
-        if not (isinstance(value, numbers.Real) and float(value) >= bound):
+        if not (_is_number(value) and value >= bound):
             raise UserError(f"{name} must be >= {bound}, got {value!r}.")
 
 
 def check_fraction(**values: typing.Any) -> None:
     """Raises `UserError` unless all values are numbers from 0 to 1."""
     for name, value in values.items():
-        if not (isinstance(value, numbers.Real) and 0 <= float(value) <= 1):
+        if not (_is_number(value) and 0 <= value <= 1):
             raise UserError(f"{name} must be in [0, 1], got {value!r}.")
 
 
-def check_choice(known: typing.Collection[str], **values: typing.Any) -> None:
+def check_choice(known: typing.Container, **values: typing.Any) -> None:
     """Raises `UserError` with the nearest valid name unless all values are known.
 
     Args:
@@ -47,3 +47,7 @@ def check_choice(known: typing.Collection[str], **values: typing.Any) -> None:
     for name, value in values.items():
         if value not in known:
             raise unknown_name(name, value, known)
+
+
+def _is_number(value: typing.Any) -> bool:
+    return isinstance(value, numbers.Real)
