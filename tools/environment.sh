@@ -18,7 +18,7 @@ find_python() {
 environment() {
   local extra="${1:+[$1]}" stamp=".venv/installed${1:+_$1}" wanted base
   PYTHON="$PWD/.venv/bin/python"
-  wanted=$(cat pyproject.toml setup.py constraints.txt | cksum)
+  wanted=$(cat pyproject.toml setup.py requirements.txt constraints.txt | cksum)
   if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
     return
   fi

@@ -2,6 +2,7 @@
 
 import numbers
 import typing
+from collections.abc import Collection
 
 from tf_mskd.utils.errors import UserError, unknown_name
 
@@ -38,11 +39,11 @@ def check_fraction(**values: typing.Any) -> None:
             raise UserError(f"{name} must be in [0, 1], got {value!r}.")
 
 
-def check_choice(known: typing.Container, **values: typing.Any) -> None:
+def check_choice(known: Collection[str], **values: typing.Any) -> None:
     """Raises `UserError` with the nearest valid name unless all values are known.
 
     Args:
-        known: container of str.
+        known: str names.
     """
     for name, value in values.items():
         if value not in known:
