@@ -140,7 +140,7 @@ def any_size():
         (
             lambda: tiny("vector"),
             dict(taps=["pool"]),
-            r"must be a map.*'pool' gives \(None, 6\)",
+            r"must be a map.*'pool' makes \(None, 6\)",
         ),
         (any_size, dict(), "of known size, but 'one' makes"),
         (
