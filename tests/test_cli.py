@@ -122,6 +122,12 @@ def test_no_refusal_starts_tensorflow_or_takes_long(results):
 
 
 @pytest.mark.run
+def test_help_groups_the_flags(results):
+    for group in ("run", "data", "model", "method", "teacher", "training"):
+        assert f"{group} flags:" in results["train", "--help"]["out"]
+
+
+@pytest.mark.run
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_refuses_in_one_line(results, name):
     bad, bad_message, missing, missing_message = COMMANDS[name]
