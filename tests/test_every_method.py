@@ -4,6 +4,7 @@ import functools
 import inspect
 import itertools
 import json
+import random
 
 import keras
 import numpy as np
@@ -67,6 +68,13 @@ PAIRS = tuple(itertools.permutations(("resnet10", "vgg8", "wrn_10_1"), 2))
 ARGUMENTS = {
     "crd": {"num_examples": 16, "num_negatives": 2},
 }
+
+
+@pytest.fixture(autouse=True)
+def seeds():
+    """As everywhere, but for TensorFlow: its seed clears all that it has compiled."""
+    random.seed(0)
+    np.random.seed(0)
 
 
 def shapes(widths, rows):
@@ -355,6 +363,20 @@ def fitting(name, make, order):
     raise AssertionError(f"{name} takes no student")
 
 
+@functools.cache
+def shared_teacher(exits):
+    """A teacher of the digits, for all methods that leave it as it was."""
+    settings = {"input_shape": (8, 8, 1), "exit_head": "linear", "width": 1 / 8}
+    return create_model(
+        "resnet10", CLASSES, exits=exits, aux_heads=AUX_HEADS, **settings
+    )
+
+
+def teacher_for(method, exits):
+    make = shared_teacher.__wrapped__ if method.trains_teacher else shared_teacher
+    return make(exits)
+
+
 @pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
 @every_method
 def test_a_distiller_trains_with_it_by_name(name, precision, tiny, digits):
@@ -369,7 +391,7 @@ def test_a_distiller_trains_with_it_by_name(name, precision, tiny, digits):
         keras.config.set_dtype_policy("float32")
         teacher = None
         if method.needs_teacher:
-            teacher = tiny(numbers, 1 / 8, aux_heads=AUX_HEADS)
+            teacher = teacher_for(method, numbers)
         return Distiller(student, teacher, method)
 
     order = ("last", "all") if precision == "float32" else ("all", "last")
