@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Format, lint, types and the fast tests: no process, no whole run; arguments go to pytest.
-# First argument --fix: rewrites first. --slow: the slow tests instead, about an hour.
+# First argument --fix: rewrites first. --slow: the slow tests instead.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [[ "${1:-}" == "--fix" ]]; then
