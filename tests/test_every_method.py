@@ -4,7 +4,6 @@ import functools
 import inspect
 import itertools
 import json
-import random
 
 import keras
 import numpy as np
@@ -68,13 +67,6 @@ PAIRS = tuple(itertools.permutations(("resnet10", "vgg8", "wrn_10_1"), 2))
 ARGUMENTS = {
     "crd": {"num_examples": 16, "num_negatives": 2},
 }
-
-
-@pytest.fixture(autouse=True)
-def seeds():
-    """As everywhere, but for TensorFlow: its seed clears all that it has compiled."""
-    random.seed(0)
-    np.random.seed(0)
 
 
 def shapes(widths, rows):

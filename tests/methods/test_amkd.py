@@ -336,6 +336,7 @@ def test_draws_go_on_from_a_tracked_state():
     np.testing.assert_array_equal(again, draw[1])
 
 
+@pytest.mark.run
 def test_a_compiled_run_on_digits_moves_candidates_and_learns(tiny, digits):
     images, labels = digits[0][:64], digits[1][:64]
     teacher = tiny((2,), 1 / 8)

@@ -120,6 +120,7 @@ def test_weights_warm_up_linearly():
     assert at_once.schedule(0, 240, []) == {"dkd_target": 1.0, "dkd_others": 1.0}
 
 
+@pytest.mark.run
 def test_fit_trains_with_the_warm_up(tiny, digits):
     images, labels = (part[:32] for part in digits)
     method = create_method("dkd", warmup_epochs=4)

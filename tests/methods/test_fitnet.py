@@ -105,6 +105,7 @@ def test_the_second_stage_is_kd_whose_weight_falls_from_four_to_one():
     assert KD().schedule(0, 4, []) == {}
 
 
+@pytest.mark.run
 def test_the_decay_reaches_the_weight_of_the_term(tiny, digits):
     distiller = Distiller(tiny((4,)), tiny((4,), 1 / 8), KD(decay=4.0))
     distiller.compile(SGD(1e-3), jit_compile=False)

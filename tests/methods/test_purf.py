@@ -106,6 +106,7 @@ def test_noise_goes_on_from_a_tracked_state(digits):
     np.testing.assert_array_equal(method.augment(*batch)[0], second)
 
 
+@pytest.mark.run
 def test_a_compiled_run_on_digits_smooths_the_teacher(tiny, digits):
     images, labels = digits[0][:64], digits[1][:64]
     method, weights = PURF(noise=1.0), {"purf": 9.0}

@@ -15,6 +15,7 @@ def trainable(model):
     return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
 
 
+@pytest.mark.run
 @pytest.mark.parametrize(
     "name, classes, size, parameters",
     [
@@ -43,6 +44,7 @@ def test_parameters_match_the_published_networks(name, classes, size, parameters
     assert list(model.output) == [f"exit_{3 if name.startswith('wrn') else 4}"]
 
 
+@pytest.mark.run
 @pytest.mark.parametrize("name", available_models())
 def test_every_listed_name_builds(name):
     model = create_model(name, 3, width=0.03, input_shape=(8, 8, 1), exits="all")

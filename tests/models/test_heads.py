@@ -112,6 +112,7 @@ def test_a_plain_call_moves_no_statistics():
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.run
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("name", ["resnet10", "vgg8", "wrn_10_1"])
 @pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 3), (64, 64, 3)])
