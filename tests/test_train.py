@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.support import PATIENCE, ROOT, SMALL, history_of, weights_of
 from tf_mskd.models.saving import load_model
@@ -109,6 +110,30 @@ def test_same_command_again_says_that_it_is_finished(oto, capsys):
     config, result = oto
     assert experiment.run(config) == result
     assert "is finished: test exit_1" in capsys.readouterr().out
+
+
+@pytest.mark.run
+def test_photographs_of_mixed_sizes_train_and_one_line_says_what_was_read(
+    tmp_path, digits, capsys
+):
+    for label in (3, 8):
+        (tmp_path / "data" / str(label)).mkdir(parents=True)
+        for k, image in enumerate(digits[0][digits[1] == label][:20]):
+            wide = np.pad(image[..., 0], ((0, 0), (0, k)))
+            Image.fromarray(wide).save(tmp_path / "data" / str(label) / f"{k:02}.bmp")
+    (tmp_path / "data" / "README.md").write_text("digits")
+    settings = {
+        "dataset": "folder",
+        "data_dir": str(tmp_path / "data"),
+        "batch_size": 8,
+    }
+    settings |= {"image_size": 8, "test_fraction": 0.25, "epochs": 1}
+    _, result = run(tmp_path, "own", **settings)
+    assert (
+        "data folder: train 30 images (3 15, 8 15), test 10 (3 5, 8 5), 8x8x3; "
+        "38 of 40 resized from 8x9 to 8x27 (crop); passed over: 1 .md\n"
+    ) in capsys.readouterr().out
+    assert evaluate_run(FinishedRun(tmp_path / "own")) == result.test
 
 
 @pytest.mark.run

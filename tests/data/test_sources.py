@@ -6,7 +6,8 @@ from sklearn import datasets
 
 from tests.data import real_data
 from tf_mskd.data.arrays import check_labels, check_memory
-from tf_mskd.data.sources import load_source, split_ids
+from tf_mskd.data.sources import Source, Split, load_source, split_ids
+from tf_mskd.data.summary import describe
 from tf_mskd.utils.errors import UserError
 
 LABELS = np.repeat(np.arange(4, dtype=np.int32), [10, 20, 30, 40])
@@ -93,6 +94,32 @@ def test_split_of_nothing_is_refused():
 def test_bad_image_size_is_refused(size):
     with pytest.raises(UserError, match="image_size must be a whole number"):
         load_source("digits", image_size=size)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"resize": "crp"}, "Unknown resize 'crp'; did you mean 'crop'"),
+        (
+            {"test_fraction": 0.2},
+            "is for the data set 'folder'; 'digits' has a te",
+        ),
+        ({"test_fraction": 1.0}, r"test_fraction must be in \[0, 1\), got 1\.0"),
+        ({"test_fraction": float("nan")}, "got nan"),
+    ],
+)
+def test_settings_that_cannot_be_obeyed_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        load_source("digits", **settings)
+
+
+def test_what_was_read_is_one_printable_line():
+    split = Split(np.zeros((3, 2, 4, 1), np.uint8), np.array([0, 1, 1]))
+    source = Source("own", split, split, ("a\nb", "c"), ("1 of 6 resized",))
+    assert describe(source) == (
+        r"data own: train 3 images (a\nb 1, c 2), test 3 (a\nb 1, c 2), 2x4x1; "
+        "1 of 6 resized"
+    )
 
 
 def test_label_out_of_range_is_named_with_its_position():

@@ -68,6 +68,18 @@ def test_resizing_a_fixed_size(data_dir):
     assert load_source("small_digits", data_dir, 5).image_shape == (5, 5, 1)
 
 
+def test_resizing_keeps_the_aspect_ratio_unless_squeezed(tmp_path):
+    images = np.zeros((10, 4, 12, 3), np.uint8)
+    images[:, :, 4:8] = 200  # the centre that is kept
+    rows = images, np.arange(10, dtype=np.int32)
+    free = tfds.features.Image(shape=(None, None, 3))
+    store(tmp_path, "wide", {"train": rows, "test": rows}, free)
+    cropped = load_source("wide", tmp_path, 4)
+    squeezed = load_source("wide", tmp_path, 4, "squeeze")
+    assert (cropped.test.images == 200).all()
+    assert (squeezed.test.images[..., 0, :] < 99).all()
+
+
 def test_labels_out_of_range_are_refused(data_dir, tmp_path):
     shutil.copytree(data_dir / "small_digits", tmp_path / "small_digits")
     (path,) = tmp_path.rglob("label.labels.txt")

@@ -35,12 +35,14 @@ class Source:
         train: `Split` to learn from; a validation part is drawn from it by `split_ids`.
         test: `Split` that is read once, at the end.
         class_names: tuple of str; entry k names label k.
+        notes: tuple of str, what reading changed or passed over, for the user.
     """
 
     name: str
     train: Split
     test: Split
     class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:

@@ -4,15 +4,22 @@ import numpy as np
 from PIL import Image
 
 from tf_mskd.data.arrays import Source, Split, check_image_size
+from tf_mskd.data.decode import fit
 from tf_mskd.data.image_folder import load_folder
 from tf_mskd.data.splits import split_ids
 from tf_mskd.data.tfds_sets import load_tfds
+from tf_mskd.utils.choices import RESIZES
+from tf_mskd.utils.errors import UserError, unknown_name
 
 __all__ = ["Source", "Split", "load_source", "split_ids"]
 
 
 def load_source(
-    name: str, data_dir: str | None = None, image_size: int | None = None
+    name: str,
+    data_dir: str | None = None,
+    image_size: int | None = None,
+    resize: str = "crop",
+    test_fraction: float = 0.0,
 ) -> Source:
     """Reads a data set into memory. Never downloads.
 
@@ -20,10 +27,15 @@ def load_source(
         name: "digits" (built in), "folder" (images in class folders), "tiny_imagenet",
             or any other prepared image-classification set of TensorFlow Datasets,
             such as "cifar100".
-        data_dir: "folder": the root that holds `train/` and `test/` (or `val/`).
+        data_dir: "folder": the root that holds `train/` and `test/` (or `val/`), or
+            class folders that `test_fraction` splits.
             TFDS sets: the directory they were prepared in; None is the TFDS default.
         image_size: int, resize to that height and width in pixels; None keeps the
             size. Needed for TFDS sets whose images differ in size.
+        resize: "crop" keeps the aspect ratio of images of another size: the short side
+            is resized, the centre of the long side cut out; "squeeze" resizes both.
+        test_fraction: float in [0, 1), part of each class of a "folder" without a test
+            split to test with.
 
     Returns:
         `Source`. The order within a split is the same at every call.
@@ -38,11 +50,14 @@ def load_source(
         (10, (8, 8, 1))
     """
     check_image_size(image_size)
+    if resize not in RESIZES:
+        raise unknown_name("resize", resize, RESIZES)
+    _check_test_fraction(name, test_fraction)
     if name == "digits":
         return load_digits(image_size)
     if name == "folder":
-        return load_folder(data_dir, image_size)
-    return load_tfds(name, data_dir, image_size)
+        return load_folder(data_dir, image_size, resize, test_fraction)
+    return load_tfds(name, data_dir, image_size, resize)
 
 
 def load_digits(image_size: int | None = None) -> Source:
@@ -62,7 +77,8 @@ def load_digits(image_size: int | None = None) -> Source:
     bunch = datasets.load_digits()
     images = np.round(bunch.images * (255.0 / 16.0)).astype(np.uint8)[..., None]
     if image_size is not None:
-        images = np.stack([_resize_grey(image, image_size) for image in images])
+        pictures = [Image.fromarray(image[..., 0]) for image in images]
+        images = np.stack([fit(p, image_size, image_size) for p in pictures])
     labels = bunch.target.astype(np.int32)
     train_ids, test_ids = split_ids(labels, validation_fraction=0.2, seed=0)
     return Source(
@@ -73,7 +89,11 @@ def load_digits(image_size: int | None = None) -> Source:
     )
 
 
-def _resize_grey(image, size):
-    """uint8 [H, W, 1] to uint8 [size, size, 1], bilinear."""
-    resized = Image.fromarray(image[..., 0]).resize((size, size), Image.BILINEAR)
-    return np.asarray(resized)[..., None]
+def _check_test_fraction(name, fraction):
+    if not 0 <= fraction < 1:
+        raise UserError(f"test_fraction must be in [0, 1), got {fraction!r}.")
+    if fraction and name != "folder":
+        raise UserError(
+            f"test_fraction is for the data set 'folder'; {name!r} has a test split of "
+            "its own: drop test_fraction."
+        )

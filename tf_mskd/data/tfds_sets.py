@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import io
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_mskd.data.arrays import Source, Split, check_labels, check_memory
+from tf_mskd.data.decode import decode_into
 from tf_mskd.utils.choices import ARCHIVED_SETS
 from tf_mskd.utils.errors import UserError, unknown_name
 
@@ -80,14 +82,18 @@ def not_prepared(name: str, data_dir: str | None) -> UserError:
 
 
 def load_tfds(
-    name: str, data_dir: str | None = None, image_size: int | None = None
+    name: str,
+    data_dir: str | None = None,
+    image_size: int | None = None,
+    resize: str = "crop",
 ) -> Source:
     """Decodes the train and test (else validation) splits of a prepared TFDS set.
 
     Args:
         name: str, TFDS name of a set with keys `image` and `label`.
         data_dir: directory it was prepared in; None is the TFDS default.
-        image_size: int or None; resize (bilinear, antialiased) to a square.
+        image_size: int or None; resize to a square.
+        resize: "crop" or "squeeze", see `decode.fit`.
 
     Returns:
         `Source`; within a split the order is that of the prepared files.
@@ -109,7 +115,7 @@ def load_tfds(
     parts = {}
     for size, (part, key) in zip(sizes, splits.items(), strict=True):
         try:
-            parts[part] = _read_split(builder, key, size, shape, image_size)
+            parts[part] = _read_split(builder, key, size, shape, resize)
         except (tf.errors.OpError, OSError, ValueError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             what = f"Split {key!r} of {name!r}"
@@ -168,13 +174,12 @@ def _image_shape(name, shape, image_size):
     return height, width, channels
 
 
-def _read_split(builder, key, size, shape, image_size):
+def _read_split(builder, key, size, shape, resize):
     """Decodes one split into a preallocated array, a few hundred images at a time."""
     import tensorflow_datasets as tfds
 
     def select(row):  # batching would fail on other features of varying length
-        image = _decode(row["image"], shape[-1])
-        return image if image_size is None else _resize(image, image_size), row["label"]
+        return row["image"], row["label"]
 
     dataset = builder.as_dataset(
         split=key,
@@ -185,29 +190,15 @@ def _read_split(builder, key, size, shape, image_size):
     dataset = dataset.map(select, num_parallel_calls=tf.data.AUTOTUNE)
     images = np.empty((size, *shape), np.uint8)
     labels = np.empty(size, np.int32)
+    sizes = np.empty((size, 2), np.int64)
     start = 0
-    for image, label in dataset.batch(READ_BATCH).prefetch(1).as_numpy_iterator():
+    for files, label in dataset.batch(READ_BATCH).prefetch(1).as_numpy_iterator():
         stop = start + len(label)
-        images[start:stop], labels[start:stop] = image, label
+        if stop > size:
+            raise OSError(f"more than {size} examples")
+        part, labels[start:stop] = slice(start, stop), label
+        decode_into(images[part], sizes[part], list(map(io.BytesIO, files)), resize)
         start = stop
     if start != size:
         raise OSError(f"{start} examples instead of {size}")
     return Split(images, labels)
-
-
-def _decode(content, channels):
-    """Bytes of a PNG or JPEG to uint8 [H, W, channels].
-
-    The accurate cosine transform gives the pixels that Pillow gives; TensorFlow's
-    default differs from them by one grey level in the mean.
-    """
-    if channels not in (1, 3):
-        return tf.io.decode_png(content, channels)
-    return tf.io.decode_jpeg(  # this operation reads PNG too
-        content, channels, dct_method="INTEGER_ACCURATE"
-    )
-
-
-def _resize(image, size):
-    resized = tf.image.resize(image, (size, size), antialias=True)
-    return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)

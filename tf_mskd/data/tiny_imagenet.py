@@ -5,9 +5,9 @@ import pathlib
 import re
 
 import tensorflow_datasets as tfds
-from PIL import Image
 
 from tf_mskd.data.archive import FolderMembers, ZipMembers, open_archive
+from tf_mskd.data.decode import read_image
 from tf_mskd.utils.errors import UserError
 
 ROOT = "tiny-imagenet-200"
@@ -118,11 +118,8 @@ def list_test(
 def check_image(name: str, content: bytes) -> None:
     """Raises `UserError` unless `content` decodes to a 64x64 image."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            size = image.size
-            if size == (64, 64):
-                image.load()
-    except Exception as error:  # Pillow's decoders raise many unrelated types
+        size = read_image(io.BytesIO(content)).size
+    except ValueError as error:
         raise UserError(f"Cannot decode archive member {name!r} ({error}).") from error
     if size != (64, 64):
         raise UserError(f"Image {name!r} must be 64x64, got {size[0]}x{size[1]}.")

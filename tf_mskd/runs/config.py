@@ -90,6 +90,18 @@ class Config:
         "", "Folder of the prepared data; empty: TFDS' own default.", free=True
     )
     image_size: int = _data(0, "Side to resize to, in pixels; 0 keeps it.", low=0)
+    resize: str = _data(
+        "crop",
+        "Images of another size: resize the short side and cut out the centre (crop), "
+        "or resize both sides (squeeze).",
+        choices=names.RESIZES,
+    )
+    test_fraction: float = _data(
+        0.0,
+        "Fraction of each class to test with, in a folder without a test split.",
+        low=0,
+        high=1,
+    )
     augment: tuple[str, ...] = _data(
         "crop,flip",
         "Augmentations in order, of crop, flip, rotate, autoaugment, jda, cutout; or "

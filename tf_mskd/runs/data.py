@@ -9,7 +9,11 @@ from tf_mskd.runs.config import Config
 def load(config: Config) -> sources.Source:
     """Reads the data set of a configuration into memory."""
     return sources.load_source(
-        config.dataset, config.data_dir or None, config.image_size or None
+        config.dataset,
+        config.data_dir or None,
+        config.image_size or None,
+        resize=config.resize,
+        test_fraction=config.test_fraction,
     )
 
 

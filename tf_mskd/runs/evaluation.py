@@ -8,7 +8,6 @@ import numpy as np
 import tensorflow as tf
 
 from tf_mskd import models
-from tf_mskd.data.sources import load_source
 from tf_mskd.deployment.checks import check_output
 from tf_mskd.deployment.export import export_student
 from tf_mskd.deployment.verification import NUM_IMAGES
@@ -18,7 +17,7 @@ from tf_mskd.early_exit.exits_file import read_exits, write_exits
 from tf_mskd.models import ensemble as ensembles
 from tf_mskd.models.saving import fingerprint, load_model
 from tf_mskd.runs.config import Config
-from tf_mskd.runs.data import Data
+from tf_mskd.runs.data import Data, load
 from tf_mskd.runs.finished_run import FinishedRun
 from tf_mskd.runs.result import Result, read_result
 from tf_mskd.training.distiller import Distiller
@@ -236,10 +235,7 @@ def export_run(
         UserError: if the run's data are missing, and as `export_student` does.
     """
     check_output(output, options.get("overwrite", False))  # before the data are read
-    config = run.config
-    source = load_source(
-        config.dataset, config.data_dir or None, config.image_size or None
-    )
+    source = load(run.config)
     if not exits_file and which == "last" and run.paths.exits.is_file():
         exits_file = run.paths.exits
     return export_student(

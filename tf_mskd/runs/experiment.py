@@ -8,6 +8,7 @@ import tensorflow as tf
 from tf_mskd.callbacks import ExitPhases
 from tf_mskd.callbacks.best_student import BestStudent
 from tf_mskd.callbacks.progress import Progress
+from tf_mskd.data.summary import describe
 from tf_mskd.models.saving import fingerprint, load_model, save_model
 from tf_mskd.runs import build
 from tf_mskd.runs.config import Config
@@ -65,8 +66,9 @@ def _finish_all(runs, strategy, data):
 def _finish(planned, folder, strategy, data):
     result = folder.result()
     if result is None:
-        print(f"run {folder.path}")
-        result = _run(planned, folder, strategy, data.pop(planned.run_dir))
+        own = data.pop(planned.run_dir)
+        print(f"run {folder.path}", describe(own.source), sep="\n", flush=True)
+        result = _run(planned, folder, strategy, own)
     print(f"{folder.path} is finished: {result.summary()}")
     return result
 

@@ -17,10 +17,11 @@ class UserError(ValueError):
     """
 
     def __init__(self, message: str):
-        super().__init__(_one_line(message))
+        super().__init__(one_line(message))
 
 
-def _one_line(text):
+def one_line(text: str) -> str:
+    """Returns the text with what would break the line or steer a terminal escaped."""
     escaped = {c: c.encode("unicode_escape").decode() for c in set(text)}
     return "".join(c if c.isprintable() else escaped[c] for c in text)
 

@@ -1,0 +1,215 @@
+"""Which files of a folder are images, and of which split and class."""
+
+import collections
+import dataclasses
+import hashlib
+import os
+import pathlib
+
+from tf_mskd.data.decode import suffixes
+from tf_mskd.utils.errors import UserError
+
+LAYOUT = "train/<class>/* and test/<class>/*"
+SPELLINGS = {
+    "train": ("train", "training"),
+    "test": ("test", "testing"),
+    "val": ("val", "valid", "validation", "eval"),
+}
+ROLES = {name: role for role, names in SPELLINGS.items() for name in names}
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """The images below a folder.
+
+    Args:
+        train, test: {class name: [paths]}; both sorted, classes alike.
+        passed_over: what was not taken -> number of entries.
+    """
+
+    train: dict[str, list[pathlib.Path]]
+    test: dict[str, list[pathlib.Path]]
+    passed_over: dict[str, int]
+
+
+def list_images(root: pathlib.Path, test_fraction: float = 0.0) -> Listing:
+    """Lists `train/<class>/**` and `test/<class>/**`, or `<class>/**` to be split.
+
+    Folders of splits have any of `SPELLINGS`, in upper or lower case; `val` is the test
+    split where there is no `test`. Hidden entries and files of other types are counted
+    and passed over.
+
+    Args:
+        root: path of the folder.
+        test_fraction: float in [0, 1), part of each class to test with where `root` has
+            no test split: round(n * fraction) images, at least one, whichever come
+            first by the hash of their names.
+
+    Returns:
+        `Listing`.
+
+    Raises:
+        UserError: no images as described, one class only, or classes that differ.
+    """
+    passed_over: collections.Counter = collections.Counter()
+    roots = _split_roots(root)
+    top = roots.get("train")
+    if top is None and roots:
+        found = next(iter(roots.values())).name
+        raise UserError(f"Expected images as {LAYOUT}; {root} has {found}, no train.")
+    train = _class_files(top or root, passed_over)
+    test_root = roots.get("test", roots.get("val"))
+    if top is not None:
+        _count_others(root, {top, test_root}, passed_over)
+    if test_root is None:
+        train, test = _split(train, top or root, test_fraction)
+        return Listing(train, test, dict(passed_over))
+    if test_fraction:
+        raise UserError(
+            f"--test_fraction={test_fraction} is for folders without a test split, but "
+            f"{test_root} is there: drop one of them."
+        )
+    test = _class_files(test_root, passed_over)
+    if list(train) != list(test):
+        differing = ", ".join(sorted(set(train) ^ set(test)))
+        raise UserError(
+            f"Classes of {top} and {test_root} must agree; only one of them has "
+            f"{differing}."
+        )
+    return Listing(train, test, dict(passed_over))
+
+
+def _split_roots(root):
+    """{"train", "test", "val": folder}, those that are there."""
+    roots = {}
+    for path in _entries(root):
+        role = ROLES.get(path.name.lower())
+        if role is None or not path.is_dir():
+            continue
+        if role in roots:
+            raise UserError(
+                f"{root} has both {roots[role].name} and {path.name}: keep one of them."
+            )
+        roots[role] = path
+    return roots
+
+
+def _class_files(split_root, passed_over):
+    """{class name: [files]}, both sorted, of one split folder."""
+    folders = []
+    for path in _entries(split_root):
+        if not path.is_dir() or _is_hidden(path.name):
+            kind = _kind(path)
+            passed_over[kind or "images outside of class folders"] += 1
+        else:
+            folders.append(path)
+    files = {folder.name: _images(folder, passed_over) for folder in folders}
+    for folder in folders:
+        if not files[folder.name]:
+            raise UserError(
+                f"Class folder {folder} holds no image (.png, .jpg, .tif, ...): add "
+                "some, or remove it."
+            )
+    if not files:
+        raise UserError(
+            f"Expected images as {LAYOUT}, but {split_root} has no class folder."
+        )
+    if len(files) == 1:
+        raise UserError(
+            f"Expected at least two classes in {split_root}, got one, "
+            f"{folders[0].name!r}: images lie as {LAYOUT}."
+        )
+    return files
+
+
+def _images(folder, passed_over):
+    """All images in and below a class folder, sorted."""
+    found, seen = [], set()
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=_refuse):
+        real = os.path.realpath(parent)
+        if real in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add(real)
+        passed_over["hidden"] += sum(map(_is_hidden, folders))
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        for name in names:
+            kind = _kind(pathlib.Path(parent, name))
+            if kind:
+                passed_over[kind] += 1
+            else:
+                found.append(pathlib.Path(parent, name))
+    return sorted(found)
+
+
+def _count_others(root, used, passed_over):
+    """Counts the entries beside the folders of the splits."""
+    for path in _entries(root):
+        if path in used:
+            continue
+        if path.is_dir() and not _is_hidden(path.name):
+            why = " (test is there)" if ROLES.get(path.name.lower()) == "val" else ""
+            passed_over[f"folder {path.name}{why}"] += 1
+        else:
+            passed_over[_kind(path) or "images outside of class folders"] += 1
+
+
+def _split(files, root, fraction):
+    """(train, test) of {class name: [files]}, by class and by the hash of the names."""
+    if not fraction:
+        raise UserError(
+            f"{root} has no test split in or beside it: set --test_fraction, such as "
+            f"0.2, or sort the images as {LAYOUT}."
+        )
+    train, test = {}, {}
+    for name, paths in files.items():
+        if len(paths) < 2:
+            raise UserError(
+                f"Class {name!r} of {root} has one image; --test_fraction needs two: "
+                "one to train and one to test on."
+            )
+        count = min(max(1, round(len(paths) * fraction)), len(paths) - 1)
+        ranked = sorted(paths, key=lambda path: _hash(path.relative_to(root / name)))
+        held_out = set(ranked[:count])
+        test[name] = [path for path in paths if path in held_out]
+        train[name] = [path for path in paths if path not in held_out]
+    return train, test
+
+
+def _hash(path):
+    return hashlib.sha256(os.fsencode(path.as_posix())).digest()
+
+
+def _kind(path):
+    """Why a file is passed over, "" for an image."""
+    if _is_hidden(path.name):
+        return "hidden"
+    suffix = path.suffix.lower()
+    return "" if suffix in SUFFIXES else suffix or "without a suffix"
+
+
+def _is_hidden(name):
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _entries(folder):
+    """The sorted paths in a folder."""
+    if not folder.is_dir():
+        raise UserError(f"Expected images as {LAYOUT}, but {folder} is no folder.")
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise _cannot_list(error) from error
+
+
+def _refuse(error):
+    raise _cannot_list(error) from error
+
+
+def _cannot_list(error):
+    return UserError(
+        f"Cannot list {error.filename} ({error.strerror}): change its permissions."
+    )
+
+
+SUFFIXES = suffixes()
