@@ -62,6 +62,7 @@ def list_images(root: pathlib.Path, test_fraction: float = 0.0) -> Listing:
     if top is not None:
         _count_others(root, {top, test_root}, passed_over)
     if test_root is None:
+        _check_classes(train, top or root)
         train, test = _split(train, top or root, test_fraction)
         return Listing(train, test, dict(passed_over))
     if test_fraction:
@@ -76,6 +77,7 @@ def list_images(root: pathlib.Path, test_fraction: float = 0.0) -> Listing:
             f"Classes of {top} and {test_root} must agree; only one of them has "
             f"{differing}."
         )
+    _check_classes(train, top)
     return Listing(train, test, dict(passed_over))
 
 
@@ -114,12 +116,15 @@ def _class_files(split_root, passed_over):
         raise UserError(
             f"Expected images as {LAYOUT}, but {split_root} has no class folder."
         )
+    return files
+
+
+def _check_classes(files, split_root):
     if len(files) == 1:
         raise UserError(
             f"Expected at least two classes in {split_root}, got one, "
-            f"{folders[0].name!r}: images lie as {LAYOUT}."
+            f"{next(iter(files))!r}: images lie as {LAYOUT}."
         )
-    return files
 
 
 def _images(folder, passed_over):
