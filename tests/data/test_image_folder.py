@@ -237,4 +237,4 @@ def test_an_interrupt_stops_the_reading(monkeypatch):
             decode_into(images, np.empty((count, 2), int), list(range(count)))
     finally:
         signal.signal(signal.SIGTERM, old)
-    assert len(read) < count
+    assert len(read) < count / 2

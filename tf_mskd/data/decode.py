@@ -10,13 +10,14 @@ import concurrent.futures
 import functools
 import os
 import pathlib
+import threading
 import typing
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
-GROUP = 8  # images of one job of a thread; an interrupt waits for those begun
+GROUP = 8  # images of one job of a thread
 BACKGROUND = (255, 255, 255, 255)  # RGBA, behind transparent pixels
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # number of channels -> Pillow's mode
 NO_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # recognised only
@@ -135,13 +136,17 @@ def decode_into(
 
     def decode_group(start):
         for position in range(start, min(start + GROUP, len(files))):
+            if stop.is_set():
+                return
             decode(position)
 
+    stop = threading.Event()  # an error or a signal waits for no further image
     pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
     try:
         # in order: the error names the first bad file
         list(pool.map(decode_group, range(0, len(files), GROUP)))
     finally:
+        stop.set()
         pool.shutdown(cancel_futures=True)
 
 
