@@ -470,7 +470,9 @@ def test_a_hostile_flagfile_is_refused_by_the_command(tmp_path):
         cwd=tmp_path,
         timeout=240,
     )
-    assert error_of(done) == "error: Flagfile 'a.flags' is not text."
+    assert error_of(done) == (
+        "error: Flagfile 'a.flags' is not text in UTF-8: save it in UTF-8."
+    )
 
 
 @pytest.mark.run

@@ -1,8 +1,13 @@
 """Settings as text and as values, flagfiles and where they are found."""
 
+import ast
 import dataclasses
+import os
 import pathlib
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 from absl import flags as absl_flags
 
@@ -14,8 +19,10 @@ from tf_mskd.runs.flags import (
     define,
     find_flagfile,
     read_flagfile,
+    share_booleans,
     to_flagfile,
 )
+from tf_mskd.utils import files
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.flag_errors import listed
 
@@ -88,6 +95,14 @@ WRONG = [
     ({"phases": "progresive"}, "did you mean 'progressive'"),
     ({"epochs": 0}, r"--epochs must be in \[1, inf\], got 0"),
     ({"lr": float("nan")}, r"--lr must be in \[0, inf\], got nan"),
+    ({"lr": None}, "--lr must be a number, got 'None'"),
+    ({"epochs": 1.7}, "--epochs must be an integer, got '1.7'"),
+    ({"epochs": True}, "--epochs must be an integer, got 'True'"),
+    ({"nesterov": "maybe"}, "--nesterov must be true or false, got 'maybe'"),
+    ({"teacher": None}, "--teacher takes text, got None"),
+    ({"term_weights": "ce:1,kd:2,ce:3"}, "--term_weights names ce twice"),
+    ({"exit_map": "1:2,1:3"}, "--exit_map names 1 twice"),
+    ({"method_args": "a=1,b=2,a=3"}, "--method_args names a twice"),
 ]
 
 
@@ -103,9 +118,70 @@ def test_arguments_are_typed_by_the_defaults_of_the_method():
     raw = {"temperature": "3", "count": "5", "on": "True", "weight": "1", "name": "a"}
     typed = {"temperature": 3.0, "count": 5, "on": True, "weight": 1.0, "name": "a"}
     assert parsers.typed("method_args", raw, defaults) == typed
-    for bad in ({"count": "2.5"}, {"on": "yes"}, {"weight": "x"}):
+    assert parsers.typed("method_args", {"weight": "None"}, defaults) == {
+        "weight": None
+    }
+    for bad in ({"count": "2.5"}, {"on": "maybe"}, {"weight": "x"}):
         with pytest.raises(UserError, match="--method_args: .* takes a value like"):
             parsers.typed("method_args", bad, defaults)
+
+
+BOOLEANS = {True: "true True t yes YES y on 1", False: "false F no n off Off 0"}
+
+
+@pytest.mark.parametrize("value", BOOLEANS)
+def test_a_boolean_is_read_alike_everywhere(value):
+    for text in BOOLEANS[value].split():
+        assert config_from(_parsed(f"--nesterov={text}")).nesterov is value
+        assert Config(nesterov=text).nesterov is value
+        assert parsers.typed("method_args", {"on": text}, {"on": True}) == {"on": value}
+        other = absl_flags.FlagValues()
+        absl_flags.DEFINE_boolean("subsets", not value, "", flag_values=other)
+        share_booleans(other)
+        other(["evaluate", f"--subsets={text}"])
+        assert other.subsets is value
+    for number in (value, int(value), np.bool_(value)):
+        assert Config(nesterov=number).nesterov is value
+
+
+@pytest.mark.parametrize("text", ["maybe", "", "2", "truth", "1.0"])
+def test_what_is_no_boolean_is_refused_everywhere(text):
+    with pytest.raises(UserError, match="--nesterov must be true or false"):
+        Config(nesterov=text)
+    with pytest.raises(UserError, match="on takes a value like True"):
+        parsers.typed("method_args", {"on": text}, {"on": True})
+    with pytest.raises(absl_flags.IllegalFlagValueError):
+        _parsed(f"--nesterov={text}")
+
+
+@pytest.mark.parametrize("text", ["7", "0x10", "1_000", " 3", "1e3", "2.0", "", "x"])
+def test_an_integer_is_read_alike_everywhere(text):
+    """Flags are absl's; the other readers accept and refuse what they do."""
+
+    def flag():
+        return config_from(_parsed(f"--epochs={text}")).epochs
+
+    def argument():
+        return parsers.typed("method_args", {"n": text}, {"n": 1})["n"]
+
+    read = []
+    for reader in (flag, lambda: Config(epochs=text).epochs, argument):
+        try:
+            read.append(reader())
+        except (UserError, absl_flags.IllegalFlagValueError):
+            read.append(None)
+    assert len(set(read)) == 1, read
+    assert (read[0] is None) == (text in ("1e3", "2.0", "", "x"))
+
+
+def test_python_gives_scalars_as_text_numbers_or_paths():
+    config = Config(lr="0.1", epochs=np.int64(3), l2=0, data_dir=pathlib.Path("a b"))
+    assert (config.lr, config.epochs, config.l2) == (0.1, 3, 0.0)
+    assert type(config.epochs) is int and config.data_dir == "a b"
+    assert Config(method_args={"exit_map": {1: 2, 2: 3}, "t": [1, 2]}).method_args == {
+        "exit_map": "1:2,2:3",
+        "t": "1,2",
+    }
 
 
 def test_flags_give_the_values_of_their_text_and_a_flagfile_reads_back():
@@ -242,3 +318,99 @@ def test_a_line_that_is_no_flag_is_refused(tree):
         UserError, match="Line 2 of flagfile .* is no flag: .*'epochs=3'"
     ):
         read_flagfile(tree / "a.flags")
+
+
+# ---- files are UTF-8, whatever the locale
+
+PATHS = [
+    "a b",
+    "a,b",
+    "été",
+    "写真/猫",
+    "数　据",
+    "می‌خواهم",
+    "👩‍🔬",
+    "a=b",
+    "a#b",
+    "$x",
+    "%s",
+]
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_a_path_in_any_script_reads_back(tmp_path, name):
+    config = Config(data_dir=f"/data/{name}", run_dir=name)
+    path = tmp_path / name / "a.flags"
+    path.parent.mkdir(parents=True)
+    files.write_text(path, f"# {name}\n{to_flagfile(config)}")
+    assert read_flagfile(path) == config
+    assert f"--data_dir=/data/{name}\n".encode() in path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "text", ["a\nb", "a\x1b[2J", "a\x85b", "a\u2028b", "a ", "\udce9"]
+)
+def test_what_a_line_cannot_give_back_is_not_written(text):
+    with pytest.raises(UserError, match="--data_dir must be one line of plain text"):
+        to_flagfile(Config(data_dir=text))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_byte_order_mark_is_no_part_of_a_flag(tmp_path, end):
+    marked = f"--lr=0.1{end}--epochs=3{end}".encode("utf-8-sig")
+    (tmp_path / "a.flags").write_bytes(marked)
+    (tmp_path / "b.flags").write_bytes(
+        marked + marked
+    )  # two files, one after the other
+    for name in ("a.flags", "b.flags"):
+        config = read_flagfile(tmp_path / name)
+        assert (config.lr, config.epochs) == (0.1, 3)
+
+
+def test_a_flagfile_in_another_encoding_is_refused(tmp_path):
+    (tmp_path / "a.flags").write_bytes("--data_dir=é\n".encode("utf-16"))
+    message = "is not text in UTF-8: save it in UTF-8.$"
+    with pytest.raises(UserError, match=message):
+        read_flagfile(tmp_path / "a.flags")
+
+
+def _opens(path):
+    """Lines that open a file as text in the encoding of the locale."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        is_open = isinstance(node.func, ast.Name) and name == "open"
+        is_method = isinstance(node.func, ast.Attribute)
+        if not is_open and not (is_method and name in ("read_text", "write_text")):
+            continue
+        if ast.unparse(node.func) == "files.write_text":
+            continue
+        modes = [a.value for a in node.args[1:2] if isinstance(a, ast.Constant)]
+        binary = is_open and any("b" in str(mode) for mode in modes)
+        if not binary and "encoding" not in {k.arg for k in node.keywords}:
+            yield f"{path}:{node.lineno}"
+
+
+def test_every_text_file_is_opened_with_its_encoding():
+    sources = [*ROOT.glob("tf_mskd/**/*.py"), *ROOT.glob("tools/*.py")]
+    found = [line for path in sources for line in _opens(path)]
+    assert not found
+
+
+@pytest.mark.run
+def test_commands_work_under_any_locale(tmp_path):
+    """With a locale that knows ASCII alone, names of any script are read and shown."""
+    folder = tmp_path / "写真"
+    folder.mkdir()
+    (folder / "é.flags").write_bytes("# é\n--data_dir=/é\n".encode("utf-8-sig"))
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    arguments = [f"--flagfile={folder / 'é.flags'}", f"--run_dir={folder / 'run'}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tf_mskd.train", *arguments, "--dry_run"],
+        env={**os.environ, **plain, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"run" in done.stdout

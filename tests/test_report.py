@@ -7,11 +7,20 @@ import json
 import pytest
 
 from tests.support import PLAIN
-from tf_mskd.runs.comparison import curves, draw, read_runs, rows_of, write
+from tf_mskd.runs.comparison import (
+    curves,
+    draw,
+    find_runs,
+    read_runs,
+    rows_of,
+    split_folders,
+    write,
+)
 from tf_mskd.runs.result import write_result
 from tf_mskd.utils import figures
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.run_paths import RunPaths
+from tf_mskd.utils.tables import as_text
 
 EXITS = {"exit_1": 0.5, "exit_10": 0.625, "exit_2": 0.75}
 
@@ -149,3 +158,83 @@ def test_a_damaged_history_is_refused(folders, text, message):
     RunPaths(folders[0]).history.write_text(text)
     with pytest.raises(UserError, match=f"metrics.jsonl is damaged: .*{message}"):
         read_runs(folders)
+
+
+# ---- runs are known by their paths
+
+
+def seeds(root, count=3):
+    return [
+        finished(root / f"seed{k}" / "mskd", {"exit_1": k / 4}, ensemble_accuracy=[0.5])
+        for k in range(count)
+    ]
+
+
+def test_seeds_of_one_recipe_are_rows_known_by_their_path(tmp_path):
+    folders = seeds(tmp_path)
+    rows = rows_of(read_runs(folders))
+    assert [row[0] for row in rows[1:]] == [str(folder) for folder in folders]
+    assert [row[1] for row in rows[1:]] == ["0.00", "25.00", "50.00"]
+
+
+def test_one_run_given_in_two_ways_is_one_row(tmp_path, monkeypatch):
+    (folder,) = seeds(tmp_path, 1)
+    monkeypatch.chdir(folder)
+    assert list(read_runs([".", folder, f"{folder}/", "../mskd"])) == ["mskd"]
+    assert list(read_runs([folder / ".."])) == ["mskd"]
+
+
+def test_a_folder_of_runs_stands_for_the_finished_ones_in_it(tmp_path):
+    names = ["lr=0.05,l2=0.0001", "lr=0.1,l2=0.0001"]
+    for name in names:
+        finished(tmp_path / name, EXITS, ensemble_accuracy=[0.5])
+    (tmp_path / "search_2").mkdir()
+    (tmp_path / "oracle.json").write_text("{}", encoding="utf-8")
+    assert [folder.name for folder in find_runs([tmp_path])] == names
+    assert list(read_runs([tmp_path])) == names
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["lr=0.05,l2=1e-4", "a, b", "mine and yours", "写真", "été,2", "a[1]", "a|b"],
+)
+def test_a_path_of_any_letters_is_one_run(tmp_path, name):
+    """Alone, between others, and in the table and the figure."""
+    folder = str(finished(tmp_path / name, EXITS, ensemble_accuracy=[0.5]))
+    other = str(finished(tmp_path / "other", EXITS, ensemble_accuracy=[0.5]))
+    assert split_folders(folder) == [folder]
+    assert split_folders(f"{other},{folder}, {other}") == [other, folder, other]
+    runs = read_runs([folder, other])
+    assert list(runs) == [name, "other"]
+    lines = as_text(rows_of(runs)).splitlines()
+    assert len({line.replace(r"\|", "").count("|") for line in lines}) == 1
+
+
+def test_paths_that_do_not_exist_are_split_at_each_comma():
+    assert split_folders("no/a,no/b , no/c,") == ["no/a", "no/b", "no/c"]
+    assert split_folders("") == []
+
+
+def test_a_name_is_no_formula_in_the_figure(tmp_path):
+    for name in ("_a", "cost_$5", "$x^$"):
+        finished(tmp_path / name, {"exit_1": 0.5}, ensemble_accuracy=[0.5])
+    draw(read_runs([tmp_path]), tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
+
+
+def test_a_report_reads_results_in_percent_of_the_former_format(tmp_path):
+    folder = finished(tmp_path / "old", EXITS, ensemble_accuracy=[0.5])
+    test = {"exit_4": 51.0, "ensemble": 52.0, "fitted": 53.0, "mean_probabilities": 54}
+    macs = {"exit_4": 1, "ensemble": 1}
+    content = {"test": test, "macs": macs, "params": 1, "seconds": 1.0}
+    RunPaths(folder).result.write_text(json.dumps(content), encoding="utf-8")
+    result = read_runs([folder])["old"].result
+    assert result.test == {
+        **{"exit_4": 0.51, "ensemble": 0.52},
+        **{"ensemble_fitted": 0.53, "ensemble_probabilities": 0.54},
+    }
+    for change in ({"test": {"exit_4": 101.0}}, {"test": None}, {"macs": {}}):
+        text = json.dumps({**content, **change})
+        RunPaths(folder).result.write_text(text, encoding="utf-8")
+        with pytest.raises(UserError, match="result.json is damaged"):
+            read_runs([folder])

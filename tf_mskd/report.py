@@ -2,19 +2,29 @@
 
     python -m tf_mskd.report --run_dirs=runs/digits/ce,runs/digits/mskd --output=report
 
-Prints the table. --output also writes table.md, runs.json and curves.png to a folder;
---published also prints the published figures of the same data, networks and method.
+--run_dirs may be given again; a folder that holds runs, such as that of a search,
+stands for all of them. Prints the table. --output also writes table.md, runs.json and
+curves.png to a folder; --published also prints the published figures of the same data,
+networks and method.
 """
 
 from absl import flags
 
 from tf_mskd.runs import cli, comparison, published
+from tf_mskd.runs.comparison import find_runs, split_folders
+from tf_mskd.runs.comparison import read_runs as read_runs
+from tf_mskd.runs.comparison import rows_of as rows_of
 from tf_mskd.utils.tables import as_text
 
 
 def define() -> None:
     """Defines the flags of the command."""
-    flags.DEFINE_list("run_dirs", [], "Folders of finished runs; required.")
+    flags.DEFINE_multi_string(
+        "run_dirs",
+        [],
+        "Folders of finished runs, or of folders that hold them; required. Commas "
+        "between, or the flag again.",
+    )
     flags.DEFINE_string("output", "", "Folder for table, numbers and curves.")
     flags.DEFINE_boolean("published", False, "Print the published figures too.")
 
@@ -22,10 +32,11 @@ def define() -> None:
 def main() -> None:
     """Prints the table and writes the files."""
     values = flags.FLAGS
-    runs = comparison.read_runs(values.run_dirs)
-    print(as_text(comparison.rows_of(runs)))
+    given = [folder for text in values.run_dirs for folder in split_folders(text)]
+    runs = read_runs(given)
+    print(as_text(rows_of(runs)))
     if values.published:
-        print(published.describe(values.run_dirs))
+        print(published.describe([str(folder) for folder in find_runs(given)]))
     if values.output:
         comparison.write(runs, values.output)
         print(f"wrote table.md, runs.json and curves.png to {values.output}")

@@ -3,15 +3,18 @@
     python -m tf_mskd.tune --flagfile=configs/digits/mskd.flags --tune_dir=runs/tune \\
         --space='lr=0.01..0.2:log;l2=1e-4|5e-4' --trials=8
 
-Each trial is a run of its own, in a folder under --tune_dir that evaluate and report
-read. The same command again keeps the finished trials. The test split plays no part.
+Each trial is a run of its own, in a folder under --tune_dir that evaluate reads; report
+--run_dirs=TUNE_DIR compares all. A trial that fails is listed with its error. The same
+command again keeps the trials done. The test split plays no part.
 """
+
+import shlex
 
 from absl import flags
 
 from tf_mskd.runs import cli
 from tf_mskd.runs import flags as run_flags
-from tf_mskd.runs.search import TUNERS, read_space, search
+from tf_mskd.runs.search import TUNERS, read_space, search, summary
 from tf_mskd.utils.errors import UserError
 
 
@@ -21,7 +24,8 @@ def define() -> None:
     flags.DEFINE_string(
         "space",
         "",
-        "Settings to search: name=low..high[:log] or name=a|b|c, ';' between.",
+        "Settings to search: name=low..high[:log] or name=a|b|c, ';' between; integers "
+        "and booleans as in their flags.",
     )
     flags.DEFINE_integer("trials", 8, "Runs to do.", lower_bound=1)
     flags.DEFINE_string("tune_dir", "", "Folder of the search; required.")
@@ -35,10 +39,12 @@ def main() -> None:
         raise UserError("--tune_dir is empty: name the folder of the search.")
     config = cli.config()
     space = read_space(values.space)
-    best, accuracy = search(config, space, values.tune_dir, values.trials, values.tuner)
-    print(f"best validation accuracy {100 * accuracy:.2f} % with")
-    for name, value in best.items():
-        print(f"--{name}={value}")
+    trials = search(config, space, values.tune_dir, values.trials, values.tuner)
+    best = trials[0]
+    print(summary(trials))
+    print(f"best validation accuracy {100 * best.accuracy:.2f} % with")
+    for name, value in best.settings.items():
+        print(shlex.quote(f"--{name}={value}"))
 
 
 if __name__ == "__main__":

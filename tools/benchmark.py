@@ -337,7 +337,7 @@ def peak_of(command):
     process = subprocess.Popen(command, **quiet)
     status, peak = pathlib.Path(f"/proc/{process.pid}/status"), {}
     while process.poll() is None:
-        text = status.read_text()
+        text = status.read_text(encoding="utf-8")
         for key, name in KINDS_OF_MEMORY.items():
             found = re.search(rf"{key}:\s*(\d+)", text)
             if found:

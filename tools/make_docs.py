@@ -22,6 +22,9 @@ name is what `--method=` takes, and several with commas between add their terms
 batch; `--term_weights=at:500` sets another weight. "Local" methods compare the examples
 of a batch with each other: on several devices each sees its own part of the batch.
 
+Batch norms are Keras': a moving variance is of the biased variance of the batch, where
+PyTorch's is of the unbiased one (0.1 % more at batch 64 of 4x4 maps).
+
 "Step" is the time of a training step relative to KD's with the same exits, ResNet-18 to
 ResNet-10, batch 64 of 32x32 images, {machine} (`python tools/benchmark.py
 --parts=methods`). Methods with further passes through a network (views, noise, two
@@ -59,7 +62,7 @@ def document():
     from tf_mskd.methods.common import registry
     from tf_mskd.methods.common.create import create_method, method_defaults
 
-    costs = json.loads(COSTS.read_text()) if COSTS.exists() else {}
+    costs = json.loads(COSTS.read_text(encoding="utf-8")) if COSTS.exists() else {}
     steps = costs.get("of_kd", {})
     lines = [HEAD.format(machine=costs.get("machine", "not measured yet"))]
     lines.append("| method | what it is | weights | needs | origin | local | step |")
@@ -86,12 +89,12 @@ def document():
 def main(arguments):
     """Writes the document, or with --check says whether it differs."""
     text = document()
-    same = DOCUMENT.exists() and DOCUMENT.read_text() == text
+    same = DOCUMENT.exists() and DOCUMENT.read_text(encoding="utf-8") == text
     if "--check" in arguments:
         print("docs/methods.md is up to date" if same else "docs/methods.md differs")
         return int(not same)
     DOCUMENT.parent.mkdir(exist_ok=True)
-    DOCUMENT.write_text(text)
+    DOCUMENT.write_text(text, encoding="utf-8")
     return 0
 
 

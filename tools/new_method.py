@@ -127,7 +127,7 @@ def scaffold(root, name, what):
     values["What"] = what[:1].upper() + what[1:]
     for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text.format(**values))
+        path.write_text(text.format(**values), encoding="utf-8")
     return list(texts)
 
 

@@ -84,6 +84,21 @@ def test_a_teacher_sure_of_the_label_still_teaches_the_other_classes():
     assert abs(target[0]) < 1e-6
 
 
+@pytest.mark.parametrize("gap", [-40.0, -12.0, -8.0, 0.0, 8.0, 12.0, 40.0])
+def test_the_target_term_keeps_its_digits_where_a_probability_is_near_0_or_1(gap):
+    """Against float64 formulas that do not round: p_y = 1 / (1 + e^-odds)."""
+    student = np.array([[gap, 0.5, -0.5], [gap, 1.0, 0.25]])
+    teacher = student + np.array([[1.5, 0.0, 0.25], [-1.0, 0.5, 0.0]])
+    student, teacher = np.float32(student), np.float32(teacher)
+    got, _ = parts(teacher, student, np.array([0, 0]), temperature=1.0)
+    logs = []
+    for z in (np.float64(teacher), np.float64(student)):
+        odds = z[:, 0] - np.logaddexp(z[:, 1], z[:, 2])
+        logs.append((-np.logaddexp(0, -odds), -np.logaddexp(0, odds)))
+    expected = sum(np.exp(t) * (t - s) for t, s in zip(*logs, strict=True))
+    np.testing.assert_allclose(got, expected, 2e-5, 1e-30)
+
+
 def test_gradients_are_those_of_the_formula():
     rng = np.random.default_rng(2)
     teacher, student = 2 * rng.normal(size=(2, 3, 4))

@@ -33,7 +33,7 @@ def write_saved_model(
     tf.saved_model.save(module, str(folder), signatures)
     path = pathlib.Path(folder) / METADATA
     path.parent.mkdir()
-    path.write_text(json.dumps(metadata, indent=2) + "\n")
+    path.write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
 
 
 def open_saved_model(folder: str | os.PathLike) -> dict[str, Callable]:

@@ -27,7 +27,7 @@ class DKD(Method):
         UserError: if an argument is out of range.
 
     Source: Zhao, Cui, Song, Qiu, Liang, CVPR 2022, arXiv 2203.08679, equation 7.
-    Departs from the source: ln(1 - p_y) is a sum over the other classes instead of a
+    Departs from the source: ln(1 - p_y) comes from the odds of the label instead of a
         difference that rounds to 0; all exits of a multi-exit student learn.
 
     Example:
@@ -93,4 +93,6 @@ def _logs(logits, is_label, temperature):
     # e^-1e9 is 0 as well as e^-inf, but the difference of two -inf would be NaN
     others = ops.where(is_label, -1e9, log_p)
     rest = ops.logsumexp(others, axis=-1)
-    return label, rest, others - rest[:, None]
+    # ln p_y = -softplus(-odds), ln(1 - p_y) = -softplus(odds): exact near 0, too
+    odds = label - rest
+    return -ops.softplus(-odds), -ops.softplus(odds), others - rest[:, None]

@@ -1,5 +1,6 @@
 """What every command of the package does alike: flags in, one-line errors out."""
 
+import io
 import sys
 import typing
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from absl import app, flags, logging
 
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.flagfiles import expand
-from tf_mskd.runs.flags import config_from
+from tf_mskd.runs.flags import config_from, share_booleans
 from tf_mskd.runs.inputs import check_names
 from tf_mskd.training.stopping import Stopped, signals_stop
 from tf_mskd.utils.errors import UserError
@@ -28,6 +29,8 @@ def run(main: Callable[[], None], define: Callable[[], None], doc: str) -> None:
         doc: str, what `--help` shows above the flags.
     """
     define()
+    share_booleans()
+    _show_any_text()
     if {"--help", "-help", "-h"} & set(sys.argv[1:]):
         print(doc.strip(), *_help(), sep="\n\n")
         return
@@ -49,6 +52,12 @@ def run(main: Callable[[], None], define: Callable[[], None], doc: str) -> None:
             raise
 
     app.run(guarded, flags_parser=_parse)
+
+
+def _show_any_text():
+    """Lets a terminal that lacks a letter of a path show its code instead."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def config() -> Config:

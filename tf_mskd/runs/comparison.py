@@ -54,7 +54,7 @@ def read_runs(run_dirs: Sequence[str | os.PathLike]) -> dict[str, ComparedRun]:
     """Reads result.json and metrics.jsonl of finished runs.
 
     Args:
-        run_dirs: paths of the run folders.
+        run_dirs: paths of the run folders, or of folders of them: see `find_runs`.
 
     Returns:
         dict, folder name (or the path, where two have one name) -> `ComparedRun`.
@@ -62,18 +62,60 @@ def read_runs(run_dirs: Sequence[str | os.PathLike]) -> dict[str, ComparedRun]:
     Raises:
         UserError: if a folder holds no finished run, or a damaged one.
     """
+    folders = find_runs(run_dirs)
+    names = [_name(folder) for folder in folders]
+    runs = {}
+    for folder, name in zip(folders, names, strict=True):
+        paths = RunPaths(folder)
+        result = read_result(paths.result, former=True)
+        key = name if names.count(name) == 1 else str(folder)
+        runs[key] = ComparedRun(result, _history(paths.history))
+    return runs
+
+
+def _name(folder):
+    plain = folder.name not in ("", "..")
+    return folder.name if plain else folder.resolve().name
+
+
+def split_folders(text: str) -> list[str]:
+    """Splits "a,b" into paths; a comma in the name of a folder that exists stays.
+
+    Example:
+        >>> split_folders("runs/teacher, runs/mskd")
+        ['runs/teacher', 'runs/mskd']
+    """
+    parts, found = text.split(","), []
+    while parts:
+        counts = range(len(parts), 0, -1)
+        candidates = {n: ",".join(parts[:n]).strip() for n in counts}
+        count = next((n for n in counts if os.path.isdir(candidates[n])), 1)
+        found.append(candidates[count])
+        parts = parts[count:]
+    return [path for path in found if path]
+
+
+def find_runs(run_dirs: Sequence[str | os.PathLike]) -> list[pathlib.Path]:
+    """Returns the folders of finished runs, each once.
+
+    Args:
+        run_dirs: paths of run folders, or of folders that hold them, such as the one of
+            a search: each of these stands for the finished runs in it, by name.
+
+    Raises:
+        UserError: if nothing is given, or a folder holds no finished run.
+    """
     if not run_dirs:
         raise UserError("--run_dirs is empty: name the folders to compare.")
-    folders = [pathlib.Path(folder) for folder in run_dirs]
-    names = [folder.name for folder in folders]
-    runs = {}
-    for folder in folders:
-        paths = RunPaths(folder)
-        if not paths.result.is_file():
+    found: dict[str, pathlib.Path] = {}
+    for folder in map(pathlib.Path, run_dirs):
+        runs = [folder, *(sorted(folder.iterdir()) if folder.is_dir() else [])]
+        runs = [run for run in runs if RunPaths(run).result.is_file()]
+        if not runs:
             raise UserError(f"{str(folder)!r} holds no finished run (no result.json).")
-        name = folder.name if names.count(folder.name) == 1 else str(folder)
-        runs[name] = ComparedRun(read_result(paths.result), _history(paths.history))
-    return runs
+        for run in runs[:1] if runs[0] == folder else runs:
+            found.setdefault(os.path.realpath(run), run)
+    return list(found.values())
 
 
 def _history(path):
@@ -152,9 +194,9 @@ def _draw(drawn, left, right):
         for axes in (left, right):
             axes.set_prop_cycle(color=colormaps["tab20"].colors)
     for label, (epochs, accuracies) in drawn.epochs.items():
-        left.plot(epochs, accuracies, label=label)
+        left.plot(epochs, accuracies, label=_plain(label))
     for name, (numbers, accuracies) in drawn.exits.items():
-        (line,) = right.plot(numbers, accuracies, "o-", label=name)
+        (line,) = right.plot(numbers, accuracies, "o-", label=_plain(name))
         for marker, accuracy in zip("s^", drawn.ensembles.get(name, ()), strict=False):
             right.plot(max(numbers) + 0.5, accuracy, marker, color=line.get_color())
     left.set(xlabel="epoch", ylabel="accuracy of the ensemble (%)")
@@ -162,6 +204,12 @@ def _draw(drawn, left, right):
     right.set(xlabel="exit (square: plain ensemble, triangle: fitted weights)")
     right.set(ylabel="test accuracy (%)", title="test split, last epoch")
     right.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _plain(label):
+    """A label as it is: matplotlib reads "$" as formulas, and hides a leading "_"."""
+    label = label.replace("$", r"\$")
+    return f" {label}" if label.startswith("_") else label
 
 
 def write(runs: dict[str, ComparedRun], output: str | os.PathLike) -> None:

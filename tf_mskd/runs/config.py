@@ -42,7 +42,8 @@ _run, _data, _model, _method, _teacher, _training = map(_group, GROUPS)
 class Config:
     """The settings of one run; see `--help` of `tf_mskd.train` for each of them.
 
-    Settings of several values are tuples or dicts; their text, as in a flag, is read.
+    Settings of several values are tuples or dicts. The text of any setting, as in a
+    flag, is read: `Config(nesterov="false")` is `Config(nesterov=False)`.
 
     Raises:
         UserError: for a value out of range, or values that do not fit together.
@@ -280,11 +281,11 @@ class Config:
         """Checks what one flag alone cannot show."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.metadata["language"]:
-                text = value if isinstance(value, str) else text_of(field, value)
-                # the class is frozen: this is how its own constructor sets a field
-                object.__setattr__(self, field.name, read_setting(field, text))
-            _check_bounds(field, value)
+            text = value if isinstance(value, str) else text_of(field, value)
+            value = read_setting(field, text)
+            # the class is frozen: this is how its own constructor sets a field
+            object.__setattr__(self, field.name, value)
+            check_bounds(field, value)
         if self.teacher and self.teacher_flagfile:
             raise UserError("Give --teacher or --teacher_flagfile, not both.")
         if self.untrained_teacher and not self.teacher_flagfile:
@@ -332,7 +333,8 @@ class Config:
             )
 
 
-def _check_bounds(field, value):
+def check_bounds(field: dataclasses.Field, value: typing.Any) -> None:
+    """Raises `UserError` if a value is none that a field of `Config` may have."""
     low, high = field.metadata["low"], field.metadata["high"]
     choices = field.metadata["choices"]
     if choices and value not in choices:
@@ -357,31 +359,26 @@ def read_setting(field: dataclasses.Field, text: str) -> typing.Any:
     language = field.metadata["language"]
     if language:
         return language.read(field.name, text)
-    if field.type is bool:
-        return parsers.boolean(field.name, text)
-    try:
-        return typing.cast(type, field.type)(text)
-    except ValueError:
-        kind = "an integer" if field.type is int else "a number"
-        raise UserError(f"--{field.name} must be {kind}, got {text!r}.") from None
+    return parsers.scalar(field.name, typing.cast(type, field.type), text)
 
 
 def text_of(field: dataclasses.Field, value: typing.Any) -> str:
     """Returns the text that `read_setting` reads as this value.
 
     Raises:
-        UserError: if a value of several parts is neither collection nor text.
+        UserError: if a value of several parts is neither collection nor text, or text
+            is none.
     """
-    if isinstance(value, bool):
+    language, kind = field.metadata["language"], typing.cast(type, field.type)
+    if kind is bool:
         return str(value).lower()
-    if not field.metadata["language"]:
+    if kind in (int, float):
         return str(value)
     try:
-        return field.metadata["language"].write(value)
+        return language.write(value) if language else os.fspath(value)
     except (TypeError, AttributeError):
-        raise UserError(
-            f"--{field.name} takes a {field.type}, or its text, got {value!r}."
-        ) from None
+        expected = f"a {kind}, or its text" if language else "text"
+        raise UserError(f"--{field.name} takes {expected}, got {value!r}.") from None
 
 
 def differing(old: Config, new: Config) -> list[str]:

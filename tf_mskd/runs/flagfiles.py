@@ -2,12 +2,16 @@
 
 import os
 import pathlib
+import unicodedata
 
 from tf_mskd.utils.errors import UserError, nearest
 
 MOST_FLAGFILES = 100  # that one may include, each counted as often as it is read
 MOST_BYTES = 2**20  # of one flagfile
 PACKAGE = pathlib.Path(__file__).parents[1]
+BLANKS = " \t\r\ufeff"  # around a flag; the last is a byte order mark
+# no part of a line: controls, surrogates, ends of lines and paragraphs
+CONTROLS = ("Cc", "Cs", "Zl", "Zp")
 SHIPPED = (("configs",), ("results",))  # folders that setup.py puts there
 INCLUDES = ("--flagfile", "-flagfile")
 # flags that name a flagfile too, which is read later, for a run of its own
@@ -86,6 +90,17 @@ def expand(arguments: list[str]) -> list[str]:
     return flags_of(_joined(arguments), ())
 
 
+def is_line(text: str) -> bool:
+    """Says whether a flagfile can hold this text in one line, and gives it back.
+
+    Example:
+        >>> is_line("--data_dir=/a/\u5199\u771f"), is_line("--data_dir=/a\\n")
+        (True, False)
+    """
+    controls = any(unicodedata.category(c) in CONTROLS for c in text)
+    return not controls and text == text.strip(BLANKS)
+
+
 def _joined(arguments):
     """Writes the two arguments "--flagfile", "a.flags" as "--flagfile=a.flags"."""
     joined, rest = [], iter(arguments)
@@ -104,9 +119,9 @@ def _lines(path):
     """The flags of one file, without blank lines and comments, checked."""
     lines = []
     for number, line in enumerate(_text(path).split("\n"), start=1):
-        line = line.strip(" \t\r")
+        line = line.strip(BLANKS)
         place = f"Line {number} of flagfile {path!r}"
-        if not line.replace("\t", " ").isprintable():
+        if not is_line(line.replace("\t", " ")):
             raise UserError(f"{place} holds a control character.")
         if not line or line.startswith(("#", "//")):
             continue
@@ -125,8 +140,10 @@ def _text(path):
     if os.path.getsize(path) > MOST_BYTES:
         raise UserError(f"Flagfile {path!r} is longer than {MOST_BYTES} bytes.")
     try:
-        return pathlib.Path(path).read_text()
+        return pathlib.Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"Cannot read flagfile {path!r}: {error.strerror}.") from None
     except UnicodeDecodeError:
-        raise UserError(f"Flagfile {path!r} is not text.") from None
+        raise UserError(
+            f"Flagfile {path!r} is not text in UTF-8: save it in UTF-8."
+        ) from None

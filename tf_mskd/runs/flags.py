@@ -4,8 +4,9 @@ import dataclasses
 
 from absl import flags
 
+from tf_mskd.runs import parsers
 from tf_mskd.runs.config import Config, read_setting, text_of
-from tf_mskd.runs.flagfiles import expand
+from tf_mskd.runs.flagfiles import expand, is_line
 from tf_mskd.runs.flagfiles import find_flagfile as find_flagfile
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.flag_errors import HIDDEN, explain
@@ -25,6 +26,14 @@ class _Parser(flags.ArgumentParser):
     def parse(self, argument):
         text = isinstance(argument, str)
         return read_setting(self._field, argument) if text else argument
+
+
+class _Boolean(flags.BooleanParser):
+    """Reads a boolean as `Config`, arguments of methods and `tune` do."""
+
+    def parse(self, argument):
+        text = isinstance(argument, str)
+        return parsers.scalar("", bool, argument) if text else super().parse(argument)
 
 
 class _Serializer(flags.ArgumentSerializer):
@@ -60,6 +69,15 @@ def define(flag_values: flags.FlagValues = flags.FLAGS) -> None:
         )
     for former, name in FORMER_NAMES.items():
         flags.DEFINE_alias(former, name, flag_values=flag_values, module_name=HIDDEN)
+    share_booleans(flag_values)
+
+
+def share_booleans(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+    """Lets every boolean flag take what a boolean of `Config` takes: yes, off, ..."""
+    for name in flag_values:
+        flag = flag_values[name]
+        if isinstance(flag.parser, flags.BooleanParser):
+            flag.parser = _Boolean()
 
 
 def define_run() -> None:
@@ -135,7 +153,7 @@ def to_flagfile(config: Config) -> str:
     lines = []
     for field in dataclasses.fields(Config):
         text = text_of(field, getattr(config, field.name))
-        if not text.isprintable():
+        if not is_line(text):
             raise UserError(
                 f"--{field.name} must be one line of plain text, got {text!r}."
             )

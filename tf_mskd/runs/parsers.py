@@ -6,10 +6,17 @@ back as the str that reads as it.
 
 import dataclasses
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from tf_mskd.utils.choices import AUGMENTATIONS
 from tf_mskd.utils.errors import UserError, unknown_name
+
+BOOLEANS = {
+    **dict.fromkeys(("true", "t", "yes", "y", "on", "1"), True),
+    **dict.fromkeys(("false", "f", "no", "n", "off", "0"), False),
+}
+BASES = {"0x": 16, "0o": 8}
+KINDS = {bool: "true or false", int: "an integer", float: "a number"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +30,37 @@ class Language:
 
     read: Callable[[str, str], typing.Any]
     write: Callable[[typing.Any], str]
+
+
+def scalar(name: str, kind: type, text: str) -> bool | int | float | str:
+    """Reads a value of one part, the same in flags, arguments of methods and `tune`.
+
+    Args:
+        name: str, the setting, for the error.
+        kind: bool, int, float or str.
+        text: str; for bool also yes, no, on, off, 1, 0 and first letters.
+
+    Raises:
+        UserError: if the text is none.
+
+    Example:
+        >>> scalar("nesterov", bool, "yes"), scalar("epochs", int, "7")
+        (True, 7)
+    """
+    try:
+        return _scalar(kind, text)
+    except ValueError:
+        raise UserError(f"--{name} must be {KINDS[kind]}, got {text!r}.") from None
+
+
+def _scalar(kind, text):
+    if kind is bool:
+        if text.strip().lower() not in BOOLEANS:
+            raise ValueError(text)
+        return BOOLEANS[text.strip().lower()]
+    if kind is int:
+        return int(text, BASES.get(text[:2], 10))  # as absl reads flags
+    return kind(text)
 
 
 def numbers(name: str, text: str) -> tuple[int, ...]:
@@ -53,11 +91,12 @@ def weights(name: str, text: str) -> dict[str, float]:
         {'ce': 0.1, 'kd': 0.9}
     """
     try:
-        return {key.strip(): float(value) for key, value in _pairs(text)}
+        pairs = [(key.strip(), float(value)) for key, value in _pairs(text)]
     except ValueError:
         raise UserError(
             f"--{name} must be pairs such as ce:0.1,kd:0.9, got {text!r}."
         ) from None
+    return _once(name, pairs)
 
 
 def exit_map(name: str, text: str) -> dict[int, int]:
@@ -68,11 +107,12 @@ def exit_map(name: str, text: str) -> dict[int, int]:
         {1: 2, 2: 3}
     """
     try:
-        return {int(student): int(teacher) for student, teacher in _pairs(text)}
+        pairs = [(int(student), int(teacher)) for student, teacher in _pairs(text)]
     except ValueError:
         raise UserError(
             f"--{name} must be pairs student:teacher such as 1:2,2:3, got {text!r}."
         ) from None
+    return _once(name, pairs)
 
 
 def augmentations(name: str, text: str) -> tuple[str, ...]:
@@ -102,7 +142,7 @@ def arguments(name: str, text: str) -> dict[str, str]:
     if not all("=" in part for part in parts):
         raise UserError(f"--{name} must be name=value pairs, got {text!r}.")
     split = (part.split("=", 1) for part in parts)
-    return {key.strip(): value for key, value in split}
+    return _once(name, [(key.strip(), value) for key, value in split])
 
 
 def typed(
@@ -113,8 +153,8 @@ def typed(
     Args:
         name: str, the setting, for the error.
         values: dict of `arguments`.
-        defaults: dict, known name -> default value; None takes a float. Unknown names
-            stay str: what takes them refuses them by name.
+        defaults: dict, known name -> default value; None takes a float or "none".
+            Unknown names stay str: what takes them refuses them by name.
 
     Raises:
         UserError: if a value cannot be read as its default's type.
@@ -129,21 +169,12 @@ def typed(
     }
 
 
-def boolean(name: str, text: str) -> bool:
-    """Reads "true" or "false"."""
-    if text.lower() not in ("true", "false"):
-        raise UserError(f"--{name} must be true or false, got {text!r}.")
-    return text.lower() == "true"
-
-
 def _typed(name, key, value, default):
-    kind = float if default is None else type(default)
-    if kind is bool:
-        kind = {"true": True, "false": False}.__getitem__
-        value = value.lower()
+    if default is None and value.strip().lower() == "none":
+        return None
     try:
-        return kind(value)
-    except (ValueError, KeyError):
+        return _scalar(float if default is None else type(default), value)
+    except ValueError:
         raise UserError(
             f"--{name}: {key} takes a value like {default!r}, got {value!r}."
         ) from None
@@ -153,15 +184,32 @@ def _pairs(text):
     return [part.split(":") for part in text.split(",") if text]
 
 
+def _once(name: str, pairs: Iterable[tuple]) -> dict:
+    """The pairs as a dict; a key that comes twice would be lost without a word."""
+    found: dict = {}
+    for key, value in pairs:
+        if key in found:
+            raise UserError(f"--{name} names {key} twice: drop one of them.")
+        found[key] = value
+    return found
+
+
 def _joined(values):
     return values if isinstance(values, str) else ",".join(map(str, values))
 
 
 def _mapped(separator):
     def write(values):
-        return ",".join(f"{key}{separator}{value}" for key, value in values.items())
+        return ",".join(f"{key}{separator}{_part(v)}" for key, v in values.items())
 
     return write
+
+
+def _part(value):
+    """A value of an argument as text: a collection as its own setting would be."""
+    if isinstance(value, dict):
+        return _mapped(":")(value)
+    return _joined(value) if isinstance(value, list | tuple) else str(value)
 
 
 NUMBERS = Language(numbers, _joined)

@@ -84,7 +84,7 @@ def read_figures(path: str | os.PathLike = FIGURES) -> list[Figure]:
             f"No published figures {path!r} (in {os.getcwd()}): name a CSV file."
         )
     try:
-        with open(path, newline="") as file:
+        with open(path, newline="", encoding="utf-8-sig") as file:
             return [_figure(**row) for row in csv.DictReader(file)]
     except (TypeError, ValueError):
         raise UserError(

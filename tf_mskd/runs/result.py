@@ -10,6 +10,11 @@ from tf_mskd.utils.errors import UserError
 FORMAT = 2  # 1 had no number, and accuracies in percent
 EXIT = re.compile(r"exit_[1-9]\d*")
 MACS = re.compile(rf"{EXIT.pattern}|ensemble")
+FORMER_ENSEMBLES = {
+    "mean_logits": "ensemble_logits",
+    "mean_probabilities": "ensemble_probabilities",
+    "fitted": "ensemble_fitted",
+}
 ACCURACY = re.compile(rf"{MACS.pattern}(_(logits|probabilities|fitted))?")
 
 
@@ -73,8 +78,13 @@ def write_result(path: str | os.PathLike, result: Result) -> None:
     files.write_json(path, result.to_json())
 
 
-def read_result(path: str | os.PathLike) -> Result:
+def read_result(path: str | os.PathLike, former: bool = False) -> Result:
     """Reads the result.json of a finished run.
+
+    Args:
+        path: str or path of the file.
+        former: bool, reads format 1 too, which a report can show but no run can use:
+            its percentages become fractions, and what it lacks is empty.
 
     Raises:
         UserError: if it is damaged, or of another format.
@@ -82,7 +92,9 @@ def read_result(path: str | os.PathLike) -> Result:
     values = files.read_json(path)
     values = dict(values) if isinstance(values, dict) else {}
     number = values.pop("format", 1)
-    if number != FORMAT and "test" in values:
+    if number == 1 and former:
+        values = _of_format_1(values)
+    elif number != FORMAT and "test" in values:
         raise UserError(
             f"{path} has format {number!r}, this version reads {FORMAT} (1 held "
             "percentages): train the run again in another --run_dir."
@@ -93,6 +105,25 @@ def read_result(path: str | os.PathLike) -> Result:
             "seconds. Remove it, and the same command measures the run again."
         )
     return Result(**values)
+
+
+def _of_format_1(values):
+    test = values.get("test")
+    if not _is_table(test, re.compile(".*"), highest=100.0):
+        return {}
+    named = ((FORMER_ENSEMBLES.get(name, name), value) for name, value in test.items())
+    kept = ("params", "macs", "seconds")
+    known = {name: values[name] for name in kept if name in values}
+    texts = {name: values.get(name, "") for name in ("model", "method", "phases")}
+    counts = {n: values.get(n, 0) for n in ("seed", "epochs", "train_examples")}
+    return {
+        **texts,
+        **counts,
+        **known,
+        "teacher": values.get("teacher"),
+        "ensemble": "",
+        "test": {name: value / 100 for name, value in named},
+    }
 
 
 def _is_valid(values):

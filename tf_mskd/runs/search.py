@@ -1,63 +1,102 @@
 """A search over the settings of a run: each trial is a run of its own."""
 
 import dataclasses
+import hashlib
+import math
 import os
 import pathlib
 import typing
 
-from tf_mskd.runs.config import Config, read_setting
-from tf_mskd.utils.errors import UserError, unknown_name
+from tf_mskd.runs.config import Config, check_bounds, read_setting, text_of
+from tf_mskd.utils.errors import UserError, nearest, unknown_name
 from tf_mskd.utils.start import start_tensorflow
+from tf_mskd.utils.tables import as_text
 
 TUNERS = {"random": "RandomSearch", "bayesian": "BayesianOptimization"}
+LONGEST = 200  # bytes of a trial's folder name, before the code that tells it apart
+FORMS = "low..high[:log] or a|b|c"
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """A trial of a search that has ended.
+
+    Args:
+        settings: dict, setting -> the value tried.
+        accuracy: validation accuracy of the ensemble in [0, 1], NaN if it failed.
+        error: one line that says why it failed, or "".
+    """
+
+    settings: dict[str, typing.Any]
+    accuracy: float
+    error: str = ""
 
 
 def read_space(text: str) -> dict[str, tuple | list]:
-    """Reads a search space.
+    """Reads a search space; each value is read as the flag of its setting reads it.
 
     Args:
         text: str such as "lr=0.01..0.2:log;exit_head=dense|linear".
 
     Returns:
-        dict, setting -> (low, high, log) for a range or a list of values.
+        dict, setting -> (low, high, log) for a range, of integers where the setting is
+        one, or a list of values.
 
     Raises:
-        UserError: for a setting that does not exist or a form that cannot be read.
+        UserError: for a setting that does not exist or comes twice, a form that cannot
+            be read, or a value that the setting does not take.
 
     Example:
-        >>> read_space("lr=0.01..0.2:log;l2=1e-4|5e-4")
-        {'lr': (0.01, 0.2, True), 'l2': [0.0001, 0.0005]}
+        >>> read_space("lr=0.01..0.2:log;l2=1e-4|5e-4;epochs=2..8")
+        {'lr': (0.01, 0.2, True), 'l2': [0.0001, 0.0005], 'epochs': (2, 8, False)}
     """
     fields = {field.name: field for field in dataclasses.fields(Config)}
+    fields.pop("run_dir")  # each trial has its own
     space: dict[str, tuple | list] = {}
     for part in filter(None, text.split(";")):
-        name, _, values = part.partition("=")
+        name, _, values = (piece.strip() for piece in part.partition("="))
         if name not in fields:
             raise unknown_name("setting in --space", name, fields)
-        try:
-            if ".." in values:
-                span, _, scale = values.partition(":")
-                low, high = map(float, span.split(".."))
-                space[name] = (low, high, scale == "log")
-            else:
-                space[name] = [
-                    _value(fields[name], value) for value in values.split("|")
-                ]
-        except UserError:
-            raise
-        except ValueError:
-            raise UserError(
-                f"--space: {name} must be low..high[:log] or a|b|c, got {values!r}."
-            ) from None
+        if name in space:
+            raise UserError(f"--space names {name} twice: drop one of them.")
+        is_range = ".." in values and fields[name].type in (int, float)
+        read = _range if is_range else _choices
+        space[name] = read(fields[name], values)
     if not space:
         raise UserError("--space is empty: name settings, such as lr=0.01..0.2.")
     return space
 
 
+def _range(field, text):
+    span, colon, scale = text.partition(":")
+    ends = [part.strip() for part in span.split("..")]
+    if len(ends) != 2 or not all(ends):
+        raise UserError(f"--space: {field.name} must be {FORMS}, got {text!r}.")
+    low, high = (_value(field, end) for end in ends)
+    if colon and scale != "log":
+        raise UserError(
+            f"--space: the scale of {field.name} must be log, got {scale!r}"
+            f"{nearest(scale, ['log'])}"
+        )
+    if low >= high or (colon and low <= 0):
+        order = "0 < low < high" if colon else "low < high"
+        raise UserError(f"--space: {field.name} needs {order}, got {text!r}.")
+    return low, high, bool(colon)
+
+
+def _choices(field, text):
+    """Values that KerasTuner can keep: settings of several parts stay text."""
+    texts = [part.strip() for part in text.split("|")]
+    values = [_value(field, part) for part in texts]
+    if any(value in values[:k] for k, value in enumerate(values)):
+        raise UserError(f"--space: {field.name} has one value twice, got {text!r}.")
+    return texts if field.metadata["language"] else values
+
+
 def _value(field, text):
-    """A value that KerasTuner can keep: settings of several parts stay text."""
     value = read_setting(field, text)
-    return text if field.metadata["language"] else value
+    check_bounds(field, value)
+    return value
 
 
 def search(
@@ -66,8 +105,8 @@ def search(
     tune_dir: str | os.PathLike,
     trials: int,
     tuner: str = "random",
-) -> tuple[dict[str, typing.Any], float]:
-    """Runs the search and returns the best settings found.
+) -> list[Trial]:
+    """Runs the search; a trial that fails is noted, and the search goes on.
 
     Args:
         config: of the runs; needs a validation split.
@@ -77,8 +116,7 @@ def search(
         tuner: "random" or "bayesian".
 
     Returns:
-        (dict, setting -> best value; its validation accuracy in [0, 1], that of the
-        ensemble).
+        list of `Trial`, the best first, those that failed last.
 
     Raises:
         UserError: without validation split, or if no trial has finished.
@@ -97,28 +135,87 @@ def search(
 
         def run_trial(self, trial):
             chosen = {n: _choose(trial.hyperparameters, n, v) for n, v in space.items()}
-            name = ",".join(f"{key}={value}" for key, value in chosen.items())
-            folder = pathlib.Path(tune_dir) / name.replace("/", "_")
-            run = dataclasses.replace(config, **chosen, run_dir=str(folder))
-            return {"accuracy": experiment.run(run).validation["ensemble"]}
+            folder = pathlib.Path(tune_dir) / folder_name(chosen)
+            try:
+                run = dataclasses.replace(config, **chosen, run_dir=str(folder))
+                return {"accuracy": experiment.run(run).validation["ensemble"]}
+            except Exception as error:
+                # KerasTuner keeps it and goes on
+                raise keras_tuner.errors.FailedTrialError(_line(error)) from error
 
     tuning = Search(
         objective=keras_tuner.Objective("accuracy", "max"),
         max_trials=trials,
+        max_consecutive_failed_trials=trials + 1,  # the rest may do better
         seed=config.seed,
         directory=str(tune_dir),
         project_name="search_2",  # "search" held scores in percent
     )
     tuning.search()
-    done = [t for t in tuning.oracle.trials.values() if t.status == "COMPLETED"]
-    if not done:
-        raise UserError(f"No trial of {tune_dir} has finished; see the lines above.")
-    best = max(done, key=lambda trial: trial.score)
-    return best.hyperparameters.values, best.score
+    ended = [_ended(trial) for trial in tuning.oracle.trials.values()]
+    ended.sort(key=lambda trial: -1.0 if trial.error else trial.accuracy, reverse=True)
+    if not ended or ended[0].error:
+        last = ended[-1].error if ended else "none was run"
+        raise UserError(f"No trial of {tune_dir} has finished; the last error: {last}")
+    return ended
 
 
 def _choose(hp, name, values):
     if isinstance(values, list):
-        return hp.Choice(name, values)
+        # KerasTuner makes integers of booleans
+        flags = [str(v).lower() if isinstance(v, bool) else v for v in values]
+        return hp.Choice(name, flags)
     low, high, log = values
-    return hp.Float(name, low, high, sampling="log" if log else "linear")
+    kind = hp.Int if isinstance(low, int) else hp.Float
+    return kind(name, low, high, sampling="log" if log else "linear")
+
+
+def folder_name(settings: dict[str, typing.Any]) -> str:
+    """Returns the name of a trial's folder: its settings, readable and told apart.
+
+    Example:
+        >>> folder_name({"lr": 0.1, "exit_head": "dense"})
+        'lr=0.1,exit_head=dense'
+    """
+    text = ",".join(f"{key}={value}" for key, value in settings.items())
+    name = "".join("_" if c == "/" or not c.isprintable() else c for c in text)
+    short = name.encode()[:LONGEST].decode(errors="ignore")
+    if short == text:
+        return text
+    return f"{short}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _line(error):
+    if isinstance(error, UserError):
+        return str(error)
+    return str(UserError(f"{type(error).__name__}: {error}"))
+
+
+def _ended(trial):
+    settings = trial.hyperparameters.values
+    if trial.status == "COMPLETED":
+        return Trial(settings, trial.score)
+    lines = (trial.message or "").strip().splitlines() or [f"is {trial.status}"]
+    return Trial(settings, math.nan, lines[-1].split("FailedTrialError: ")[-1])
+
+
+def summary(trials: list[Trial]) -> str:
+    """Returns a table of trials, accuracies in percent, and the error of each failed.
+
+    Args:
+        trials: list of `search`.
+    """
+    fields = {field.name: field for field in dataclasses.fields(Config)}
+    names = list(dict.fromkeys(name for trial in trials for name in trial.settings))
+    rows = [[*names, "validation", "error"]]
+    for trial in trials:
+        row = [_shown(fields[name], trial.settings.get(name, "")) for name in names]
+        score = "" if trial.error else f"{100 * trial.accuracy:.2f}"
+        rows.append([*row, score, trial.error])
+    if not any(trial.error for trial in trials):
+        rows = [row[:-1] for row in rows]
+    return as_text(rows)
+
+
+def _shown(field, value):
+    return value if isinstance(value, str) else text_of(field, value)

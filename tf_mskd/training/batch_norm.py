@@ -20,7 +20,9 @@ class FusedBatchNorm(keras.layers.Layer):
             synchronisation. Frozen, it runs in inference mode, as in Keras.
 
     Call with float [B, H, W, C]; returns what `norm(x, training=training)` does, to
-    rounding, and updates its moving statistics alike (with the biased variance).
+    rounding, and updates its moving statistics alike: with the biased variance of the
+    batch, sum (x - mean)^2 / n. PyTorch's moving variance is of the unbiased one, by
+    n - 1: 0.1 % more at batch 64 of 4x4 maps.
     """
 
     def __init__(self, norm: keras.layers.BatchNormalization):

@@ -78,7 +78,7 @@ def model_file(path: str | os.PathLike) -> pathlib.Path:
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Replaces the file at `path` by `text`, atomically."""
     with replacing(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | os.PathLike, value: typing.Any) -> None:
@@ -122,7 +122,7 @@ def _text(path):
     if not os.path.isfile(path):  # reading a pipe would wait for ever
         raise UserError(f"{path} is missing or no file.")
     try:
-        return pathlib.Path(path).read_text(errors="replace")
+        return pathlib.Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from None
 

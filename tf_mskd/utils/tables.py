@@ -4,7 +4,11 @@ from collections.abc import Sequence
 
 
 def as_text(rows: Sequence[Sequence[str]]) -> str:
-    """Returns rows of str, the header first, as an aligned table; numbers right."""
+    """Returns rows of str, the header first, as an aligned table; numbers right.
+
+    A "|" in a cell is escaped, as Markdown asks.
+    """
+    rows = [[cell.replace("|", r"\|") for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
     for row in rows:
