@@ -47,6 +47,7 @@ class BYOT(SelfTaught):
         {'ce': 0.7, 'byot': 0.3, 'byot_feature': 0.03}
     """
 
+    label_use = "soft"
     default_weights = {"ce": 0.7, "byot": 0.3, "byot_feature": 0.03}
 
     def __init__(self, temperature=3.0, skip="before_last", **kwargs):

@@ -37,6 +37,8 @@ class Composite(Method):
         order = [t for method in self.methods for t in method.default_weights]
         self.default_weights = {t: self.default_weights[t] for t in order}
         self.target_keys = _union(m.target_keys for m in self.methods)
+        uses = ("terms", "soft", "class")
+        self.label_use = max((m.label_use for m in self.methods), key=uses.index)
         self.aux_heads = _union(m.aux_heads for m in self.methods)
         self.needs_teacher = any(m.needs_teacher for m in self.methods)
         self.trains_teacher = any(m.trains_teacher for m in self.methods)

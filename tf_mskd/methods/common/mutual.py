@@ -29,6 +29,7 @@ class Mutual(Method):
     """
 
     trains_teacher = True
+    label_use = "soft"
 
     def __init__(self, temperature, **kwargs):
         super().__init__(**kwargs)
