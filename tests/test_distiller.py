@@ -222,7 +222,7 @@ def test_the_teacher_stays_the_same_bit_for_bit(tiny, digits, teacher):
     distiller.fit(images, labels, batch_size=16, epochs=2, verbose=0)
     distiller.evaluate(images, labels, verbose=0)
     assert all(same(before, teacher.variables))
-    assert not teacher.trainable_variables
+    assert teacher.trainable_variables  # it may be trained again
 
 
 def test_evaluate_moves_nothing(tiny, teacher, batch):

@@ -1,5 +1,6 @@
 """Distiller: trains a multi-exit student under a teacher, as any Keras model."""
 
+import types
 import typing
 
 import keras
@@ -13,6 +14,7 @@ from tf_mskd.models import ensemble as ensembles
 from tf_mskd.models.graph import available_outputs, exit_names
 from tf_mskd.training import label_checks
 from tf_mskd.training.batch import num_rows, read_targets, read_weight
+from tf_mskd.training.compiled import exit_metrics, label_loss
 from tf_mskd.training.exit_metrics import ExitMetrics
 from tf_mskd.training.loss_weights import LossWeights
 from tf_mskd.training.optimizers import SGD
@@ -20,7 +22,7 @@ from tf_mskd.training.phase_networks import PhaseNetworks, check_parts
 from tf_mskd.training.term_schedule import TermSchedule
 from tf_mskd.utils.choices import ENSEMBLES, PHASES
 from tf_mskd.utils.errors import UserError, unknown_name
-from tf_mskd.utils.replicas import replica_mean
+from tf_mskd.utils.replicas import num_replicas, replica_mean
 from tf_mskd.utils.targets import IMAGE, target_spec
 
 if keras.backend.backend() == "tensorflow":
@@ -43,8 +45,8 @@ class Distiller(Steps, keras.Model):
     Args:
         student: functional Keras model whose output is a dict of exits, "exit_k" ->
             logits [B, classes]; `create_model` and `add_exits` make such models.
-        teacher: a model of the same kind, or None for methods that need none. Its
-            `trainable` is set to False, unless the method trains it.
+        teacher: a model of the same kind, or None for methods that need none. It stays
+            as it is, its `trainable` too, unless the method trains it.
         method: `Method` or the name of one ("mskd"), or of several ("oto,crd").
         phases: "joint" trains all exits at once. "progressive" trains exits 1..p in
             phase p and computes nothing deeper; the callback `ExitPhases` advances it.
@@ -126,7 +128,11 @@ class Distiller(Steps, keras.Model):
             raise UserError(f"method must be a name or a Method, got {method!r}.")
         self.method = create_method(method) if isinstance(method, str) else method
         check_parts(student, teacher, self.method)
-        self.student, self.teacher = student, teacher
+        self.student = student
+        self._given = types.SimpleNamespace(teacher=teacher)  # not tracked by Keras
+        if self.method.trains_teacher:
+            teacher.trainable = True
+            self._learning_teacher = teacher
         self.phases, self.ensemble = phases, ensemble
         self.exits = exit_names(student)
         self.num_classes = student.output[self.exits[-1]].shape[-1]
@@ -135,14 +141,13 @@ class Distiller(Steps, keras.Model):
                 f"The exits of {student.name!r} have one logit, distillation compares "
                 "two classes or more: build it with num_classes=2, labels 0 and 1."
             )
-        if teacher is not None:
-            teacher.trainable = self.method.trains_teacher
         self._networks = PhaseNetworks(student, teacher, self.method, phases)
         self.term_names = self._build_method()
         self._create_weights(term_weights or {}, exit_weights or {})
         self._measures = ExitMetrics(self.term_names, self.exits, ensemble)
         # once more as an attribute, which is where Keras finds metrics to reset
         self._means = {**self._measures.terms, **self._measures.accuracies}
+        self._label_loss = cross_entropy
         self._evaluating, self._labelled = False, True
         self.built = True
         self.set_phase(1 if phases == "progressive" else len(self.exits))
@@ -204,6 +209,11 @@ class Distiller(Steps, keras.Model):
             factors: dict, term -> float; terms not named get their constant weight.
         """
         self._loss_weights.set_factors(factors)
+
+    @property
+    def teacher(self) -> keras.Model | None:
+        """The teacher as it was given; no part of this model unless it learns."""
+        return self._given.teacher
 
     @property
     def trained_exits(self) -> list[str]:
@@ -347,7 +357,20 @@ class Distiller(Steps, keras.Model):
             terms = {n: mean_over_rows(value, images) for n, value in terms.items()}
         # here, as nothing that Keras' own steps call later sees the terms
         self._measures.update_terms(terms, sample_weight)
-        return self._loss_weights.total(terms, sample_weight)
+        loss = self._loss_weights.total(terms, sample_weight)
+        network = self._networks.student(self.trained_exits)
+        return loss + self._added_losses(network)
+
+    def _added_losses(self, network):
+        """What regularizers and `add_loss` of the student's layers add, as in Keras."""
+        parts = [network, self.method]
+        if self.method.trains_teacher:
+            parts.append(self.teacher)
+        added = [loss for part in parts for loss in part.losses]
+        if keras.backend.backend() != "tensorflow":  # the steps hand them to the model
+            added = self.losses
+        added = [ops.cast(loss, "float32") for loss in added]
+        return sum(added) / num_replicas() if added else 0.0
 
     def read_targets(self, y: typing.Any) -> dict[str, typing.Any]:
         """Returns the targets of a batch; see `batch.read_targets`."""
@@ -363,8 +386,8 @@ class Distiller(Steps, keras.Model):
         scores = ensembles.ensemble_scores(exits, self.ensemble)
         if self.ensemble == "probabilities":
             scores = ops.log(scores + 1e-12)
-        loss = cross_entropy(targets["label"], scores)
-        return replica_mean(loss, sample_weight)
+        loss = self._label_loss(targets["label"], scores)
+        return replica_mean(loss, sample_weight) + self._added_losses(self.student)
 
     # ---- metrics
 
@@ -391,6 +414,11 @@ class Distiller(Steps, keras.Model):
         if self._labelled:
             label = targets["label"]
             self._measures.update_accuracies(outputs, label, sample_weight)
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """The metrics of Keras' own bookkeeping, the exits' and those of `compile`."""
+        return [*super().metrics, *(m.metric for m in self._measures.further)]
 
     def get_metrics_result(self) -> dict[str, typing.Any]:
         """Returns the logs of training or, within `evaluate`, of evaluation.
@@ -423,22 +451,50 @@ class Distiller(Steps, keras.Model):
 
     # ---- as any Keras model
 
-    def compile(self, optimizer="rmsprop", loss=None, metrics=None, **kwargs):
-        """Configures training; the method is the loss, the exits are the metrics.
+    def compile(
+        self,
+        optimizer="rmsprop",
+        loss=None,
+        metrics=None,
+        *,
+        weighted_metrics=None,
+        loss_weights=None,
+        **kwargs,
+    ):
+        """Configures training; accuracies are measured without being asked for.
 
         Args:
             optimizer: Keras optimizer; `tf_mskd.SGD` is the published codes' one.
-            loss: must stay None: the method given to the constructor is the loss.
-            metrics: must stay None: every exit and the ensemble are measured.
+            loss: the label loss of every exit instead of the cross-entropy, in the
+                terms "ce/exit_k" and in evaluation; as for `keras.Model.compile`,
+                from logits. The terms of the method stay what they are.
+            metrics: list, measured at every exit and the ensemble ("exit_2_top5");
+                as for `keras.Model.compile`, from logits.
+            weighted_metrics: list, likewise; they read the sample weights.
+            loss_weights: must stay None: `term_weights` and `exit_weights` weigh.
             **kwargs: as for `keras.Model.compile`.
+
+        Raises:
+            UserError: for a loss or a metric that the exits cannot be given to.
         """
-        if loss is not None or metrics is not None:
+        if loss_weights is not None:
             raise UserError(
-                "Distiller.compile takes no loss and no metrics: the method is the "
-                "loss, every exit and the ensemble are measured. Remove these "
-                "arguments."
+                "Distiller.compile takes no loss_weights: pass term_weights and "
+                "exit_weights to Distiller."
             )
+        self._label_loss = label_loss(loss)
+        self.method.set_label_loss(self._label_loss)
+        names = [*self.exits, "ensemble"]
+        self._measures.further = [
+            *exit_metrics(metrics, names, weighted=False),
+            *exit_metrics(weighted_metrics, names, weighted=True),
+        ]
         super().compile(optimizer=optimizer, **kwargs)
+        self._given.compiled = {
+            "loss": loss,
+            "metrics": metrics,
+            "weighted_metrics": weighted_metrics,
+        }
         if self.method.trains_teacher and self.method.teacher_rate != 1:
             # mixed_float16 wraps the optimizer into one that scales the loss
             optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
@@ -465,6 +521,9 @@ class Distiller(Steps, keras.Model):
             UserError: for labels that are no classes of the student.
         """
         callbacks = [*keras.tree.flatten(callbacks or ()), TermSchedule()]
+        for callback in callbacks:  # Keras knows the direction of its own metrics alone
+            if getattr(callback, "mode", None) == "auto":
+                callback.mode = self._measures.mode_of(callback.monitor)
         x = label_checks.checked(x, y, self.num_classes)
         held_out = kwargs.get("validation_data")
         if isinstance(held_out, tuple):

@@ -6,6 +6,7 @@ from keras import ops
 
 from tf_mskd.methods.common.rows import first_rows
 from tf_mskd.training.batch import num_rows, read_weight
+from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.replicas import all_reduce_sum, num_replicas
 
 
@@ -48,6 +49,11 @@ class TensorFlowSteps:
             with tf.control_dependencies(keras.tree.flatten(teacher)):
                 images = keras.tree.map_structure(tf.identity, images)
         variables = self.trained_variables
+        if not variables:
+            raise UserError(
+                f"The student {self.student.name!r} has nothing to train: all its "
+                "layers are frozen, set student.trainable = True."
+            )
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([v.value for v in variables])
             if teacher is None:

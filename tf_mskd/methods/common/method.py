@@ -61,6 +61,7 @@ class Method(keras.layers.Layer):
         name = name or type(self).__name__.lower()
         super().__init__(dtype=dtype, name=name, **kwargs)
         self.pairs = {}
+        self.set_label_loss(losses.cross_entropy)
 
     def output_pairs(self, student: list[str], teacher: list[str]) -> naming.Pairs:
         """Names the outputs that the method reads, and their targets of the teacher.
@@ -144,12 +145,20 @@ class Method(keras.layers.Layer):
         """Returns the terms; every method defines its own."""
         raise TypeError(f"{type(self).__name__} defines no call(); see Method.")
 
+    def set_label_loss(self, loss: typing.Callable[[Tensor, Tensor], Tensor]) -> None:
+        """Sets the loss of labels and logits, at first the cross-entropy.
+
+        Args:
+            loss: function of (labels, logits) -> float32 [rows].
+        """
+        self.label_loss = loss
+
     def label_terms(self, student: Tensors, targets: Tensors) -> Tensors:
         """Returns {"ce/exit_k": float32 [rows]}, the labels at every exit, if any."""
         if "label" not in targets:
             return {}
         return {
-            f"ce/{name}": losses.cross_entropy(targets["label"], student[name])
+            f"ce/{name}": self.label_loss(targets["label"], student[name])
             for name in naming.numbered(student, "exit")
         }
 
