@@ -3,8 +3,10 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from tf_mskd import Distiller, UserError
+from tf_mskd import SGD, Distiller, UserError, callbacks, load_model
+from tf_mskd.methods import Method
 
 layers, regularizers = keras.layers, keras.regularizers
 
@@ -227,3 +229,99 @@ def test_the_loss_of_compile_is_that_of_the_labels_at_every_exit(tiny, digits):
 def test_what_compile_cannot_use_is_refused(arguments, message, tiny):
     with pytest.raises(UserError, match=message):
         Distiller(tiny(), method="ce").compile("sgd", **arguments)
+
+
+# ---- files
+
+
+def test_a_distiller_is_saved_without_its_teacher_and_goes_on(tiny, digits, tmp_path):
+    images, labels = digits[0][:16], digits[1][:16]
+    arguments = dict(verbose=0, shuffle=False, batch_size=8)
+    teacher = tiny(width=1 / 4)
+    weights = {"kd": 0.5}
+    distiller = Distiller(tiny(), teacher, "mskd,fitnet", term_weights=weights)
+    distiller.compile(SGD(0.1), metrics=[top(3)], run_eagerly=True)
+    path = tmp_path / "best.keras"
+    checkpoint = keras.callbacks.ModelCheckpoint(str(path))
+    distiller.fit(images, labels, callbacks=[checkpoint], **arguments)
+    assert path.stat().st_size < 4 * sum(w.nbytes for w in teacher.get_weights())
+    again = keras.saving.load_model(path)
+    assert again.method.registry_name == "mskd,fitnet"
+    told = [
+        model.evaluate(images, labels, verbose=0, return_dict=True)
+        for model in (distiller, again)
+    ]
+    assert told[0] == told[1] and "exit_1_top3" in told[0]
+    with pytest.raises(UserError, match="no weights of the teacher .*set_weights"):
+        again.fit(images, labels, **arguments)
+    again.teacher.set_weights(teacher.get_weights())
+    for model in (distiller, again):
+        model.fit(images, labels, **arguments)
+    for one, other in zip(
+        distiller.state_variables, again.state_variables, strict=True
+    ):
+        np.testing.assert_allclose(one, other, 1e-5, 1e-6, err_msg=one.path)
+
+
+def test_weights_alone_are_saved_without_the_teacher(tiny, digits, tmp_path):
+    teacher, student = tiny(width=1 / 2), tiny()
+    distiller = Distiller(student, teacher, "mskd")
+    distiller.compile("sgd")
+    distiller.save_weights(tmp_path / "state.weights.h5")
+    size = (tmp_path / "state.weights.h5").stat().st_size
+    assert size < sum(w.nbytes for w in teacher.get_weights())
+    before = student.get_weights()
+    student.set_weights([0 * w for w in before])
+    distiller.load_weights(tmp_path / "state.weights.h5")
+    for one, other in zip(before, student.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_teacher_that_learns_is_saved(tiny, tmp_path):
+    distiller = Distiller(tiny(), tiny(), "dml", phases="progressive")
+    distiller.set_phase(2)
+    distiller.compile(SGD(0.1), run_eagerly=True)
+    distiller.save(tmp_path / "both.keras")
+    again = keras.saving.load_model(tmp_path / "both.keras")
+    for one, other in zip(
+        distiller.teacher.get_weights(), again.teacher.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+    assert again.phase == 2 and again.phases == "progressive"
+
+
+def test_a_method_without_a_name_is_not_saved(tiny, tmp_path):
+    class Mine(Method):
+        needs_teacher = False
+
+        def call(self, student, teacher, targets):
+            return self.label_terms(student, targets)
+
+    distiller = Distiller(tiny(), method=Mine())
+    with pytest.raises(UserError, match="Mine has none: give it one with @tf_mskd"):
+        distiller.get_config()
+
+
+def test_predict_and_export_work_before_fit(tiny, digits, tmp_path):
+    images = digits[0][:4]
+    distiller = Distiller(tiny(), method="ce")
+    guess = distiller.predict(images, verbose=0)
+    distiller.export(tmp_path / "exported", verbose=False)
+    exported = tf.saved_model.load(tmp_path / "exported")
+    served = exported.serve(images)
+    for name, value in guess.items():
+        np.testing.assert_allclose(served[name], value, 1e-3, 1e-4)
+
+
+def test_the_best_student_is_kept_under_fit(tiny, digits, tmp_path):
+    images, labels = digits[0][:16], digits[1][:16]
+    distiller = Distiller(tiny(), method="ce")
+    distiller.compile("sgd", run_eagerly=True)
+    best = callbacks.BestStudent(tmp_path / "best.keras", "ensemble_accuracy")
+    distiller.fit(images, labels, callbacks=[best], verbose=0)
+    got = load_model(tmp_path / "best.keras").get_weights()
+    for one, other in zip(got, distiller.student.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    missing = callbacks.BestStudent(tmp_path / "other.keras")
+    with pytest.raises(UserError, match="'val_ensemble_accuracy', .* did you mean 'en"):
+        distiller.fit(images, labels, callbacks=[missing], verbose=0)

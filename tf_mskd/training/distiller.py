@@ -6,12 +6,17 @@ import typing
 import keras
 from keras import ops
 
-from tf_mskd.methods.common.create import create_method
+from tf_mskd.methods.common.create import (
+    create_method,
+    method_config,
+    method_from_config,
+)
 from tf_mskd.methods.common.losses import cross_entropy
 from tf_mskd.methods.common.method import Method
 from tf_mskd.methods.common.rows import mean_over_rows
 from tf_mskd.models import ensemble as ensembles
 from tf_mskd.models.graph import available_outputs, exit_names
+from tf_mskd.models.saving import fingerprint
 from tf_mskd.training import label_checks
 from tf_mskd.training.batch import num_rows, read_targets, read_weight
 from tf_mskd.training.compiled import exit_metrics, label_loss
@@ -33,6 +38,7 @@ else:
         """Adds nothing: Keras' own steps call compute_loss and compute_metrics."""
 
 
+@keras.saving.register_keras_serializable(package="tf_mskd")
 class Distiller(Steps, keras.Model):
     """A student in training: `compile`, `fit`, `evaluate` and callbacks as usual.
 
@@ -56,6 +62,10 @@ class Distiller(Steps, keras.Model):
         exit_weights: dict, exit name -> float >= 0; exits not named keep w_k = 1.
         ensemble: what the ensemble in the metrics averages, "logits" or
             "probabilities".
+
+    `save`, `keras.saving.load_model` and `ModelCheckpoint` keep the whole state of
+    training but the weights of a teacher that does not learn: after loading, give
+    `distiller.teacher` its weights before `fit`. `export` is the student's.
 
     Call with images [B, H, W, C], raw values 0 to 255; returns the dict of exits.
 
@@ -129,11 +139,20 @@ class Distiller(Steps, keras.Model):
         self.method = create_method(method) if isinstance(method, str) else method
         check_parts(student, teacher, self.method)
         self.student = student
-        self._given = types.SimpleNamespace(teacher=teacher)  # not tracked by Keras
+        self._given = types.SimpleNamespace(  # not tracked by Keras
+            teacher=teacher,
+            fingerprint=None,  # of a file's teacher, until it has its weights
+            compiled={},
+            config={},
+        )
         if self.method.trains_teacher:
             teacher.trainable = True
             self._learning_teacher = teacher
         self.phases, self.ensemble = phases, ensemble
+        self._given.config = {
+            "term_weights": dict(term_weights or {}),
+            "exit_weights": dict(exit_weights or {}),
+        }
         self.exits = exit_names(student)
         self.num_classes = student.output[self.exits[-1]].shape[-1]
         if self.num_classes == 1:
@@ -505,6 +524,90 @@ class Distiller(Steps, keras.Model):
             )
             optimizer.rate_factors = rates
 
+    def export(self, *args, **kwargs) -> None:
+        """Exports the student; as `keras.Model.export`, before and after `fit`."""
+        self.student.export(*args, **kwargs)
+
+    # ---- files
+
+    def get_config(self) -> dict[str, typing.Any]:
+        """Returns what a file holds of the Distiller beside weights.
+
+        Of a teacher that does not learn this is its architecture and the fingerprint of
+        its weights: the file has the whole state of training but not those weights.
+        """
+        teacher, serialized = self.teacher, keras.saving.serialize_keras_object
+        return {
+            **self._given.config,
+            "student": serialized(self.student),
+            "teacher": None if teacher is None else serialized(teacher),
+            "fingerprint": self._given.fingerprint or self._fingerprint(),
+            "method": method_config(self.method),
+            "phases": self.phases,
+            "phase": self.phase,
+            "ensemble": self.ensemble,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Makes the Distiller again; its teacher waits for its weights."""
+        config = dict(config)
+        expected, phase = config.pop("fingerprint"), config.pop("phase")
+        for name in ("student", "teacher"):
+            if config[name] is not None:
+                made = keras.saving.deserialize_keras_object(
+                    config[name], custom_objects
+                )
+                config[name] = made
+        config["method"] = method_from_config(config["method"])
+        distiller = cls(**config)
+        distiller.expect_teacher(expected)
+        distiller.set_phase(phase)
+        return distiller
+
+    def expect_teacher(self, expected: str | None) -> None:
+        """Refuses `fit` until the teacher's weights have a fingerprint.
+
+        Args:
+            expected: str of `saving.fingerprint`, or None.
+        """
+        self._given.fingerprint = expected
+
+    def get_compile_config(self) -> dict[str, typing.Any] | None:
+        """Returns the arguments of `compile` as a file holds them."""
+        config = super().get_compile_config()
+        if config is None:
+            return None
+        self.optimizer.build(self.trainable_variables)  # which the file is to hold
+        compiled = keras.saving.serialize_keras_object(self._given.compiled)
+        return {**config, **compiled}
+
+    def compile_from_config(self, config: dict[str, typing.Any]) -> None:
+        """Compiles as the saved Distiller was, with the optimizer's variables."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def _fingerprint(self):
+        """Of the teacher's weights, where a file does not hold them."""
+        if self.teacher is None or self.method.trains_teacher:
+            return None
+        return fingerprint(self.teacher)
+
+    def _check_teacher(self):
+        if self._given.fingerprint not in (None, self._fingerprint()):
+            raise UserError(
+                f"The file of the Distiller has no weights of the teacher "
+                f"{self.teacher.name!r}, and it does not have them yet: give it them "
+                "before fit, distiller.teacher.set_weights(teacher.get_weights())."
+            )
+        self._given.fingerprint = None
+
+    def __dir__(self):
+        """Hides from Keras' files what leads to a teacher that is no part of this."""
+        hidden = {"teacher", "teacher_network", "learning_parts"}
+        return [name for name in super().__dir__() if name not in hidden]
+
     def fit(
         self,
         x=None,
@@ -520,6 +623,7 @@ class Distiller(Steps, keras.Model):
         Raises:
             UserError: for labels that are no classes of the student.
         """
+        self._check_teacher()
         callbacks = [*keras.tree.flatten(callbacks or ()), TermSchedule()]
         for callback in callbacks:  # Keras knows the direction of its own metrics alone
             if getattr(callback, "mode", None) == "auto":
