@@ -165,13 +165,13 @@ def test_a_weight_of_two_is_the_row_twice(training, tiny, teacher, batch):
     twice = distiller.compute_loss(
         images[rows], labels[rows], repeated, training=training
     )
-    np.testing.assert_allclose(weighted, twice, 1e-5)
+    np.testing.assert_allclose(BATCH * weighted, len(rows) * twice, 1e-5)
     again = distiller.compute_metrics(images[rows], labels[rows], repeated)
     for name, value in again.items():
         np.testing.assert_allclose(measured[name], value, 1e-5, 1e-6, err_msg=name)
 
 
-def test_the_logged_loss_of_an_epoch_weighs_batches_by_their_weights(tiny, batch):
+def test_the_logged_loss_of_an_epoch_is_the_mean_over_its_rows(tiny, batch):
     images, labels = batch
     weight = np.arange(BATCH, dtype=np.float32) % 4
     distiller = compiled(tiny(), method="ce")
@@ -180,7 +180,7 @@ def test_the_logged_loss_of_an_epoch_weighs_batches_by_their_weights(tiny, batch
     )
     exits = outputs_of(distiller.student, images, training=False)
     losses = reference.cross_entropy(labels, reference.ensemble_scores(exits, "logits"))
-    expected = np.average(losses, weights=weight)
+    expected = np.mean(losses * weight)
     np.testing.assert_allclose(logs["loss"], expected, 1e-4)
 
 
@@ -222,7 +222,7 @@ def test_the_teacher_stays_the_same_bit_for_bit(tiny, digits, teacher):
     distiller.fit(images, labels, batch_size=16, epochs=2, verbose=0)
     distiller.evaluate(images, labels, verbose=0)
     assert all(same(before, teacher.variables))
-    assert not teacher.trainable_variables
+    assert teacher.trainable_variables  # it may be trained again
 
 
 def test_evaluate_moves_nothing(tiny, teacher, batch):

@@ -49,10 +49,12 @@ _HOME = {  # public name -> module that defines it
     "load_model": "models.saving",
     "save_model": "models.saving",
 }
+_FORMER = {"vote": "ensemble_scores"}  # former name -> name
 __all__ = [*_HOME, "__version__"]
 
 
 def __getattr__(name):
+    name = _FORMER.get(name, name)
     if name not in _HOME:
         raise AttributeError(f"module 'tf_mskd' has no attribute {name!r}")
     home = _HOME[name]

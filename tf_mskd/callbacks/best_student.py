@@ -6,6 +6,7 @@ import typing
 import keras
 
 from tf_mskd.models.saving import save_model
+from tf_mskd.utils.errors import UserError, nearest
 
 
 class BestStudent(keras.callbacks.Callback):
@@ -15,7 +16,15 @@ class BestStudent(keras.callbacks.Callback):
 
     Args:
         path: path of the `.keras` file.
-        monitor: str, a name in the epoch's logs.
+        monitor: str, a name in the epoch's logs; higher is better.
+
+    Raises:
+        UserError: at the end of an epoch whose logs lack the name.
+
+    Example:
+        >>> best = tf_mskd.callbacks.BestStudent("best.keras")
+        >>> distiller.fit(
+        ...     data, validation_data=held_out, callbacks=[best])  # doctest: +SKIP
     """
 
     def __init__(self, path: str | os.PathLike, monitor: str = "val_ensemble_accuracy"):
@@ -30,6 +39,12 @@ class BestStudent(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: typing.Any = None) -> None:
         """Saves if this epoch is the best so far."""
+        if self.monitor not in logs:
+            hint = nearest(self.monitor, logs)
+            raise UserError(
+                f"BestStudent monitors {self.monitor!r}, which is not in the logs{hint}"
+                f" Known: {', '.join(logs)}; val_... needs validation_data."
+            )
         complete = self.model.trained_exits == self.model.exits
         if complete and logs[self.monitor] > self.best:
             self.best = logs[self.monitor]

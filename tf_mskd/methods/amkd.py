@@ -52,6 +52,7 @@ class AMKD(Method):
     """
 
     default_weights = {"ce": 1.0, "kd": 1.0, "amkd": 1.0}
+    label_use = "class"
     rows_per_image = 2
 
     def __init__(

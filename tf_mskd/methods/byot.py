@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from tf_mskd.methods import losses, naming, ranges, register
+from tf_mskd.methods import naming, ranges, register
 from tf_mskd.methods.common.self_taught import SelfTaught, soft_cross_entropy
 
 # exits without the feature term, among the taught ones, shallow to deep
@@ -47,6 +47,7 @@ class BYOT(SelfTaught):
         {'ce': 0.7, 'byot': 0.3, 'byot_feature': 0.03}
     """
 
+    label_use = "soft"
     default_weights = {"ce": 0.7, "byot": 0.3, "byot_feature": 0.03}
 
     def __init__(self, temperature=3.0, skip="before_last", **kwargs):
@@ -89,7 +90,7 @@ class BYOT(SelfTaught):
             terms[f"byot/{name}"] = soft_cross_entropy(
                 student[last], student[name], self.temperature
             )
-        terms[f"byot/{last}"] = losses.cross_entropy(targets["label"], student[last])
+        terms[f"byot/{last}"] = self.label_loss(targets["label"], student[last])
         for name, adapter in self.adapters.items():
             goal = ops.cast(student[f"embedding_{naming.number(last)}"], "float32")
             gap = adapter(student[name]) - ops.stop_gradient(goal)

@@ -53,6 +53,7 @@ class CRD(Method):
     """
 
     default_weights = {"ce": 1.0, "crd": 0.8}
+    label_use = "class"
     target_keys = ("label", "index", "negatives")
 
     def __init__(

@@ -35,6 +35,7 @@ class DKD(Method):
         {'dkd_target': 0.25, 'dkd_others': 0.25}
     """
 
+    label_use = "class"
     default_weights = {"ce": 1.0, "dkd_target": 1.0, "dkd_others": 8.0}
 
     def __init__(self, temperature=4.0, warmup_epochs=20, **kwargs):

@@ -33,6 +33,7 @@ class HSAKDTeacher(Method):
     """
 
     default_weights = {"ce": 1.0, "hsakd_teacher": 1.0}
+    label_use = "class"
     rows_per_image = ROTATIONS
     aux_heads = ("rotation",)
     needs_teacher = False

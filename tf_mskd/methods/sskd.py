@@ -50,6 +50,7 @@ class SSKD(RotatedCrops):
         {'ce': 0.1, 'kd': 0.9, 'sskd_transformed': 2.7, 'sskd_contrast': 10.0}
     """
 
+    label_use = "class"
     default_weights = {
         "ce": 0.1,
         "kd": 0.9,

@@ -40,6 +40,7 @@ class Triplet(Method):
     """
 
     default_weights = {"ce": 1.0, "kd": 1.0, "triplet": 2.0}
+    label_use = "class"
     target_keys = ("label", "other_image")
     rows_per_image = 2
 

@@ -225,6 +225,7 @@ def _is_plain_norm(layer):
         and layer.input_spec.ndim == 4
         and layer.axis in (-1, 3)
         and not layer.renorm
+        and layer.activity_regularizer is None
     )
 
 

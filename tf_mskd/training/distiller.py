@@ -1,16 +1,25 @@
 """Distiller: trains a multi-exit student under a teacher, as any Keras model."""
 
+import types
 import typing
 
 import keras
 from keras import ops
 
-from tf_mskd.methods.common.create import create_method
+from tf_mskd.methods.common.create import (
+    create_method,
+    method_config,
+    method_from_config,
+)
 from tf_mskd.methods.common.losses import cross_entropy
 from tf_mskd.methods.common.method import Method
 from tf_mskd.methods.common.rows import mean_over_rows
 from tf_mskd.models import ensemble as ensembles
 from tf_mskd.models.graph import available_outputs, exit_names
+from tf_mskd.models.saving import fingerprint
+from tf_mskd.training import label_checks
+from tf_mskd.training.batch import num_rows, read_targets, read_weight
+from tf_mskd.training.compiled import exit_metrics, label_loss
 from tf_mskd.training.exit_metrics import ExitMetrics
 from tf_mskd.training.loss_weights import LossWeights
 from tf_mskd.training.optimizers import SGD
@@ -18,8 +27,8 @@ from tf_mskd.training.phase_networks import PhaseNetworks, check_parts
 from tf_mskd.training.term_schedule import TermSchedule
 from tf_mskd.utils.choices import ENSEMBLES, PHASES
 from tf_mskd.utils.errors import UserError, unknown_name
-from tf_mskd.utils.replicas import replica_mean
-from tf_mskd.utils.targets import as_targets, as_weight, target_spec
+from tf_mskd.utils.replicas import num_replicas, replica_mean
+from tf_mskd.utils.targets import IMAGE, target_spec
 
 if keras.backend.backend() == "tensorflow":
     from tf_mskd.training.tensorflow_steps import TensorFlowSteps as Steps
@@ -29,6 +38,7 @@ else:
         """Adds nothing: Keras' own steps call compute_loss and compute_metrics."""
 
 
+@keras.saving.register_keras_serializable(package="tf_mskd")
 class Distiller(Steps, keras.Model):
     """A student in training: `compile`, `fit`, `evaluate` and callbacks as usual.
 
@@ -41,8 +51,8 @@ class Distiller(Steps, keras.Model):
     Args:
         student: functional Keras model whose output is a dict of exits, "exit_k" ->
             logits [B, classes]; `create_model` and `add_exits` make such models.
-        teacher: a model of the same kind, or None for methods that need none. Its
-            `trainable` is set to False, unless the method trains it.
+        teacher: a model of the same kind, or None for methods that need none. It stays
+            as it is, its `trainable` too, unless the method trains it.
         method: `Method` or the name of one ("mskd"), or of several ("oto,crd").
         phases: "joint" trains all exits at once. "progressive" trains exits 1..p in
             phase p and computes nothing deeper; the callback `ExitPhases` advances it.
@@ -53,10 +63,18 @@ class Distiller(Steps, keras.Model):
         ensemble: what the ensemble in the metrics averages, "logits" or
             "probabilities".
 
+    `save`, `keras.saving.load_model` and `ModelCheckpoint` keep the whole state of
+    training but the weights of a teacher that does not learn: after loading, give
+    `distiller.teacher` its weights before `fit`. `export` is the student's.
+
     Call with images [B, H, W, C], raw values 0 to 255; returns the dict of exits.
 
     `fit` takes (images, labels), (images, {"label": ..., ...}) or either with sample
-    weights; labels are int [B]. `utils.targets.TARGETS` lists the further targets that
+    weights [B] or [B, 1], which scale the loss as in Keras. Labels are class numbers
+    [B] or [B, 1] of any dtype, or one-hot or soft [B, classes]; where the term "ce"
+    weighs 0 there may be none. Inputs may be any tree that the student takes. A batch
+    whose weights are all 0 changes nothing (on several devices: adds no gradient).
+    `utils.targets.TARGETS` lists the further targets that
     methods read. With targets["teacher"], a dict of the outputs of `teacher_network`
     from an earlier forward pass, the teacher is not run. Logged are "loss", every bare
     term ("kd/exit_1"), the accuracy of every exit ("exit_1_accuracy") and of the
@@ -66,6 +84,7 @@ class Distiller(Steps, keras.Model):
     Attributes:
         student, teacher, method, phases, ensemble: the arguments; `method` is always a
             `Method`.
+        num_classes: int, width of the exits.
         exits: list of str, the names of the student's exits, shallow to deep.
         term_names: tuple of str, the terms "term/output" of the last phase.
         term_weights: dict, term -> scalar variable; callbacks may assign to it.
@@ -119,18 +138,36 @@ class Distiller(Steps, keras.Model):
             raise UserError(f"method must be a name or a Method, got {method!r}.")
         self.method = create_method(method) if isinstance(method, str) else method
         check_parts(student, teacher, self.method)
-        self.student, self.teacher = student, teacher
+        self.student = student
+        self._given = types.SimpleNamespace(  # not tracked by Keras
+            teacher=teacher,
+            fingerprint=None,  # of a file's teacher, until it has its weights
+            compiled={},
+            config={},
+        )
+        if self.method.trains_teacher:
+            teacher.trainable = True
+            self._learning_teacher = teacher
         self.phases, self.ensemble = phases, ensemble
+        self._given.config = {
+            "term_weights": dict(term_weights or {}),
+            "exit_weights": dict(exit_weights or {}),
+        }
         self.exits = exit_names(student)
-        if teacher is not None:
-            teacher.trainable = self.method.trains_teacher
+        self.num_classes = student.output[self.exits[-1]].shape[-1]
+        if self.num_classes == 1:
+            raise UserError(
+                f"The exits of {student.name!r} have one logit, distillation compares "
+                "two classes or more: build it with num_classes=2, labels 0 and 1."
+            )
         self._networks = PhaseNetworks(student, teacher, self.method, phases)
         self.term_names = self._build_method()
         self._create_weights(term_weights or {}, exit_weights or {})
         self._measures = ExitMetrics(self.term_names, self.exits, ensemble)
         # once more as an attribute, which is where Keras finds metrics to reset
         self._means = {**self._measures.terms, **self._measures.accuracies}
-        self._evaluating = False
+        self._label_loss = cross_entropy
+        self._evaluating, self._labelled = False, True
         self.built = True
         self.set_phase(1 if phases == "progressive" else len(self.exits))
 
@@ -141,12 +178,26 @@ class Distiller(Steps, keras.Model):
         student = _symbols(self.student, self._networks.student_reads(self.exits))
         reads = self._networks.teacher_reads(self.exits)
         teacher = _symbols(self.teacher, reads) if reads else {}
-        sizes = self.student.input_shape[1:], getattr(self.method, "num_negatives", 0)
+        image = self._image_shape()
+        sizes = image, getattr(self.method, "num_negatives", 0)
         targets = {
             name: keras.KerasTensor(*target_spec(name, None, *sizes))
             for name in self.method.target_keys
         }
         return tuple(self.method(student, teacher, targets))
+
+    def _image_shape(self):
+        """(H, W, C), None each where the student does not read one image alone."""
+        inputs = self.student.inputs
+        if len(inputs) == 1 and len(inputs[0].shape) == 4:
+            return tuple(inputs[0].shape[1:])
+        if self.method.changes_batch:
+            shapes = ", ".join(str(tuple(t.shape)) for t in inputs)
+            self.method.fail(
+                f"changes images [B, H, W, C], the student reads {shapes}: take a "
+                "method that leaves the batch as it is, such as 'mskd'."
+            )
+        return (None,) * len(IMAGE)
 
     def _create_weights(self, term_weights, exit_weights):
         terms = dict.fromkeys(name.split("/")[0] for name in self.term_names)
@@ -177,6 +228,11 @@ class Distiller(Steps, keras.Model):
             factors: dict, term -> float; terms not named get their constant weight.
         """
         self._loss_weights.set_factors(factors)
+
+    @property
+    def teacher(self) -> keras.Model | None:
+        """The teacher as it was given; no part of this model unless it learns."""
+        return self._given.teacher
 
     @property
     def trained_exits(self) -> list[str]:
@@ -253,14 +309,32 @@ class Distiller(Steps, keras.Model):
         self, images: typing.Any, targets: dict[str, typing.Any]
     ) -> tuple[typing.Any, dict[str, typing.Any]]:
         """Returns the batch as the method changes it; see `Method.augment`."""
-        for key in self.method.target_keys:
-            if key not in targets:
-                self.method.fail(
-                    f"reads targets[{key!r}], the data deliver {', '.join(targets)}: "
-                    "pass targets as a dict with that key."
-                )
+        self._check_targets(targets)
         teacher = None if self.teacher is None else self.teacher_outputs
         return self.method.augment(images, targets, self.call, teacher)
+
+    def _check_targets(self, targets):
+        use, delivered = self.method.label_use, ", ".join(targets) or "nothing"
+        for key in self.method.target_keys:
+            if key in targets:
+                continue
+            if key != "label":
+                self.method.fail(
+                    f"reads targets[{key!r}], the data deliver {delivered}: pass "
+                    "targets as a dict with that key."
+                )
+            if use != "terms" or "ce" not in self.term_weights:
+                self.method.fail(f"reads labels, the data deliver {delivered}.")
+            if not self._loss_weights.never_counts("ce"):
+                self.method.fail(
+                    f"reads labels, the data deliver {delivered}: pass labels, or "
+                    "term_weights={'ce': 0.0} to learn from the teacher alone."
+                )
+        if use == "class" and "label" in targets and len(targets["label"].shape) == 2:
+            self.method.fail(
+                "needs class numbers, got one-hot or soft labels: pass "
+                "np.argmax(labels, axis=-1), or take another method, such as 'mskd'."
+            )
 
     def compute_loss(
         self,
@@ -274,20 +348,22 @@ class Distiller(Steps, keras.Model):
         """Returns the scalar to minimise.
 
         Args:
-            x: float [B, H, W, C], raw images, as `augment` has changed them.
-            y: int [B] labels, or a dict of targets with "label"; likewise.
+            x: any tree of inputs [B, ...], as `augment` has changed them.
+            y: labels or a dict of targets, as `fit` takes them; likewise.
             y_pred: dict of student outputs.
-            sample_weight: float [B] or None.
+            sample_weight: [B], [B, 1], a number or None.
             training: bool; False gives the cross-entropy of the ensemble.
             teacher: dict of teacher outputs, or None to run the teacher here.
 
         Returns:
             float32 scalar; the sum over replicas is the mean over the global batch.
         """
-        targets, sample_weight = as_targets(y), as_weight(sample_weight)
+        targets = self.read_targets(y)
+        sample_weight = read_weight(sample_weight, x)
         if not training:
-            return self._ensemble_loss(y_pred, targets["label"], sample_weight)
+            return self._ensemble_loss(y_pred, targets, sample_weight)
         if teacher is None:
+            self._check_targets(targets)
             teacher = self.teacher_targets(x, targets)
         terms = self.method(y_pred, teacher, targets)
         if not terms:
@@ -296,18 +372,41 @@ class Distiller(Steps, keras.Model):
                 " computes: use phases='joint'."
             )
         if self.method.rows_per_image > 1:
-            images = ops.shape(targets["label"])[0] // self.method.rows_per_image
+            images = num_rows(y_pred) // self.method.rows_per_image
             terms = {n: mean_over_rows(value, images) for n, value in terms.items()}
         # here, as nothing that Keras' own steps call later sees the terms
         self._measures.update_terms(terms, sample_weight)
-        return self._loss_weights.total(terms, sample_weight)
+        loss = self._loss_weights.total(terms, sample_weight)
+        network = self._networks.student(self.trained_exits)
+        return loss + self._added_losses(network)
 
-    def _ensemble_loss(self, outputs, label, sample_weight):
+    def _added_losses(self, network):
+        """What regularizers and `add_loss` of the student's layers add, as in Keras."""
+        parts = [network, self.method]
+        if self.method.trains_teacher:
+            parts.append(self.teacher)
+        added = [loss for part in parts for loss in part.losses]
+        if keras.backend.backend() != "tensorflow":  # the steps hand them to the model
+            added = self.losses
+        added = [ops.cast(loss, "float32") for loss in added]
+        return sum(added) / num_replicas() if added else 0.0
+
+    def read_targets(self, y: typing.Any) -> dict[str, typing.Any]:
+        """Returns the targets of a batch; see `batch.read_targets`."""
+        return read_targets(y, self.num_classes)
+
+    def _ensemble_loss(self, outputs, targets, sample_weight):
+        if "label" not in targets:
+            raise UserError(
+                "Evaluation needs labels, the data deliver "
+                f"{', '.join(targets) or 'nothing'}: pass y, or call predict."
+            )
         exits = {name: outputs[name] for name in self.exits if name in outputs}
         scores = ensembles.ensemble_scores(exits, self.ensemble)
         if self.ensemble == "probabilities":
             scores = ops.log(scores + 1e-12)
-        return replica_mean(cross_entropy(label, scores), sample_weight)
+        loss = self._label_loss(targets["label"], scores)
+        return replica_mean(loss, sample_weight) + self._added_losses(self.student)
 
     # ---- metrics
 
@@ -319,9 +418,26 @@ class Distiller(Steps, keras.Model):
         sample_weight: typing.Any = None,
     ) -> dict[str, typing.Any]:
         """Updates the accuracies and returns the logs, for Keras' own steps."""
-        label, weight = as_targets(y)["label"], as_weight(sample_weight)
-        self._measures.update_accuracies(y_pred, label, weight)
+        weight = read_weight(sample_weight, x)
+        self.update_accuracies(y_pred, self.read_targets(y), weight)
         return self.get_metrics_result()
+
+    def update_accuracies(
+        self,
+        outputs: dict[str, typing.Any],
+        targets: dict[str, typing.Any],
+        sample_weight: typing.Any,
+    ) -> None:
+        """Adds what the exits predict; without labels there is nothing to add."""
+        self._labelled = "label" in targets
+        if self._labelled:
+            label = targets["label"]
+            self._measures.update_accuracies(outputs, label, sample_weight)
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """The metrics of Keras' own bookkeeping, the exits' and those of `compile`."""
+        return [*super().metrics, *(m.metric for m in self._measures.further)]
 
     def get_metrics_result(self) -> dict[str, typing.Any]:
         """Returns the logs of training or, within `evaluate`, of evaluation.
@@ -337,6 +453,8 @@ class Distiller(Steps, keras.Model):
         reads = self._networks.student_reads
         hidden = set(reads(self.exits)) - set(reads(exits))
         terms = [n for n in self.term_names if n.partition("/")[2] not in hidden]
+        if not self._labelled:  # nor was what reads labels
+            terms = [n for n in terms if n.partition("/")[0] != "ce"]
         return self._logs(terms, exits)
 
     def evaluation_logs(self) -> dict[str, typing.Any]:
@@ -345,26 +463,57 @@ class Distiller(Steps, keras.Model):
 
     def _logs(self, terms, exits):
         loss = {"loss": self._loss_tracker.result()}
-        return {**loss, **self._measures.results(terms, exits)}
+        measured = self._measures.results(terms, exits)
+        if not self._labelled:
+            measured = {n: measured[n] for n in terms}
+        return {**loss, **measured}
 
     # ---- as any Keras model
 
-    def compile(self, optimizer="rmsprop", loss=None, metrics=None, **kwargs):
-        """Configures training; the method is the loss, the exits are the metrics.
+    def compile(
+        self,
+        optimizer="rmsprop",
+        loss=None,
+        metrics=None,
+        *,
+        weighted_metrics=None,
+        loss_weights=None,
+        **kwargs,
+    ):
+        """Configures training; accuracies are measured without being asked for.
 
         Args:
             optimizer: Keras optimizer; `tf_mskd.SGD` is the published codes' one.
-            loss: must stay None: the method given to the constructor is the loss.
-            metrics: must stay None: every exit and the ensemble are measured.
+            loss: the label loss of every exit instead of the cross-entropy, in the
+                terms "ce/exit_k" and in evaluation; as for `keras.Model.compile`,
+                from logits. The terms of the method stay what they are.
+            metrics: list, measured at every exit and the ensemble ("exit_2_top5");
+                as for `keras.Model.compile`, from logits.
+            weighted_metrics: list, likewise; they read the sample weights.
+            loss_weights: must stay None: `term_weights` and `exit_weights` weigh.
             **kwargs: as for `keras.Model.compile`.
+
+        Raises:
+            UserError: for a loss or a metric that the exits cannot be given to.
         """
-        if loss is not None or metrics is not None:
+        if loss_weights is not None:
             raise UserError(
-                "Distiller.compile takes no loss and no metrics: the method is the "
-                "loss, every exit and the ensemble are measured. Remove these "
-                "arguments."
+                "Distiller.compile takes no loss_weights: pass term_weights and "
+                "exit_weights to Distiller."
             )
+        self._label_loss = label_loss(loss)
+        self.method.set_label_loss(self._label_loss)
+        names = [*self.exits, "ensemble"]
+        self._measures.further = [
+            *exit_metrics(metrics, names, weighted=False),
+            *exit_metrics(weighted_metrics, names, weighted=True),
+        ]
         super().compile(optimizer=optimizer, **kwargs)
+        self._given.compiled = {
+            "loss": loss,
+            "metrics": metrics,
+            "weighted_metrics": weighted_metrics,
+        }
         if self.method.trains_teacher and self.method.teacher_rate != 1:
             # mixed_float16 wraps the optimizer into one that scales the loss
             optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
@@ -374,6 +523,90 @@ class Distiller(Steps, keras.Model):
                 map(id, self.teacher.trainable_variables), self.method.teacher_rate
             )
             optimizer.rate_factors = rates
+
+    def export(self, *args, **kwargs) -> None:
+        """Exports the student; as `keras.Model.export`, before and after `fit`."""
+        self.student.export(*args, **kwargs)
+
+    # ---- files
+
+    def get_config(self) -> dict[str, typing.Any]:
+        """Returns what a file holds of the Distiller beside weights.
+
+        Of a teacher that does not learn this is its architecture and the fingerprint of
+        its weights: the file has the whole state of training but not those weights.
+        """
+        teacher, serialized = self.teacher, keras.saving.serialize_keras_object
+        return {
+            **self._given.config,
+            "student": serialized(self.student),
+            "teacher": None if teacher is None else serialized(teacher),
+            "fingerprint": self._given.fingerprint or self._fingerprint(),
+            "method": method_config(self.method),
+            "phases": self.phases,
+            "phase": self.phase,
+            "ensemble": self.ensemble,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Makes the Distiller again; its teacher waits for its weights."""
+        config = dict(config)
+        expected, phase = config.pop("fingerprint"), config.pop("phase")
+        for name in ("student", "teacher"):
+            if config[name] is not None:
+                made = keras.saving.deserialize_keras_object(
+                    config[name], custom_objects
+                )
+                config[name] = made
+        config["method"] = method_from_config(config["method"])
+        distiller = cls(**config)
+        distiller.expect_teacher(expected)
+        distiller.set_phase(phase)
+        return distiller
+
+    def expect_teacher(self, expected: str | None) -> None:
+        """Refuses `fit` until the teacher's weights have a fingerprint.
+
+        Args:
+            expected: str of `saving.fingerprint`, or None.
+        """
+        self._given.fingerprint = expected
+
+    def get_compile_config(self) -> dict[str, typing.Any] | None:
+        """Returns the arguments of `compile` as a file holds them."""
+        config = super().get_compile_config()
+        if config is None:
+            return None
+        self.optimizer.build(self.trainable_variables)  # which the file is to hold
+        compiled = keras.saving.serialize_keras_object(self._given.compiled)
+        return {**config, **compiled}
+
+    def compile_from_config(self, config: dict[str, typing.Any]) -> None:
+        """Compiles as the saved Distiller was, with the optimizer's variables."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def _fingerprint(self):
+        """Of the teacher's weights, where a file does not hold them."""
+        if self.teacher is None or self.method.trains_teacher:
+            return None
+        return fingerprint(self.teacher)
+
+    def _check_teacher(self):
+        if self._given.fingerprint not in (None, self._fingerprint()):
+            raise UserError(
+                f"The file of the Distiller has no weights of the teacher "
+                f"{self.teacher.name!r}, and it does not have them yet: give it them "
+                "before fit, distiller.teacher.set_weights(teacher.get_weights())."
+            )
+        self._given.fingerprint = None
+
+    def __dir__(self):
+        """Hides from Keras' files what leads to a teacher that is no part of this."""
+        hidden = {"teacher", "teacher_network", "learning_parts"}
+        return [name for name in super().__dir__() if name not in hidden]
 
     def fit(
         self,
@@ -385,15 +618,38 @@ class Distiller(Steps, keras.Model):
         callbacks=None,
         **kwargs,
     ):
-        """Trains as `keras.Model.fit`, with the method's schedule of weights."""
-        callbacks = [*keras.tree.flatten(callbacks or ()), TermSchedule()]
-        return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+        """Trains as `keras.Model.fit`, with the method's schedule of weights.
 
-    def evaluate(self, *args, **kwargs):
-        """Runs the student alone over a data set; as `keras.Model.evaluate`."""
+        Raises:
+            UserError: for labels that are no classes of the student.
+        """
+        self._check_teacher()
+        callbacks = [*keras.tree.flatten(callbacks or ()), TermSchedule()]
+        for callback in callbacks:  # Keras knows the direction of its own metrics alone
+            if getattr(callback, "mode", None) == "auto":
+                callback.mode = self._measures.mode_of(callback.monitor)
+        x = label_checks.checked(x, y, self.num_classes)
+        held_out = kwargs.get("validation_data")
+        if isinstance(held_out, tuple):
+            label_checks.checked(*held_out[:2], self.num_classes)
+        elif held_out is not None:
+            checked = label_checks.checked(held_out, None, self.num_classes)
+            kwargs["validation_data"] = checked
+        with label_checks.explained():
+            return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+
+    def evaluate(self, x=None, y=None, *args, **kwargs):
+        """Runs the student alone over a data set; as `keras.Model.evaluate`.
+
+        Raises:
+            UserError: for labels that are no classes of the student.
+        """
+        if not kwargs.get("_use_cached_eval_dataset"):
+            x = label_checks.checked(x, y, self.num_classes)
         self._evaluating = True
         try:
-            return super().evaluate(*args, **kwargs)
+            with label_checks.explained():
+                return super().evaluate(x, y, *args, **kwargs)
         finally:
             self._evaluating = False
 

@@ -3,9 +3,12 @@
 import typing
 
 import keras
+from keras import ops
 
 from tf_mskd.methods.common.losses import correct
 from tf_mskd.models.ensemble import ensemble_scores
+from tf_mskd.training.compiled import ExitMetric
+from tf_mskd.utils.private import direction_of
 
 
 class ExitMetrics:
@@ -19,6 +22,7 @@ class ExitMetrics:
     Attributes:
         terms: dict, "term/output" -> `keras.metrics.Mean`.
         accuracies: dict, exit name or "ensemble" -> `keras.metrics.Mean`, in [0, 1].
+        further: list of `ExitMetric`, those that `compile` was given.
     """
 
     def __init__(self, terms: tuple[str, ...], exits: list[str], ensemble: str):
@@ -27,6 +31,21 @@ class ExitMetrics:
         self.terms = {name: mean(name=name) for name in terms}
         names = [*exits, "ensemble"]
         self.accuracies = {name: mean(name=f"{name}_accuracy") for name in names}
+        self.further: list[ExitMetric] = []
+
+    def mode_of(self, monitor: str) -> str:
+        """Returns how a callback compares the values of a log: "max", "min" or "auto".
+
+        Args:
+            monitor: str, a name in the logs, with or without "val_".
+        """
+        name = monitor.removeprefix("val_")
+        if name in self.terms:
+            return "min"
+        if name in {metric.name for metric in self.accuracies.values()}:
+            return "max"
+        found = {m.metric.name: direction_of(m.metric) for m in self.further}
+        return {"up": "max", "down": "min"}.get(found.get(name) or "", "auto")
 
     def update_terms(
         self, terms: dict[str, typing.Any], sample_weight: typing.Any = None
@@ -60,10 +79,19 @@ class ExitMetrics:
         for name, value in scores.items():
             hits = correct(label, value)
             self.accuracies[name].update_state(hits, sample_weight)
+        if self._ensemble == "probabilities":  # metrics are given logits
+            scores["ensemble"] = ops.log(scores["ensemble"] + 1e-12)
+        for name, metric, weighted in self.further:
+            if name in scores:
+                weight = sample_weight if weighted else None
+                metric.update_state(label, scores[name], weight)
 
     def results(self, terms: list[str], exits: list[str]) -> dict[str, typing.Any]:
         """Returns the means of these terms, these exits and the ensemble by name."""
         metrics = {name: self.terms[name] for name in terms}
         for name in (*exits, "ensemble"):
             metrics[f"{name}_accuracy"] = self.accuracies[name]
+        for name, metric, _ in self.further:
+            if name in exits or name == "ensemble":
+                metrics[metric.name] = metric
         return {name: metric.result() for name, metric in metrics.items()}

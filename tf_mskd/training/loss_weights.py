@@ -5,7 +5,7 @@ import typing
 import keras
 
 from tf_mskd.utils.errors import UserError, unknown_name
-from tf_mskd.utils.replicas import num_replicas, replica_mean
+from tf_mskd.utils.replicas import all_reduce_sum, num_replicas, replica_mean
 
 
 class LossWeights:
@@ -59,6 +59,10 @@ class LossWeights:
             for name, default in defaults.items()
         }
 
+    def never_counts(self, term: str) -> bool:
+        """Whether the constant weight of a term is 0."""
+        return self._constant.get(term) == 0
+
     def set_factors(self, factors: dict[str, float]) -> None:
         """Sets each term to its constant weight times its factor, 1 if not named."""
         for name, variable in self.terms.items():
@@ -71,7 +75,8 @@ class LossWeights:
 
         Args:
             terms: dict, "term/output" -> float32 [B], or a scalar over the local batch.
-            sample_weight: float [B] or None.
+            sample_weight: float [B] or None. A scalar term is multiplied by their
+                mean.
 
         Returns:
             float32 scalar; the sum over replicas is the loss of the global batch.
@@ -86,5 +91,7 @@ class LossWeights:
                 mean = replica_mean(value, sample_weight)
             else:
                 mean = value / num_replicas()
+                if sample_weight is not None:
+                    mean *= all_reduce_sum(replica_mean(sample_weight))
             total += weight * mean
         return total

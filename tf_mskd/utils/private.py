@@ -41,6 +41,14 @@ def all_layers(model) -> list:
     return model._flatten_layers()
 
 
+def direction_of(metric) -> str | None:
+    """Returns whether a metric is to rise, "up", or to fall, "down"; None if unknown.
+
+    Keras 3.15: `EarlyStopping(mode="auto")` and its like read the attribute.
+    """
+    return getattr(metric, "_direction", None)
+
+
 def keep_branches(operation):
     """Keeps the branches of a `tf.cond` functions, which run only when taken.
 

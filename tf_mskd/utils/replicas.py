@@ -42,12 +42,14 @@ def all_gather(value: typing.Any) -> typing.Any:
 def replica_mean(
     per_example: typing.Any, sample_weight: typing.Any = None
 ) -> typing.Any:
-    """Sums to the weighted mean over the global batch when replicas are added up.
+    """Sums to the mean of w_b * x_b over the global batch when replicas are added up.
 
-    sum_b w_b * x_b / (sum of w over the batches of all replicas)
+    sum_b w_b * x_b / (rows in the batches of all replicas)
 
-    Optimizers add gradients over replicas, so this is what a loss must return to give
-    the update of one device, for ragged batches and weights too.
+    As in Keras, weights scale the rows and do not divide: weights of 2 double it, and
+    of a batch whose weights are all 0 it is 0. Optimizers add gradients over replicas,
+    so this is what a loss must return to give the update of one device, for ragged
+    batches and weights too.
 
     Args:
         per_example: float [B], the local part of the batch.
@@ -58,11 +60,10 @@ def replica_mean(
 
     Example:
         >>> float(replica_mean([1.0, 3.0], [1.0, 3.0]))
-        2.5
+        5.0
     """
     per_example = ops.convert_to_tensor(per_example)
-    if sample_weight is None:
-        weight = ops.ones_like(per_example)
-    else:
+    ones = weight = ops.ones_like(per_example)
+    if sample_weight is not None:
         weight = ops.cast(sample_weight, per_example.dtype)
-    return ops.sum(per_example * weight) / all_reduce_sum(ops.sum(weight))
+    return ops.sum(per_example * weight) / all_reduce_sum(ops.sum(ones))

@@ -38,19 +38,6 @@ TARGETS = {
 OTHER = Target((), "int32", "a number that the user's own data deliver")
 
 
-def as_targets(y: typing.Any) -> dict[str, typing.Any]:
-    """Returns the targets of a batch as a dict; bare labels are {"label": labels}."""
-    return y if isinstance(y, dict) else {"label": y}
-
-
-def as_weight(sample_weight: typing.Any) -> typing.Any:
-    """Returns the weights of the images, float [B] or None.
-
-    Keras repeats an array of weights for each entry of a dict of targets.
-    """
-    return sample_weight["label"] if isinstance(sample_weight, dict) else sample_weight
-
-
 def target_spec(
     name: str,
     batch_size: int | None,

@@ -37,6 +37,8 @@ class Composite(Method):
         order = [t for method in self.methods for t in method.default_weights]
         self.default_weights = {t: self.default_weights[t] for t in order}
         self.target_keys = _union(m.target_keys for m in self.methods)
+        uses = ("terms", "soft", "class")
+        self.label_use = max((m.label_use for m in self.methods), key=uses.index)
         self.aux_heads = _union(m.aux_heads for m in self.methods)
         self.needs_teacher = any(m.needs_teacher for m in self.methods)
         self.trains_teacher = any(m.trains_teacher for m in self.methods)
@@ -69,6 +71,12 @@ class Composite(Method):
         if self._augmenting is None:
             return images, targets
         return self._augmenting.augment(images, targets, student, teacher)
+
+    def set_label_loss(self, loss):
+        """Sets the loss of labels of all methods."""
+        super().set_label_loss(loss)
+        for method in getattr(self, "methods", ()):  # not yet while it is made
+            method.set_label_loss(loss)
 
     def schedule(self, epoch, epochs, history):
         """Joins the methods' schedules."""

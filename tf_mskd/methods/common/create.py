@@ -69,6 +69,35 @@ def method_defaults(name: str) -> dict[str, typing.Any]:
     return known
 
 
+def method_config(method: Method) -> dict[str, typing.Any]:
+    """Returns a method as a dict: its registered name and its arguments.
+
+    Raises:
+        UserError: for a method without a registered name.
+    """
+    name = getattr(method, "registry_name", None)
+    if name is None:
+        raise UserError(
+            f"Files keep a method by its name, {type(method).__name__} has none: give "
+            "it one with @tf_mskd.methods.register(name)."
+        )
+    return {"method": name, **method.get_config()}
+
+
+def method_from_config(config: dict[str, typing.Any]) -> Method:
+    """Makes a method of what `method_config` returned.
+
+    Example:
+        >>> method_from_config(method_config(create_method("kd,at"))).registry_name
+        'kd,at'
+    """
+    arguments = {n: value for n, value in config.items() if n != "method"}
+    if "methods" in arguments:
+        return Composite.from_config(arguments)
+    cls: typing.Any = method_class(config["method"])
+    return cls.from_config(arguments)
+
+
 def _own_defaults(name):
     parameters = inspect.signature(method_class(name)).parameters.values()
     own = (p for p in parameters if p.kind is not p.VAR_KEYWORD)

@@ -10,12 +10,13 @@ from tf_mskd.utils.types import Tensor
 
 
 def cross_entropy(labels: Tensor, logits: Tensor) -> Tensor:
-    """Cross-entropy of each example against its integer label.
+    """Cross-entropy of each example against its label.
 
-    CE[b] = -log_softmax(logits)[b, labels[b]]
+    CE[b] = -log_softmax(logits)[b, labels[b]], or with one-hot or soft labels
+    CE[b] = -sum_n labels[b, n] * log_softmax(logits)[b, n]
 
     Args:
-        labels: int [B], in [0, classes).
+        labels: int [B], in [0, classes); or float [B, classes], of sum 1.
         logits: float [B, classes], any range, not softmaxed.
 
     Returns:
@@ -26,6 +27,10 @@ def cross_entropy(labels: Tensor, logits: Tensor) -> Tensor:
         0.6931471824645996
     """
     logits = ops.cast(ops.convert_to_tensor(logits), "float32")
+    labels = ops.convert_to_tensor(labels)
+    if len(labels.shape) == 2:
+        probs = ops.cast(labels, "float32")
+        return -ops.sum(probs * ops.log_softmax(logits, axis=-1), axis=-1)
     return ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
 
 
@@ -68,13 +73,16 @@ def correct(labels: Tensor, scores: Tensor) -> Tensor:
     """Whether each example's highest score stands at its label.
 
     Args:
-        labels: int [B].
+        labels: int [B]; or float [B, classes], of which the highest counts.
         scores: float [B, classes], logits or probabilities.
 
     Returns:
         float32 [B], 1 where correct and 0 elsewhere.
     """
     guess = ops.argmax(scores, axis=-1)
+    labels = ops.convert_to_tensor(labels)
+    if len(labels.shape) == 2:
+        labels = ops.argmax(labels, axis=-1)
     return ops.cast(ops.equal(guess, ops.cast(labels, guess.dtype)), "float32")
 
 

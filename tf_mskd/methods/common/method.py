@@ -30,6 +30,10 @@ class Method(keras.layers.Layer):
         target_keys: tuple of str, the targets that `augment` and `call` read, such as
             "label" (int [B]); `utils.targets.TARGETS` lists all with shape, dtype and
             meaning.
+        label_use: str, how labels are read: "terms" by `label_terms` alone, "soft" in
+            further terms too, "class" where they must be class numbers. With "terms"
+            a batch may have no labels if the term "ce" weighs 0; all but "class" take
+            soft labels, float [B, classes].
         rows_per_image: int, rows that `augment` makes of each image; row
             `rows_per_image * i` is image i as it would be without.
         aux_heads: tuple of str, kinds of further outputs that the student must have
@@ -42,6 +46,7 @@ class Method(keras.layers.Layer):
 
     default_weights: dict[str, float] = {}
     target_keys: tuple[str, ...] = ("label",)
+    label_use: str = "terms"
     rows_per_image: int = 1
     aux_heads: tuple[str, ...] = ()
     needs_teacher: bool = True
@@ -56,6 +61,7 @@ class Method(keras.layers.Layer):
         name = name or type(self).__name__.lower()
         super().__init__(dtype=dtype, name=name, **kwargs)
         self.pairs = {}
+        self.set_label_loss(losses.cross_entropy)
 
     def output_pairs(self, student: list[str], teacher: list[str]) -> naming.Pairs:
         """Names the outputs that the method reads, and their targets of the teacher.
@@ -139,10 +145,20 @@ class Method(keras.layers.Layer):
         """Returns the terms; every method defines its own."""
         raise TypeError(f"{type(self).__name__} defines no call(); see Method.")
 
+    def set_label_loss(self, loss: typing.Callable[[Tensor, Tensor], Tensor]) -> None:
+        """Sets the loss of labels and logits, at first the cross-entropy.
+
+        Args:
+            loss: function of (labels, logits) -> float32 [rows].
+        """
+        self.label_loss = loss
+
     def label_terms(self, student: Tensors, targets: Tensors) -> Tensors:
-        """Returns {"ce/exit_k": float32 [rows]}, the labels at every exit."""
+        """Returns {"ce/exit_k": float32 [rows]}, the labels at every exit, if any."""
+        if "label" not in targets:
+            return {}
         return {
-            f"ce/{name}": losses.cross_entropy(targets["label"], student[name])
+            f"ce/{name}": self.label_loss(targets["label"], student[name])
             for name in naming.numbered(student, "exit")
         }
 

@@ -1,7 +1,7 @@
 """What DML and bilateral distillation share: student and teacher teach each other."""
 
 from tf_mskd.methods.common import naming
-from tf_mskd.methods.common.losses import cross_entropy, softened_kl
+from tf_mskd.methods.common.losses import softened_kl
 from tf_mskd.methods.common.method import Method
 from tf_mskd.methods.common.ranges import check_positive
 
@@ -29,6 +29,7 @@ class Mutual(Method):
     """
 
     trains_teacher = True
+    label_use = "soft"
 
     def __init__(self, temperature, **kwargs):
         super().__init__(**kwargs)
@@ -43,7 +44,7 @@ class Mutual(Method):
         """Returns the terms of both networks, float32 [B]."""
         terms, start = self.label_terms(student, targets), self.registry_name
         for name, z, t in self.paired(student, teacher):
-            label = cross_entropy(targets["label"], t)
+            label = self.label_loss(targets["label"], t)
             terms[f"{start}/{name}"] = softened_kl(t, z, self.temperature)
             terms[f"{start}_teacher_ce/{name}"] = label
             terms[f"{start}_teacher/{name}"] = softened_kl(z, t, self.temperature)

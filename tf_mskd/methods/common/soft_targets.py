@@ -40,7 +40,7 @@ class SoftTargets(Method):
         """Returns {"ce/exit_k", "kd/exit_k": float32 [B]} for every paired exit."""
         terms = {}
         for name, student_x, teacher_x in self.paired(student, teacher):
-            terms[f"ce/{name}"] = losses.cross_entropy(targets["label"], student_x)
+            terms |= self.label_terms({name: student_x}, targets)
             kl = losses.softened_kl(teacher_x, student_x, self.temperature)
             terms[f"kd/{name}"] = kl
         return terms

@@ -1,0 +1,110 @@
+"""What a batch delivers beside its inputs, in the one form that the steps compute with.
+
+The functions work on symbols and are idempotent: Keras' own steps and the Distiller's
+call them on what they have at hand.
+"""
+
+import typing
+
+import keras
+from keras import ops
+
+from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.types import Tensor, Tensors
+
+
+def read_targets(y: typing.Any, classes: int) -> Tensors:
+    """Returns the targets of a batch as a dict; bare labels are {"label": labels}.
+
+    Args:
+        y: labels, a dict of targets with or without "label", or None. Labels are class
+            numbers [B] or [B, 1] of any dtype, or one-hot or soft labels [B, classes].
+        classes: int, width of the exits.
+
+    Returns:
+        dict; "label", if there is one, is int [B] or float32 [B, classes].
+
+    Raises:
+        UserError: for labels of another shape or kind.
+
+    Example:
+        >>> read_targets([[2.0], [0.0]], classes=3)["label"].numpy().tolist()
+        [2, 0]
+    """
+    targets = dict(y) if isinstance(y, dict) else {"label": y}
+    label = targets.pop("label", None)
+    return targets if label is None else {"label": _label(label, classes), **targets}
+
+
+def _label(label, classes):
+    try:
+        label = ops.convert_to_tensor(label)
+        shape = tuple(label.shape)
+        dtype = keras.backend.standardize_dtype(label.dtype)
+    except (ValueError, TypeError) as error:  # several targets, or of no known rank
+        raise _wrong_labels(type(label).__name__, classes) from error
+    if dtype == "string" or len(shape) not in (1, 2):
+        raise _wrong_labels(f"{dtype} {_text(shape)}", classes)
+    if len(shape) == 2 and shape[1] == classes:
+        return ops.cast(label, "float32")
+    if len(shape) == 2 and shape[1] != 1:
+        raise _wrong_labels(f"{dtype} {_text(shape)}", classes)
+    if len(shape) == 2:
+        label = ops.squeeze(label, 1)
+    return label if dtype in ("int32", "int64") else ops.cast(label, "int32")
+
+
+def _wrong_labels(arrived, classes):
+    return UserError(
+        f"Labels must be class numbers [B] or [B, 1], or one-hot or soft [B, {classes}]"
+        f" as the exits have {classes} classes, got {arrived}: change the labels, or "
+        "build the student with as many classes; further targets go in a dict beside "
+        "'label'."
+    )
+
+
+def _text(shape):
+    return "[" + ", ".join("B" if n is None else str(n) for n in shape) + "]"
+
+
+def read_weight(sample_weight: typing.Any, x: typing.Any) -> Tensor | None:
+    """Returns the weights of the images of a batch.
+
+    Args:
+        sample_weight: [B], [B, 1], a number for the whole batch, a dict of equal ones
+            (Keras repeats an array of weights for each entry of a dict of targets), or
+            None.
+        x: any tree of inputs [B, ...].
+
+    Returns:
+        float32 [B] or None.
+
+    Raises:
+        UserError: for weights of another shape.
+
+    Example:
+        >>> read_weight([[1], [3]], x=np.zeros((2, 8))).numpy().tolist()
+        [1.0, 3.0]
+    """
+    if isinstance(sample_weight, dict):
+        weights = sample_weight
+        sample_weight = weights.get("label", next(iter(weights.values())))
+    if sample_weight is None:
+        return None
+    weight = ops.cast(ops.convert_to_tensor(sample_weight), "float32")
+    shape = tuple(weight.shape)
+    if not shape:
+        return ops.broadcast_to(weight, (num_rows(x),))
+    if len(shape) == 2 and shape[1] == 1:
+        return ops.squeeze(weight, 1)
+    if len(shape) != 1:
+        raise UserError(
+            "Sample weights must be one for each image, [B] or [B, 1], got "
+            f"{_text(shape)}: take their mean over the further axes."
+        )
+    return weight
+
+
+def num_rows(x: typing.Any) -> typing.Any:
+    """Returns B of any tree of tensors [B, ...], an int or int scalar tensor."""
+    return ops.shape(keras.tree.flatten(x)[0])[0]
