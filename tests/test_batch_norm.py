@@ -201,3 +201,39 @@ def test_the_student_waits_for_the_teacher(tiny, digits):
         new = {o for op in new for o in (*inputs(op), *op.control_inputs)} - before
     convs = [op for op in before if op.type in ("Conv2D", "PartitionedCall")]
     assert len(convs) == len(kinds(distiller.teacher, keras.layers.Conv2D)) + 1
+
+
+def called_twice(**fixed):
+    """One convolution and one norm, each called on two images."""
+    conv, norm = keras.layers.Conv2D(3, 3), keras.layers.BatchNormalization()
+    images = [keras.Input((6, 6, 2)) for _ in range(2)]
+    maps = [norm(conv(image), **fixed) for image in images]
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Add()(maps))
+    return keras.Model(images, {"exit_1": pooled}), norm
+
+
+@pytest.mark.parametrize("fixed", [{}, {"training": False}])
+@pytest.mark.parametrize("change", [fuse_batch_norms, fold_batch_norms])
+def test_a_pair_that_is_called_twice_stays_one_pair(change, fixed):
+    model, norm = called_twice(**fixed)
+    norm.set_weights([np.arange(1.0, 4.0), np.arange(3.0), np.ones(3), 2 * np.ones(3)])
+    images = list(np.random.default_rng(0).normal(size=(2, 4, 6, 6, 2)))
+    training = change is fuse_batch_norms
+    before = model.get_weights()
+    expected = model(images, training=training)["exit_1"]
+    after = model.get_weights()
+    model.set_weights(before)
+    got = change(model)(images, training=training)["exit_1"]
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+    for weight, value in zip(model.weights, after, strict=True):
+        np.testing.assert_allclose(weight, value, atol=1e-5)
+
+
+def test_a_norm_behind_two_convolutions_is_not_folded():
+    norm = keras.layers.BatchNormalization()
+    image = keras.Input((6, 6, 2))
+    maps = [norm(keras.layers.Conv2D(3, 1)(image)) for _ in range(2)]
+    model = keras.Model(image, {"exit_1": keras.layers.Add()(maps)})
+    images = np.random.default_rng(0).normal(size=(2, 6, 6, 2))
+    got = fold_batch_norms(model)(images)["exit_1"]
+    np.testing.assert_allclose(got, model(images)["exit_1"], atol=1e-5)

@@ -16,12 +16,13 @@ if typing.TYPE_CHECKING:
     from tf_mskd.methods.kd import KD as KD
     from tf_mskd.methods.mskd import MSKD as MSKD
     from tf_mskd.methods.oto import OtO as OtO
+    from tf_mskd.models.attach import add_exits as add_exits
+    from tf_mskd.models.costs import exit_costs as exit_costs
     from tf_mskd.models.create import available_models as available_models
     from tf_mskd.models.create import create_model as create_model
     from tf_mskd.models.ensemble import accuracies as accuracies
     from tf_mskd.models.ensemble import ensemble_scores as ensemble_scores
     from tf_mskd.models.ensemble import fit_weights as fit_weights
-    from tf_mskd.models.exits import add_exits as add_exits
     from tf_mskd.models.macs import count_macs as count_macs
     from tf_mskd.models.saving import load_model as load_model
     from tf_mskd.models.saving import save_model as save_model
@@ -38,11 +39,12 @@ _HOME = {  # public name -> module that defines it
     "OtO": "methods.oto",
     "UserError": "utils.errors",
     "accuracies": "models.ensemble",
-    "add_exits": "models.exits",
+    "add_exits": "models.attach",
     "available_models": "models.create",
     "callbacks": "",
     "count_macs": "models.macs",
     "create_model": "models.create",
+    "exit_costs": "models.costs",
     "ensemble_scores": "models.ensemble",
     "export_student": "deployment.export",
     "fit_weights": "models.ensemble",

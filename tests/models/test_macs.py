@@ -57,6 +57,72 @@ def test_each_layer_by_hand(layer, macs):
     assert count_macs(keras.Model(image, layer(image))) == macs
 
 
+@pytest.mark.parametrize(
+    "layer, shape, macs",
+    [
+        (keras.layers.Conv1D(6, 3, padding="same"), (8, 4), 8 * 3 * 4 * 6),
+        (keras.layers.Conv1D(6, 3, padding="same", groups=2), (8, 4), 8 * 3 * 2 * 6),
+        (keras.layers.DepthwiseConv1D(3, padding="same"), (8, 4), 8 * 3 * 4),
+        (
+            keras.layers.SeparableConv1D(6, 3, padding="same"),
+            (8, 4),
+            8 * 3 * 4 + 8 * 4 * 6,
+        ),
+        (keras.layers.Conv1DTranspose(6, 3), (8, 4), 8 * 3 * 4 * 6),
+        (keras.layers.Conv3D(6, 3, padding="same"), (4, 4, 4, 2), 64 * 27 * 2 * 6),
+        (keras.layers.Conv3DTranspose(6, 3), (4, 4, 4, 2), 64 * 27 * 2 * 6),
+        (keras.layers.EinsumDense("abc,cd->abd", (7, 6)), (7, 5), 7 * 5 * 6),
+        (keras.layers.EinsumDense("abc,cde->abde", (7, 2, 3)), (7, 5), 7 * 5 * 2 * 3),
+        (keras.layers.EinsumDense("abcd,cde->abe", (7, 6)), (7, 2, 3), 7 * 2 * 3 * 6),
+        (keras.layers.EinsumDense("...x,xy->...y", 6), (7, 5), 7 * 5 * 6),
+        (keras.layers.LSTM(6), (7, 5), 7 * 4 * 6 * (5 + 6)),
+        (keras.layers.GRU(6, return_sequences=True), (7, 5), 7 * 3 * 6 * (5 + 6)),
+        (keras.layers.SimpleRNN(6), (7, 5), 7 * 6 * (5 + 6)),
+        (
+            keras.layers.Bidirectional(keras.layers.LSTM(6)),
+            (7, 5),
+            2 * 7 * 4 * 6 * (5 + 6),
+        ),
+        (
+            keras.layers.TimeDistributed(keras.layers.Conv2D(6, 1)),
+            (3, 4, 4, 2),
+            3 * 16 * 2 * 6,
+        ),
+        (keras.layers.Embedding(9, 4), (7,), 0),
+        (keras.layers.LayerNormalization(), (7, 5), 0),
+        (keras.layers.Rescaling(0.5), (7, 5), 0),
+    ],
+)
+def test_layers_of_other_ranks_by_hand(layer, shape, macs):
+    inputs = keras.Input(shape)
+    assert count_macs(keras.Model(inputs, layer(inputs))) == macs
+
+
+def test_attention_by_hand():
+    query, value = keras.Input((7, 5)), keras.Input((4, 6))
+    layer = keras.layers.MultiHeadAttention(2, 3, value_dim=8)
+    by_hand = 7 * 5 * 2 * 3 + 4 * 6 * 2 * 3 + 4 * 6 * 2 * 8  # query, key, value
+    by_hand += 2 * 7 * 4 * 3 + 2 * 7 * 4 * 8 + 7 * 2 * 8 * 5  # scores, sums, output
+    assert count_macs(keras.Model([query, value], layer(query, value))) == by_hand
+    layer = keras.layers.GroupQueryAttention(3, 4, 2)
+    value = keras.Input((4, 5))
+    by_hand = 7 * 5 * 4 * 3 + 2 * 4 * 5 * 2 * 3 + 2 * 4 * 7 * 4 * 3 + 7 * 4 * 3 * 5
+    assert count_macs(keras.Model([query, value], layer(query, value))) == by_hand
+
+
+def test_a_layer_of_ones_own_with_weights_is_named():
+    class Gate(keras.layers.Layer):
+        def build(self, shape):
+            self.gate = self.add_weight(shape=(shape[-1],))
+
+        def call(self, x):
+            return x * self.gate
+
+    image = keras.Input((4, 4, 2))
+    with pytest.raises(UserError, match="does not know 'mine', a Gate with weights"):
+        count_macs(keras.Model(image, Gate(name="mine")(image)))
+
+
 def test_shared_layers_count_per_call_and_nested_models_inside():
     image = keras.Input((8, 8, 4))
     shared = keras.layers.Conv2D(4, 1)

@@ -4,8 +4,8 @@ A model here is a Keras functional model whose output is a dict of named tensors
 `exit_k` logits, `feature_k` feature maps, `preact_k`, `embedding_k`.
 """
 
+from tf_mskd.models.attach import add_exits
 from tf_mskd.models.create import available_models, create_model
-from tf_mskd.models.exits import add_exits
 from tf_mskd.models.graph import detach_stages, exit_names, sub_model
 from tf_mskd.models.macs import count_macs
 from tf_mskd.models.torch_weights import load_torch_weights

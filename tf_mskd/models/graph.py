@@ -32,6 +32,8 @@ def exit_names(outputs: keras.Model | Iterable[str]) -> list[str]:
 
 def output_tensors(model: keras.Model) -> Tensors:
     """The outputs of a functional model as a dict by output name."""
+    if isinstance(model, keras.Sequential):  # without `output` before its first call
+        return {node_of(t).operation.name: t for t in model.outputs}
     if isinstance(model.output, dict):
         return dict(model.output)
     return dict(zip(model.output_names, model.outputs, strict=True))
@@ -58,13 +60,24 @@ def available_outputs(model: keras.Model) -> Tensors:
     made, ends = {}, {}
     for node in calls_to(model.outputs):
         name = node.operation.name
-        if is_output(name):
+        if is_output(name) and _is_ours(node):
             made[name] = node.outputs[0]
-        if BLOCK_END.fullmatch(name):  # the ReLU after an addition takes its place
+        if BLOCK_END.fullmatch(name) and _is_ours(node):
+            # the ReLU after an addition takes its place
             ends[name.removesuffix("_relu").removesuffix("_add")] = node.outputs[0]
     made.update({f"block_{k}": t for k, t in enumerate(ends.values(), start=1)})
     made.update(output_tensors(model))
     return made
+
+
+def _is_ours(node):
+    """Whether a layer with the name of an output makes it, and is no user's own."""
+    rank = len(node.outputs[0].shape)
+    if is_kind(node.operation.name, "feature") or is_kind(
+        node.operation.name, "preact"
+    ):
+        return rank == 4 or isinstance(node.operation, keras.layers.Identity)
+    return rank == 2 or not is_kind(node.operation.name, "embedding")
 
 
 def calls_to(tensors: Iterable[Tensor], known: Container[int] = ()) -> list:
@@ -150,6 +163,10 @@ def sub_model(model: keras.Model, names: str | Iterable[str]) -> keras.Model:
 @keras.saving.register_keras_serializable(package="tf_mskd")
 class StopGradient(keras.layers.Layer):
     """Passes a tensor of any shape on and lets no gradient back."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
 
     def call(self, inputs):
         return keras.ops.stop_gradient(inputs)

@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from tf_mskd.models.graph import calls_to, output_tensors, replay
-from tf_mskd.utils.private import node_of, one_operation
+from tf_mskd.utils.private import fixed_training, node_of, one_operation
 
 
 class FusedBatchNorm(keras.layers.Layer):
@@ -163,11 +163,16 @@ def fuse_batch_norms(model: keras.Model) -> keras.Model:
     if keras.backend.backend() != "tensorflow":
         return model
 
+    fused = {}  # a layer that is called twice stays one layer
+    nodes = calls_to(model.outputs)
+    fixed = [n.operation for n in nodes if fixed_training(n) is not None]
+
     def fuse(node, known):
         norm = node.operation
-        if _is_plain_norm(norm) and not norm.synchronized:
+        if _is_plain_norm(norm) and not norm.synchronized and norm not in fixed:
             (source,) = replay(node.input_tensors, known)
-            known[id(node.outputs[0])] = FusedBatchNorm(norm)(source)
+            layer = fused.setdefault(id(norm), FusedBatchNorm(norm))
+            known[id(node.outputs[0])] = layer(source)
 
     return _replace_layers(model, fuse)
 
@@ -185,26 +190,37 @@ def fold_batch_norms(model: keras.Model, for_good: bool = False) -> keras.Model:
         functional model with the same outputs, to rounding. A convolution whose map is
         read by anything but one batch norm stays as it is, shared with `model`.
     """
-    folded = _folded_for_good if for_good else FoldedConv
     readers = {}
     for node in calls_to(model.outputs):
         for tensor in node.input_tensors:
             readers.setdefault(id(tensor), []).append(node)
     readers.update((id(tensor), ()) for tensor in model.outputs)
+    convs = {}  # of each norm: a pair may be called twice, both must be the same
+    for node in calls_to(model.outputs):
+        if _is_plain_norm(node.operation):
+            conv = _conv_before(node, readers)
+            convs.setdefault(id(node.operation), []).append(conv)
+    make, folded = _folded_for_good if for_good else FoldedConv, {}
 
     def fold(node, known):
         norm = node.operation
-        if not _is_plain_norm(norm):
+        conv, *others = convs.get(id(norm), [None])
+        if conv is None or any(other is not conv for other in others):
             return
-        before = node_of(node.input_tensors[0])
-        if (
-            _is_plain_conv(before.operation)
-            and len(readers[id(before.outputs[0])]) == 1
-        ):
-            (source,) = replay(before.input_tensors, known)
-            known[id(node.outputs[0])] = folded(before.operation, norm)(source)
+        (source,) = replay(node_of(node.input_tensors[0]).input_tensors, known)
+        if id(norm) not in folded:
+            folded[id(norm)] = make(conv, norm)
+        known[id(node.outputs[0])] = folded[id(norm)](source)
 
     return _replace_layers(model, fold)
+
+
+def _conv_before(node, readers):
+    """The convolution whose map a norm alone reads, None where there is no such."""
+    before = node_of(node.input_tensors[0])
+    alone = len(readers.get(id(node.input_tensors[0]), ())) == 1
+    plain = _is_plain_conv(before.operation) and not fixed_training(node)
+    return before.operation if plain and alone else None
 
 
 def _replace_layers(model, replace):

@@ -23,7 +23,7 @@ from tf_mskd.training.compiled import exit_metrics, label_loss
 from tf_mskd.training.exit_metrics import ExitMetrics
 from tf_mskd.training.loss_weights import LossWeights
 from tf_mskd.training.optimizers import SGD
-from tf_mskd.training.phase_networks import PhaseNetworks, check_parts
+from tf_mskd.training.phase_networks import PhaseNetworks, join_parts
 from tf_mskd.training.term_schedule import TermSchedule
 from tf_mskd.utils.choices import ENSEMBLES, PHASES
 from tf_mskd.utils.errors import UserError, unknown_name
@@ -50,9 +50,12 @@ class Distiller(Steps, keras.Model):
 
     Args:
         student: functional Keras model whose output is a dict of exits, "exit_k" ->
-            logits [B, classes]; `create_model` and `add_exits` make such models.
-        teacher: a model of the same kind, or None for methods that need none. It stays
-            as it is, its `trainable` too, unless the method trains it.
+            logits [B, classes]; `create_model` and `add_exits` make such models. A
+            model with one output, logits, is a student with the exit "exit_1".
+        teacher: a model of the same kind, where one output may be probabilities too; or
+            a Keras layer or function of a batch that returns logits, for methods that
+            read nothing else; or None for methods that need none. It stays as it is,
+            its `trainable` too, unless the method trains it.
         method: `Method` or the name of one ("mskd"), or of several ("oto,crd").
         phases: "joint" trains all exits at once. "progressive" trains exits 1..p in
             phase p and computes nothing deeper; the callback `ExitPhases` advances it.
@@ -83,7 +86,7 @@ class Distiller(Steps, keras.Model):
 
     Attributes:
         student, teacher, method, phases, ensemble: the arguments; `method` is always a
-            `Method`.
+            `Method`, student and teacher are functional models with a dict of exits.
         num_classes: int, width of the exits.
         exits: list of str, the names of the student's exits, shallow to deep.
         term_names: tuple of str, the terms "term/output" of the last phase.
@@ -137,7 +140,7 @@ class Distiller(Steps, keras.Model):
         if not isinstance(method, str | Method):
             raise UserError(f"method must be a name or a Method, got {method!r}.")
         self.method = create_method(method) if isinstance(method, str) else method
-        check_parts(student, teacher, self.method)
+        student, teacher = join_parts(student, teacher, self.method)
         self.student = student
         self._given = types.SimpleNamespace(  # not tracked by Keras
             teacher=teacher,

@@ -1,5 +1,7 @@
 """The parts of student and teacher that each phase of training computes."""
 
+import typing
+
 import keras
 
 from tf_mskd.methods.common.method import Method
@@ -10,6 +12,7 @@ from tf_mskd.models.graph import (
     exit_names,
     sub_model,
 )
+from tf_mskd.models.plain import as_student, as_teacher
 from tf_mskd.training.batch_norm import fold_batch_norms, fuse_batch_norms
 from tf_mskd.utils.errors import UserError, unknown_name
 from tf_mskd.utils.names import is_kind, number
@@ -93,26 +96,33 @@ class PhaseNetworks:
         return self._parts[key]
 
 
-def check_parts(
-    student: keras.Model, teacher: keras.Model | None, method: Method
-) -> None:
-    """Refuses networks and a method that cannot be trained together.
+def join_parts(
+    student: keras.Model, teacher: typing.Any, method: Method
+) -> tuple[keras.Model, keras.Model | None]:
+    """Makes networks with exits of what was passed; refuses what does not fit.
 
     Args:
-        student: any Keras model.
-        teacher: any Keras model, or None.
+        student: see `plain.as_student`.
+        teacher: see `plain.as_teacher`, or None.
         method: `Method`.
 
+    Returns:
+        (student, teacher or None), each functional with a dict of exits.
+
     Raises:
-        UserError: a network without exits, a missing teacher, other classes or image
-            sizes, or a method that needs the TensorFlow backend on another one.
+        UserError: for networks that are no student or teacher, a missing teacher, other
+            classes or inputs, shared variables, a student with nothing to train, or a
+            method that needs the TensorFlow backend on another one.
     """
-    _check_exits("student", student)
+    student = as_student(student)
+    if not student.trainable_variables:
+        raise UserError(
+            f"The student {student.name!r} has nothing to train: no trainable variable."
+            " Set student.trainable = True, as a teacher's is set to False."
+        )
     if teacher is not None:
-        _check_exits("teacher", teacher)
-        _check_same("classes", _classes(teacher), _classes(student), teacher, student)
-        shapes = teacher.input_shape[1:], student.input_shape[1:]
-        _check_same("image size", *shapes, teacher, student)
+        teacher = as_teacher(teacher, student)
+        _check_pair(teacher, student)
     elif method.needs_teacher:
         name = getattr(method, "registry_name", method.name)
         raise UserError(f"Method {name!r} needs a teacher, got None.")
@@ -122,14 +132,37 @@ def check_parts(
             "changes the batch or trains the teacher, which needs the TensorFlow "
             f"backend; KERAS_BACKEND is {backend}."
         )
+    return student, teacher
 
 
-def _check_exits(role, model):
-    if not exit_names(model):
+def _check_pair(teacher, student):
+    _check_same("classes", _classes(teacher), _classes(student), teacher, student)
+    shapes = [_input_shapes(model) for model in (teacher, student)]
+    if not _fits(*shapes):
+        whats = ["image size" if len(s) == 1 else "inputs" for s in shapes]
+        shapes = [s[0] if len(s) == 1 else s for s in shapes]
+        _check_same(max(whats), *shapes, teacher, student)
+    own = {id(variable) for variable in student.variables}
+    shared = [v.path for v in teacher.variables if id(v) in own]
+    if shared:
         raise UserError(
-            f"The {role} {model.name!r} has no output named exit_1, exit_2, ...: "
-            "create it with tf_mskd.create_model or tf_mskd.add_exits."
+            f"Teacher and student share {len(shared)} variables, {shared[0]!r} among "
+            "them, so the teacher would not rest: pass a copy as teacher, "
+            "keras.models.clone_model(m) with set_weights(m.get_weights())."
         )
+
+
+def _input_shapes(model):
+    return [tuple(tensor.shape[1:]) for tensor in model.inputs]
+
+
+def _fits(of_teacher, of_student):
+    """Whether a teacher takes the student's inputs; None takes any size."""
+    return len(of_teacher) == len(of_student) and all(
+        len(wide) == len(narrow)
+        and all(n in (None, m) for n, m in zip(wide, narrow, strict=True))
+        for wide, narrow in zip(of_teacher, of_student, strict=True)
+    )
 
 
 def _check_same(what, of_teacher, of_student, teacher, student):

@@ -19,7 +19,7 @@ def node_of(tensor) -> typing.Any:
     return history.operation._inbound_nodes[history.node_index]
 
 
-def call_again(node, known: dict) -> typing.Any:
+def call_again(node, known: dict, operation=None, **changed: typing.Any) -> typing.Any:
     """Calls a node's layer with its arguments, tensors replaced; returns its outputs.
 
     Keras 3.15: `keras.models.clone_model` calls layers again too, but on whole models,
@@ -28,9 +28,20 @@ def call_again(node, known: dict) -> typing.Any:
     Args:
         node: what `node_of` returns.
         known: dict, id of a symbolic tensor -> tensor to take in its place.
+        operation: what to call in the place of the node's own layer, or None.
+        **changed: named arguments to call with instead of the node's own.
     """
     arguments, options = node.arguments.fill_in(known)
-    return node.operation(*arguments, **options)
+    operation = operation or node.operation
+    return operation(*arguments, **{**options, **changed})
+
+
+def fixed_training(node) -> bool | None:
+    """Returns the `training` that a call was written with, None where it was not.
+
+    Keras 3.15: no public way leads from a call to its arguments.
+    """
+    return node.arguments.kwargs.get("training")
 
 
 def all_layers(model) -> list:

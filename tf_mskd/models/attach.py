@@ -1,0 +1,259 @@
+"""Exits for any model with a graph: maps, sequences and vectors as taps."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import keras
+
+from tf_mskd.models import blocks, graph
+from tf_mskd.models.backbone import Backbone, Stage
+from tf_mskd.models.costs import worthwhile_head
+from tf_mskd.models.exits import check_head, classify, head_map, pool
+from tf_mskd.models.macs import macs_of_tensors
+from tf_mskd.models.nested import box_names, nested_names, open_nested
+from tf_mskd.models.probabilities import kind_of_output
+from tf_mskd.utils import names
+from tf_mskd.utils.errors import UserError, unknown_name
+from tf_mskd.utils.private import node_of
+
+
+def add_exits(
+    model: keras.Model,
+    taps: str | Sequence[str],
+    num_classes: int,
+    *,
+    exit_head: str = "dense",
+    attention: bool = False,
+    features: str | Sequence[str] = (),
+) -> keras.Model:
+    """Gives exits to any functional or built sequential model with one output.
+
+    The model's own end becomes the deepest exit: its output where that is
+    [B, num_classes], pooling and a dense layer behind a map or a sequence, a dense
+    layer behind any other vector. Tap k becomes the identity layer `feature_k`, and the
+    rest of the network reads that layer. Layers and weights are shared with `model`;
+    of a nested model with a tap the layers become the network's own.
+
+    Args:
+        model: model of a fixed image size, ending in logits, a map, a sequence or a
+            vector; no softmax. One input or several.
+        taps: layer names, shallow to deep, also within nested models, each with a map
+            [B, H, W, C], a sequence [B, T, C] or a vector [B, C] as output. Without any
+            the model has one exit.
+        num_classes: int.
+        exit_head: "dense", "separable", "bottleneck" or "linear"; or "auto", for each
+            exit the first of these whose multiply-accumulates are at most a quarter of
+            those of the network behind its tap. Exits of sequences and vectors are
+            linear.
+        attention: bool, a mask over each tapped map, see `heads.attend`.
+        features: names of further outputs: `feature_k`, and `embedding_k` where exit k
+            has a vector before its logits.
+
+    Returns:
+        functional model with the dict output exit_1 .. exit_K; K is the number of taps
+        and one more.
+
+    Raises:
+        UserError: if the model, the taps or the names do not fit.
+
+    Example:
+        >>> net = keras.applications.MobileNetV2(
+        ...     (32, 32, 3), alpha=0.35, include_top=False, weights=None)
+        >>> model = add_exits(net, ["block_5_add", "block_12_add"], 10)
+        >>> list(model.output)
+        ['exit_1', 'exit_2', 'exit_3']
+    """
+    _check_kind(exit_head)
+    taps = [taps] if isinstance(taps, str) else list(taps)
+    model = open_nested(_functional(model), taps)
+    _check_end(model, num_classes)
+    tapped = _tap_tensors(model, taps)
+    end = model.outputs[0]
+    final = _last_map(end, tapped)
+    maps = tapped if final is None else [*tapped, final]
+    last = len(tapped) + 1
+
+    renamed = {id(t): f"feature_{k}" for k, t in enumerate(maps, start=1)}
+    vector = _vector_before(end, num_classes)
+    if vector is not None and id(vector) not in renamed:
+        renamed[id(vector)] = f"embedding_{last}"
+    known = {id(tensor): tensor for tensor in model.inputs}
+    (x,) = graph.replay([end], known, renamed)
+
+    made = {renamed[i]: known[i] for i in renamed}
+    for k, tensor in enumerate(tapped, start=1):
+        y = known[id(tensor)]
+        if len(y.shape) == 4:
+            backbone = _backbone(maps, k)
+            kind = exit_head
+            if kind == "auto":
+                rest = macs_of_tensors([end]) - macs_of_tensors([tensor])
+                kind = worthwhile_head(k, backbone, attention, rest)
+            y = head_map(y, k, backbone, kind, attention, 128, blocks.batch_norm)
+        made[f"embedding_{k}"] = pool(y, k)
+        made[f"exit_{k}"] = classify(made[f"embedding_{k}"], k, num_classes)
+    made.update(_end_exit(x, last, num_classes))
+    return _with_outputs(model, made, last, features)
+
+
+def _check_kind(kind):
+    if kind != "auto":
+        check_head(kind)
+    if kind == "stage":
+        raise UserError(
+            "add_exits cannot copy the stages of a given model, got exit_head='stage'. "
+            "Use 'auto', 'dense', 'separable', 'bottleneck' or 'linear'."
+        )
+
+
+def _backbone(maps, k):
+    """The maps from stage k on, as the heads read them."""
+    later = [t for t in maps[k:] if len(t.shape) == 4]
+    stages = [maps[k - 1]] * k + later
+    sizes = [Stage(t.shape[-1], tuple(t.shape[1:3])) for t in stages]
+    return Backbone(lambda x: x, tuple(sizes))
+
+
+def _end_exit(x, k, num_classes):
+    """The deepest exit, from whatever the model ends in."""
+    if tuple(x.shape[1:]) == (num_classes,):
+        logits = keras.layers.Identity(dtype="float32", name=f"exit_{k}")(x)
+        return {f"exit_{k}": logits}
+    made = {}
+    if len(x.shape) > 2:
+        x = made[f"embedding_{k}"] = pool(x, k)
+    return {**made, f"exit_{k}": classify(x, k, num_classes)}
+
+
+def _with_outputs(model, made, last, features):
+    features = [features] if isinstance(features, str) else list(features)
+    known = [name for name in made if not names.is_kind(name, "exit")]
+    for name in features:
+        if name not in known:
+            raise unknown_name("feature", name, known)
+    wanted = [f"exit_{k}" for k in range(1, last + 1)] + features
+    return keras.Model(model.input, {n: made[n] for n in wanted}, name=model.name)
+
+
+def _functional(model):
+    """The model as a functional one whose names leave those of the exits free."""
+    if not getattr(model, "outputs", None) or len(model.outputs) != 1:
+        found = getattr(model, "output_names", None) or type(model).__name__
+        raise UserError(
+            f"add_exits takes a functional model with one output, got {found}. A "
+            "sequential model must know its input: begin it with keras.Input(shape)."
+        )
+    if isinstance(model, keras.Sequential):
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    exits = graph.exit_names(model)
+    if exits:
+        raise UserError(
+            f"add_exits takes a model without exits, but {model.name} makes "
+            f"{exits[0]!r}. Give it the network before its exits."
+        )
+    return box_names(model)
+
+
+def _check_end(model, num_classes):
+    end = model.outputs[0]
+    if len(end.shape) not in (2, 3, 4) or end.shape[-1] is None:
+        raise UserError(
+            f"add_exits takes a model that ends in logits, a map, a sequence or a "
+            f"vector, but {model.name} makes {tuple(end.shape)}."
+        )
+    if tuple(end.shape[1:]) == (num_classes,):
+        kind = kind_of_output(model, end)
+        if kind != "logits":
+            raise UserError(
+                f"{model.name} ends in probabilities ({kind}); exits make logits. "
+                "Build it with classifier_activation=None."
+            )
+
+
+def _tap_tensors(model, taps):
+    """The outputs of the named layers, in the order given."""
+    nodes = [n for n in graph.calls_to(model.outputs) if not n.is_input]
+    by_name = {node.operation.name: node for node in nodes}
+    calls = Counter(node.operation.name for node in nodes)
+    tapped = []
+    for name in taps:
+        if name not in by_name:
+            raise unknown_name("tap", name, {*by_name, *nested_names(model)})
+        if calls[name] > 1:
+            raise UserError(
+                f"Tap {name!r} is called {calls[name]} times in {model.name}: tap a "
+                "layer that is called once."
+            )
+        tensor = by_name[name].outputs[0]
+        _check_tap(name, tensor)
+        later = {id(node) for node in graph.calls_to(tapped)}
+        if id(by_name[name]) in later:
+            raise UserError(
+                f"Taps go from shallow to deep, each once, but {name!r} does not come "
+                f"after the taps before it in {taps}. Reorder them."
+            )
+        tapped.append(tensor)
+    return tapped
+
+
+def _check_tap(name, tensor):
+    rank, unknown = len(tensor.shape), None in tensor.shape[1:]
+    if rank == 3:
+        unknown = tensor.shape[-1] is None
+    if rank not in (2, 3, 4) or unknown:
+        raise UserError(
+            "A tap must be a map [B, H, W, C] of known size, a sequence [B, T, C] or a "
+            f"vector [B, C], but {name!r} makes {tuple(tensor.shape)}. Choose another "
+            "layer, or build the model with a fixed input_shape."
+        )
+
+
+def _last_map(end, tapped):
+    """The map or sequence the model ends in, or the last one before its vector.
+
+    A 1x1 map does not count where there is a larger one. None where there is none
+    behind the taps.
+    """
+    nodes = [n for n in graph.calls_to([end]) if not n.is_input]
+    tensors = [t for node in nodes for t in node.outputs]
+    ends = [tapped[-1]] if tapped else []
+    before = {id(t) for node in graph.calls_to(ends) for t in node.outputs}
+    if end is (tapped[-1] if tapped else None):
+        _refuse_last(end)
+    for rank in (4, 3):
+        grids = [t for t in tensors if len(t.shape) == rank]
+        if len(end.shape) != 4:  # some networks keep 1x1 maps after their pooling
+            grids = [t for t in grids if tuple(t.shape[1:3]) != (1, 1)] or grids
+        grids = [t for t in grids if t.shape[-1] is not None]
+        if grids:
+            if rank == 4 and any(grids[-1] is t for t in tapped):
+                _refuse_last(grids[-1])
+            if id(grids[-1]) not in before:
+                return grids[-1]
+    return None
+
+
+def _refuse_last(tensor):
+    raise UserError(
+        f"Tap {node_of(tensor).operation.name!r} is the last map of the model, whose "
+        "own end already is the deepest exit. Leave this tap out."
+    )
+
+
+def _vector_before(end, num_classes):
+    """The vector a logits layer at the model's end reads, or a vector end itself."""
+    if len(end.shape) != 2:
+        return None
+    if end.shape[-1] != num_classes:
+        return end
+    tensor = end
+    while True:  # over activations and the like, to the layer with weights
+        node = node_of(tensor)
+        if node.is_input or len(node.input_tensors) != 1:
+            return None
+        (source,) = node.input_tensors
+        if len(source.shape) != 2 or node_of(source).is_input:
+            return None
+        if getattr(node.operation, "weights", None):
+            return source
+        tensor = source
