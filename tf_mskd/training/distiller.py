@@ -8,23 +8,19 @@ from keras import ops
 
 from tf_mskd.methods.common.create import (
     create_method,
-    method_config,
-    method_from_config,
 )
 from tf_mskd.methods.common.losses import cross_entropy
 from tf_mskd.methods.common.method import Method
 from tf_mskd.methods.common.rows import mean_over_rows
 from tf_mskd.models import ensemble as ensembles
 from tf_mskd.models.graph import available_outputs, exit_names
-from tf_mskd.models.saving import fingerprint
-from tf_mskd.training import label_checks
 from tf_mskd.training.batch import num_rows, read_targets, read_weight
-from tf_mskd.training.compiled import exit_metrics, label_loss
+from tf_mskd.training.distiller_files import DistillerFiles
+from tf_mskd.training.distiller_fit import DistillerFit
+from tf_mskd.training.distiller_logs import DistillerLogs
 from tf_mskd.training.exit_metrics import ExitMetrics
 from tf_mskd.training.loss_weights import LossWeights
-from tf_mskd.training.optimizers import SGD
 from tf_mskd.training.phase_networks import PhaseNetworks, join_parts
-from tf_mskd.training.term_schedule import TermSchedule
 from tf_mskd.utils.choices import ENSEMBLES, PHASES
 from tf_mskd.utils.errors import UserError, unknown_name
 from tf_mskd.utils.replicas import num_replicas, replica_mean
@@ -39,7 +35,7 @@ else:
 
 
 @keras.saving.register_keras_serializable(package="tf_mskd")
-class Distiller(Steps, keras.Model):
+class Distiller(Steps, DistillerLogs, DistillerFit, DistillerFiles, keras.Model):
     """A student in training: `compile`, `fit`, `evaluate` and callbacks as usual.
 
     L = sum over terms m and exits k of v_m * w_k * mean_b term_{m,k}[b]
@@ -410,251 +406,6 @@ class Distiller(Steps, keras.Model):
             scores = ops.log(scores + 1e-12)
         loss = self._label_loss(targets["label"], scores)
         return replica_mean(loss, sample_weight) + self._added_losses(self.student)
-
-    # ---- metrics
-
-    def compute_metrics(
-        self,
-        x: typing.Any,
-        y: typing.Any,
-        y_pred: dict[str, typing.Any],
-        sample_weight: typing.Any = None,
-    ) -> dict[str, typing.Any]:
-        """Updates the accuracies and returns the logs, for Keras' own steps."""
-        weight = read_weight(sample_weight, x)
-        self.update_accuracies(y_pred, self.read_targets(y), weight)
-        return self.get_metrics_result()
-
-    def update_accuracies(
-        self,
-        outputs: dict[str, typing.Any],
-        targets: dict[str, typing.Any],
-        sample_weight: typing.Any,
-    ) -> None:
-        """Adds what the exits predict; without labels there is nothing to add."""
-        self._labelled = "label" in targets
-        if self._labelled:
-            label = targets["label"]
-            self._measures.update_accuracies(outputs, label, sample_weight)
-
-    @property
-    def metrics(self) -> list[keras.metrics.Metric]:
-        """The metrics of Keras' own bookkeeping, the exits' and those of `compile`."""
-        return [*super().metrics, *(m.metric for m in self._measures.further)]
-
-    def get_metrics_result(self) -> dict[str, typing.Any]:
-        """Returns the logs of training or, within `evaluate`, of evaluation.
-
-        Keras takes these, exact over all replicas, for the logs of an epoch if the
-        names are those of the last step's logs, which are means of replicas' means.
-        """
-        return self.evaluation_logs() if self._evaluating else self.training_logs()
-
-    def training_logs(self) -> dict[str, typing.Any]:
-        """Returns what the running phase has measured since the metrics were reset."""
-        exits = self.trained_exits
-        reads = self._networks.student_reads
-        hidden = set(reads(self.exits)) - set(reads(exits))
-        terms = [n for n in self.term_names if n.partition("/")[2] not in hidden]
-        if not self._labelled:  # nor was what reads labels
-            terms = [n for n in terms if n.partition("/")[0] != "ce"]
-        return self._logs(terms, exits)
-
-    def evaluation_logs(self) -> dict[str, typing.Any]:
-        """Returns what evaluation has measured since the metrics were reset."""
-        return self._logs([], self.exits)
-
-    def _logs(self, terms, exits):
-        loss = {"loss": self._loss_tracker.result()}
-        measured = self._measures.results(terms, exits)
-        if not self._labelled:
-            measured = {n: measured[n] for n in terms}
-        return {**loss, **measured}
-
-    # ---- as any Keras model
-
-    def compile(
-        self,
-        optimizer="rmsprop",
-        loss=None,
-        metrics=None,
-        *,
-        weighted_metrics=None,
-        loss_weights=None,
-        **kwargs,
-    ):
-        """Configures training; accuracies are measured without being asked for.
-
-        Args:
-            optimizer: Keras optimizer; `tf_mskd.SGD` is the published codes' one.
-            loss: the label loss of every exit instead of the cross-entropy, in the
-                terms "ce/exit_k" and in evaluation; as for `keras.Model.compile`,
-                from logits. The terms of the method stay what they are.
-            metrics: list, measured at every exit and the ensemble ("exit_2_top5");
-                as for `keras.Model.compile`, from logits.
-            weighted_metrics: list, likewise; they read the sample weights.
-            loss_weights: must stay None: `term_weights` and `exit_weights` weigh.
-            **kwargs: as for `keras.Model.compile`.
-
-        Raises:
-            UserError: for a loss or a metric that the exits cannot be given to.
-        """
-        if loss_weights is not None:
-            raise UserError(
-                "Distiller.compile takes no loss_weights: pass term_weights and "
-                "exit_weights to Distiller."
-            )
-        self._label_loss = label_loss(loss)
-        self.method.set_label_loss(self._label_loss)
-        names = [*self.exits, "ensemble"]
-        self._measures.further = [
-            *exit_metrics(metrics, names, weighted=False),
-            *exit_metrics(weighted_metrics, names, weighted=True),
-        ]
-        super().compile(optimizer=optimizer, **kwargs)
-        self._given.compiled = {
-            "loss": loss,
-            "metrics": metrics,
-            "weighted_metrics": weighted_metrics,
-        }
-        if self.method.trains_teacher and self.method.teacher_rate != 1:
-            # mixed_float16 wraps the optimizer into one that scales the loss
-            optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
-            if not isinstance(optimizer, SGD):
-                self.method.fail("lowers the teacher's rate: use tf_mskd.SGD.")
-            rates = dict.fromkeys(
-                map(id, self.teacher.trainable_variables), self.method.teacher_rate
-            )
-            optimizer.rate_factors = rates
-
-    def export(self, *args, **kwargs) -> None:
-        """Exports the student; as `keras.Model.export`, before and after `fit`."""
-        self.student.export(*args, **kwargs)
-
-    # ---- files
-
-    def get_config(self) -> dict[str, typing.Any]:
-        """Returns what a file holds of the Distiller beside weights.
-
-        Of a teacher that does not learn this is its architecture and the fingerprint of
-        its weights: the file has the whole state of training but not those weights.
-        """
-        teacher, serialized = self.teacher, keras.saving.serialize_keras_object
-        return {
-            **self._given.config,
-            "student": serialized(self.student),
-            "teacher": None if teacher is None else serialized(teacher),
-            "fingerprint": self._given.fingerprint or self._fingerprint(),
-            "method": method_config(self.method),
-            "phases": self.phases,
-            "phase": self.phase,
-            "ensemble": self.ensemble,
-            "name": self.name,
-        }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        """Makes the Distiller again; its teacher waits for its weights."""
-        config = dict(config)
-        expected, phase = config.pop("fingerprint"), config.pop("phase")
-        for name in ("student", "teacher"):
-            if config[name] is not None:
-                made = keras.saving.deserialize_keras_object(
-                    config[name], custom_objects
-                )
-                config[name] = made
-        config["method"] = method_from_config(config["method"])
-        distiller = cls(**config)
-        distiller.expect_teacher(expected)
-        distiller.set_phase(phase)
-        return distiller
-
-    def expect_teacher(self, expected: str | None) -> None:
-        """Refuses `fit` until the teacher's weights have a fingerprint.
-
-        Args:
-            expected: str of `saving.fingerprint`, or None.
-        """
-        self._given.fingerprint = expected
-
-    def get_compile_config(self) -> dict[str, typing.Any] | None:
-        """Returns the arguments of `compile` as a file holds them."""
-        config = super().get_compile_config()
-        if config is None:
-            return None
-        self.optimizer.build(self.trainable_variables)  # which the file is to hold
-        compiled = keras.saving.serialize_keras_object(self._given.compiled)
-        return {**config, **compiled}
-
-    def compile_from_config(self, config: dict[str, typing.Any]) -> None:
-        """Compiles as the saved Distiller was, with the optimizer's variables."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
-
-    def _fingerprint(self):
-        """Of the teacher's weights, where a file does not hold them."""
-        if self.teacher is None or self.method.trains_teacher:
-            return None
-        return fingerprint(self.teacher)
-
-    def _check_teacher(self):
-        if self._given.fingerprint not in (None, self._fingerprint()):
-            raise UserError(
-                f"The file of the Distiller has no weights of the teacher "
-                f"{self.teacher.name!r}, and it does not have them yet: give it them "
-                "before fit, distiller.teacher.set_weights(teacher.get_weights())."
-            )
-        self._given.fingerprint = None
-
-    def __dir__(self):
-        """Hides from Keras' files what leads to a teacher that is no part of this."""
-        hidden = {"teacher", "teacher_network", "learning_parts"}
-        return [name for name in super().__dir__() if name not in hidden]
-
-    def fit(
-        self,
-        x=None,
-        y=None,
-        batch_size=None,
-        epochs=1,
-        verbose="auto",
-        callbacks=None,
-        **kwargs,
-    ):
-        """Trains as `keras.Model.fit`, with the method's schedule of weights.
-
-        Raises:
-            UserError: for labels that are no classes of the student.
-        """
-        self._check_teacher()
-        callbacks = [*keras.tree.flatten(callbacks or ()), TermSchedule()]
-        for callback in callbacks:  # Keras knows the direction of its own metrics alone
-            if getattr(callback, "mode", None) == "auto":
-                callback.mode = self._measures.mode_of(callback.monitor)
-        x = label_checks.checked(x, y, self.num_classes)
-        held_out = kwargs.get("validation_data")
-        if isinstance(held_out, tuple):
-            label_checks.checked(*held_out[:2], self.num_classes)
-        elif held_out is not None:
-            checked = label_checks.checked(held_out, None, self.num_classes)
-            kwargs["validation_data"] = checked
-        with label_checks.explained():
-            return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
-
-    def evaluate(self, x=None, y=None, *args, **kwargs):
-        """Runs the student alone over a data set; as `keras.Model.evaluate`.
-
-        Raises:
-            UserError: for labels that are no classes of the student.
-        """
-        if not kwargs.get("_use_cached_eval_dataset"):
-            x = label_checks.checked(x, y, self.num_classes)
-        self._evaluating = True
-        try:
-            with label_checks.explained():
-                return super().evaluate(x, y, *args, **kwargs)
-        finally:
-            self._evaluating = False
 
 
 def _symbols(model, names):

@@ -1,0 +1,116 @@
+"""What `compile`, `fit` and `evaluate` of a Distiller do beside those of Keras."""
+
+import keras
+
+from tf_mskd.training import label_checks
+from tf_mskd.training.compiled import exit_metrics, label_loss
+from tf_mskd.training.optimizers import SGD
+from tf_mskd.training.term_schedule import TermSchedule
+from tf_mskd.utils.errors import UserError
+
+
+class DistillerFit(keras.Model):
+    """The part of `Distiller` that a user of Keras calls."""
+
+    def compile(
+        self,
+        optimizer="rmsprop",
+        loss=None,
+        metrics=None,
+        *,
+        weighted_metrics=None,
+        loss_weights=None,
+        **kwargs,
+    ):
+        """Configures training; accuracies are measured without being asked for.
+
+        Args:
+            optimizer: Keras optimizer; `tf_mskd.SGD` is the published codes' one.
+            loss: the label loss of every exit instead of the cross-entropy, in the
+                terms "ce/exit_k" and in evaluation; as for `keras.Model.compile`,
+                from logits. The terms of the method stay what they are.
+            metrics: list, measured at every exit and the ensemble ("exit_2_top5");
+                as for `keras.Model.compile`, from logits.
+            weighted_metrics: list, likewise; they read the sample weights.
+            loss_weights: must stay None: `term_weights` and `exit_weights` weigh.
+            **kwargs: as for `keras.Model.compile`.
+
+        Raises:
+            UserError: for a loss or a metric that the exits cannot be given to.
+        """
+        if loss_weights is not None:
+            raise UserError(
+                "Distiller.compile takes no loss_weights: pass term_weights and "
+                "exit_weights to Distiller."
+            )
+        self._label_loss = label_loss(loss)
+        self.method.set_label_loss(self._label_loss)
+        names = [*self.exits, "ensemble"]
+        self._measures.further = [
+            *exit_metrics(metrics, names, weighted=False),
+            *exit_metrics(weighted_metrics, names, weighted=True),
+        ]
+        super().compile(optimizer=optimizer, **kwargs)
+        self._given.compiled = {
+            "loss": loss,
+            "metrics": metrics,
+            "weighted_metrics": weighted_metrics,
+        }
+        if self.method.trains_teacher and self.method.teacher_rate != 1:
+            # mixed_float16 wraps the optimizer into one that scales the loss
+            optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+            if not isinstance(optimizer, SGD):
+                self.method.fail("lowers the teacher's rate: use tf_mskd.SGD.")
+            rates = dict.fromkeys(
+                map(id, self.teacher.trainable_variables), self.method.teacher_rate
+            )
+            optimizer.rate_factors = rates
+
+    def export(self, *args, **kwargs) -> None:
+        """Exports the student; as `keras.Model.export`, before and after `fit`."""
+        self.student.export(*args, **kwargs)
+
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        epochs=1,
+        verbose="auto",
+        callbacks=None,
+        **kwargs,
+    ):
+        """Trains as `keras.Model.fit`, with the method's schedule of weights.
+
+        Raises:
+            UserError: for labels that are no classes of the student.
+        """
+        self._check_teacher()
+        callbacks = [*keras.tree.flatten(callbacks or ()), TermSchedule()]
+        for callback in callbacks:  # Keras knows the direction of its own metrics alone
+            if getattr(callback, "mode", None) == "auto":
+                callback.mode = self._measures.mode_of(callback.monitor)
+        x = label_checks.checked(x, y, self.num_classes)
+        held_out = kwargs.get("validation_data")
+        if isinstance(held_out, tuple):
+            label_checks.checked(*held_out[:2], self.num_classes)
+        elif held_out is not None:
+            checked = label_checks.checked(held_out, None, self.num_classes)
+            kwargs["validation_data"] = checked
+        with label_checks.explained():
+            return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+
+    def evaluate(self, x=None, y=None, *args, **kwargs):
+        """Runs the student alone over a data set; as `keras.Model.evaluate`.
+
+        Raises:
+            UserError: for labels that are no classes of the student.
+        """
+        if not kwargs.get("_use_cached_eval_dataset"):
+            x = label_checks.checked(x, y, self.num_classes)
+        self._evaluating = True
+        try:
+            with label_checks.explained():
+                return super().evaluate(x, y, *args, **kwargs)
+        finally:
+            self._evaluating = False
