@@ -614,10 +614,3 @@ def test_wrong_students_are_refused(tiny):
 def test_wrong_arguments_are_refused(arguments, message, tiny):
     with pytest.raises(UserError, match=message):
         Distiller(tiny(), **{"method": "ce", **arguments})
-
-
-def test_compile_takes_no_loss_and_no_metrics(tiny):
-    distiller = Distiller(tiny(), method="ce")
-    for arguments in ({"loss": "mse"}, {"metrics": ["accuracy"]}):
-        with pytest.raises(UserError, match="takes no loss and no metrics"):
-            distiller.compile(SGD(), **arguments)
