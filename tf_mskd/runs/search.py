@@ -152,7 +152,11 @@ def search(
         project_name="search_2",  # "search" held scores in percent
     )
     tuning.search()
-    ended = [_ended(trial) for trial in tuning.oracle.trials.values()]
+    return _best_first(tuning.oracle.trials.values(), tune_dir)
+
+
+def _best_first(trials, tune_dir):
+    ended = [_ended(trial) for trial in trials]
     ended.sort(key=lambda trial: -1.0 if trial.error else trial.accuracy, reverse=True)
     if not ended or ended[0].error:
         last = ended[-1].error if ended else "none was run"
