@@ -143,8 +143,8 @@ def test_a_network_that_taught_can_be_trained(tiny, digits):
 
 def test_a_student_with_nothing_to_train_is_refused(tiny, digits):
     student = tiny()
-    student.trainable = False
     distiller = Distiller(student, method="ce")
+    student.trainable = False  # a student that never had any is refused before
     distiller.compile("sgd", run_eagerly=True)
     with pytest.raises(UserError, match="has nothing to train: all its lay"):
         distiller.train_step((digits[0][:8], digits[1][:8]))

@@ -159,8 +159,9 @@ class Distiller(Steps, DistillerLogs, DistillerFit, DistillerFiles, keras.Model)
                 f"The exits of {student.name!r} have one logit, distillation compares "
                 "two classes or more: build it with num_classes=2, labels 0 and 1."
             )
+        image_shape = self._image_shape()
         self._networks = PhaseNetworks(student, teacher, self.method, phases)
-        self.term_names = self._build_method()
+        self.term_names = self._build_method(image_shape)
         self._create_weights(term_weights or {}, exit_weights or {})
         self._measures = ExitMetrics(self.term_names, self.exits, ensemble)
         # once more as an attribute, which is where Keras finds metrics to reset
@@ -172,13 +173,12 @@ class Distiller(Steps, DistillerLogs, DistillerFit, DistillerFiles, keras.Model)
 
     # ---- construction
 
-    def _build_method(self):
+    def _build_method(self, image_shape):
         """Runs the method on symbols, which builds it; returns the terms' names."""
         student = _symbols(self.student, self._networks.student_reads(self.exits))
         reads = self._networks.teacher_reads(self.exits)
         teacher = _symbols(self.teacher, reads) if reads else {}
-        image = self._image_shape()
-        sizes = image, getattr(self.method, "num_negatives", 0)
+        sizes = image_shape, getattr(self.method, "num_negatives", 0)
         targets = {
             name: keras.KerasTensor(*target_spec(name, None, *sizes))
             for name in self.method.target_keys
