@@ -8,6 +8,8 @@ import tensorflow as tf
 from tf_mskd import SGD, Distiller, UserError, callbacks, load_model
 from tf_mskd.methods import Method
 
+pytestmark = pytest.mark.run  # seconds of building
+
 layers, regularizers = keras.layers, keras.regularizers
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.test_every_method import (
+from tests.method_support import (
     ARGUMENTS,
     IMAGES,
     batch_for,
@@ -65,6 +65,7 @@ def assert_close(got, expected, factor=1.0):
         np.testing.assert_allclose(one / scale, factor * other / scale, 1e-3, 1e-4)
 
 
+@pytest.mark.run
 @every_method
 def test_shape_of_labels_and_weights_changes_nothing_and_a_number_scales(
     name, tiny, batch

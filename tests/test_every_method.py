@@ -10,15 +10,21 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.method_support import (
+    ARGUMENTS,
+    IMAGES,
+    METHODS,
+    batch_for,
+    every_method,
+    fitting,
+    teacher_for,
+)
 from tf_mskd import SGD, Distiller, UserError, create_model
 from tf_mskd.methods.common import registry
 from tf_mskd.methods.common.create import create_method, method_defaults
 from tf_mskd.utils.choices import AUX_HEADS
 
-METHODS = registry.available_methods()
 CLASSES = 10
-IMAGES = 8
-every_method = pytest.mark.parametrize("name", METHODS)
 
 # Methods that leave out a property, each with the reason.
 NOT_ZERO_AT_EQUALITY = {
@@ -56,17 +62,8 @@ STOPPED = {
     "ab": ("exit",),  # no term reaches the exits
     "paraphraser": ("exit", "feature"),  # the map is the target
 }
-# Numbers of exits that a method refuses, each with the reason.
-ONE_EXIT = {"kd": "one exit learns from one"}
-SEVERAL_EXITS = dict.fromkeys(
-    ("byot", "dbt", "eed", "tskd"), "the student's exits teach each other"
-)
 # Student and teacher, of different families; each method takes one pair, by turn.
 PAIRS = tuple(itertools.permutations(("resnet10", "vgg8", "wrn_10_1"), 2))
-# Arguments that make a method fit a batch of eight.
-ARGUMENTS = {
-    "crd": {"num_examples": 16, "num_negatives": 2},
-}
 
 
 def shapes(widths, rows):
@@ -328,45 +325,6 @@ def test_file_registry_and_class_have_one_name(name):
     assert cls.__module__ == f"tf_mskd.methods.{name}"
     assert cls.__name__.lower() == name.replace("_", "")
     assert cls.registry_name == name
-
-
-def batch_for(method, images, label):
-    """A batch with every target that a method reads."""
-    targets = {"label": label, "index": np.arange(IMAGES, dtype=np.int32)}
-    if "negatives" in method.target_keys:
-        negatives = np.full((IMAGES, method.num_negatives), 9) + np.arange(2)
-        targets["negatives"] = negatives.astype(np.int32)
-    for key in {"other_image", "second_view"} & set(method.target_keys):
-        targets[key] = images[::-1].copy()
-    return images, targets
-
-
-def fitting(name, make, order):
-    """The first Distiller of `make(exits)` that is not refused.
-
-    Refused may be the number of exits alone, and by the methods that are known for it.
-    """
-    for exits in order:
-        try:
-            return make(exits)
-        except UserError as error:
-            why = ONE_EXIT if exits == "all" else SEVERAL_EXITS
-            assert name in why, f"{name} {exits}: {error}"
-    raise AssertionError(f"{name} takes no student")
-
-
-@functools.cache
-def shared_teacher(exits):
-    """A teacher of the digits, for all methods that leave it as it was."""
-    settings = {"input_shape": (8, 8, 1), "exit_head": "linear", "width": 1 / 8}
-    return create_model(
-        "resnet10", CLASSES, exits=exits, aux_heads=AUX_HEADS, **settings
-    )
-
-
-def teacher_for(method, exits):
-    make = shared_teacher.__wrapped__ if method.trains_teacher else shared_teacher
-    return make(exits)
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_float16"])

@@ -9,6 +9,8 @@ from tf_mskd.models import detach_stages, sub_model
 from tf_mskd.models.graph import available_outputs
 from tf_mskd.utils.errors import UserError
 
+pytestmark = pytest.mark.run  # seconds of building
+
 layers = keras.layers
 LABELS = np.arange(8) % 4
 RANDOM = np.random.default_rng(0)
