@@ -345,6 +345,7 @@ class Recorder(keras.callbacks.Callback):
         self.weights.append(values(self.model.student.variables))
 
 
+@pytest.mark.run
 @pytest.mark.parametrize("method", ["mskd", "oto"])
 def test_progressive_training_leaves_deeper_stages_until_their_phase(
     method, tiny, teacher, digits
@@ -440,6 +441,7 @@ def test_fit_learns_real_digits_and_callbacks_work(tiny, digits):
     np.testing.assert_allclose(accuracy, history["val_exit_2_accuracy"][-1], atol=1e-6)
 
 
+@pytest.mark.run
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision(policy, tiny, digits):
     images, labels = digits[0][:32], digits[1][:32]
