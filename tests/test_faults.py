@@ -17,13 +17,13 @@ from PIL import Image
 
 from tests.support import ROOT, TINY, Command, store, temporary_files
 from tf_mskd.data.sources import load_source
-from tf_mskd.methods.common import losses
 from tf_mskd.models.saving import load_model, save_model
 from tf_mskd.runs import experiment
 from tf_mskd.runs.comparison import read_runs
 from tf_mskd.runs.flags import read_flagfile, to_flagfile
 from tf_mskd.runs.result import read_result
 from tf_mskd.runs.run_folder import RunFolder
+from tf_mskd.tasks import classification
 from tf_mskd.training import checkpoint, stopping
 from tf_mskd.utils import files
 from tf_mskd.utils.errors import UserError
@@ -208,8 +208,8 @@ def image_that_is_a_pipe(world, patch):
 
 
 def nan_in_the_loss(world, patch):
-    kl = losses.softened_kl
-    patch.setattr(losses, "softened_kl", lambda *args: kl(*args) * np.nan)
+    kl = classification.softened_kl
+    patch.setattr(classification, "softened_kl", lambda *args: kl(*args) * np.nan)
 
 
 def nan_in_the_gradient(world, patch):
@@ -217,8 +217,8 @@ def nan_in_the_gradient(world, patch):
         value = kl(*args)
         return value + keras.ops.sqrt(0.0 * value)  # 0, its derivative 0 / 0
 
-    kl = losses.softened_kl
-    patch.setattr(losses, "softened_kl", kl_of_no_gradient)
+    kl = classification.softened_kl
+    patch.setattr(classification, "softened_kl", kl_of_no_gradient)
 
 
 def nan_in_the_gradient_before_a_checkpoint(world, patch):

@@ -9,7 +9,7 @@ import keras
 
 from tf_mskd.models import graph
 from tf_mskd.models.attach import add_exits
-from tf_mskd.models.probabilities import LogProbabilities, kind_of_output
+from tf_mskd.models.probabilities import LOGITS, kind_of_output
 from tf_mskd.utils import names
 from tf_mskd.utils.errors import UserError
 
@@ -43,7 +43,9 @@ def as_student(model: typing.Any) -> keras.Model:
     return _with_exits(network, "student")
 
 
-def as_teacher(model: typing.Any, student: keras.Model) -> keras.Model:
+def as_teacher(
+    model: typing.Any, student: keras.Model, probabilities: str = "softmax"
+) -> keras.Model:
     """Returns a model, or anything callable, as a teacher.
 
     Args:
@@ -51,6 +53,8 @@ def as_teacher(model: typing.Any, student: keras.Model) -> keras.Model:
             the student's inputs and returns logits [B, classes] or a dict of exits.
             Rows of one output that are probabilities are converted to logits.
         student: functional model, whose inputs a callable gets.
+        probabilities: kind of probabilities that become logits, see
+            `probabilities.kind_of_rows`.
 
     Returns:
         functional model with a dict of exits.
@@ -59,9 +63,8 @@ def as_teacher(model: typing.Any, student: keras.Model) -> keras.Model:
         UserError: if the outputs are no logits, or the call fails.
     """
     network = as_functional(model)
-    return _with_exits(
-        _called(model, student) if network is None else network, "teacher"
-    )
+    network = _called(model, student) if network is None else network
+    return _with_exits(network, "teacher", probabilities)
 
 
 def as_functional(model: typing.Any) -> keras.Model | None:
@@ -116,7 +119,7 @@ def _called(model, student):
     return keras.Model(inputs, outputs, name=getattr(model, "name", None) or "teacher")
 
 
-def _with_exits(network, role):
+def _with_exits(network, role, probabilities=None):
     tensors = graph.output_tensors(network)
     own = names.numbered(tensors, "exit")
     for name in own:
@@ -124,13 +127,13 @@ def _with_exits(network, role):
         kind = kind_of_output(network, tensors[name])
         if kind != "logits":
             remedy = "build it without its activation"
-            if role == "teacher" and kind == "softmax" and len(own) == 1:
+            if kind == probabilities and len(own) == 1:
                 remedy += ", or pass a model with this one output, not in a dict"
             raise _no_logits(role, network, name, kind, remedy)
-    return network if own else _one_exit(network, role, tensors)
+    return network if own else _one_exit(network, role, tensors, probabilities)
 
 
-def _one_exit(network, role, tensors):
+def _one_exit(network, role, tensors, probabilities):
     if len(tensors) != 1:
         raise UserError(
             f"The {role} {network.name!r} has no output named exit_1, exit_2, ... and "
@@ -140,12 +143,13 @@ def _one_exit(network, role, tensors):
     ((name, tensor),) = tensors.items()
     _check_vector(role, network, name, tensor)
     kind = kind_of_output(network, tensor)
-    if kind == "softmax" and role == "teacher":
+    if kind == probabilities:
+        layer, how = LOGITS[kind]
         print(
             f"Teacher {network.name!r} gives probabilities ({name}): converted to "
-            "logits by their logarithm."
+            f"logits by their {how}."
         )
-        tensor = LogProbabilities(dtype="float32", name="log_probabilities")(tensor)
+        tensor = layer(dtype="float32", name="logits_of_probabilities")(tensor)
     elif kind != "logits":
         remedy = "build it without its last activation"
         raise _no_logits(role, network, name, kind, remedy)

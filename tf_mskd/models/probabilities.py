@@ -35,6 +35,27 @@ class LogProbabilities(keras.layers.Layer):
         return keras.KerasTensor(inputs.shape, "float32")
 
 
+@keras.saving.register_keras_serializable(package="tf_mskd")
+class LogOdds(keras.layers.Layer):
+    """Logits log(p / (1 - p)) in float32, p within [1e-7, 1 - 1e-7].
+
+    Call with probabilities [B, C], each of a yes-or-no question.
+    """
+
+    def call(self, inputs):
+        p = ops.clip(ops.cast(inputs, "float32"), SMALLEST, 1 - SMALLEST)
+        return ops.log(p) - ops.log1p(-p)
+
+    def compute_output_spec(self, inputs):
+        return keras.KerasTensor(inputs.shape, "float32")
+
+
+LOGITS = {  # kind of probabilities -> the layer that makes logits of them, in words how
+    "softmax": (LogProbabilities, "logarithm"),
+    "sigmoid": (LogOdds, "log odds"),
+}
+
+
 def kind_of_rows(rows: typing.Any) -> str:
     """What the numbers of some rows [N, C] are.
 

@@ -52,6 +52,7 @@ def build_student(
         mean=source.mean,
         std=source.std,
         synchronized_bn=synchronized_bn,
+        task=config.task,
     )
 
 
@@ -118,6 +119,7 @@ def build_distiller(
         student,
         teacher,
         method,
+        task=config.task,
         phases=config.phases,
         term_weights=config.term_weights,
         exit_weights=config.exit_weights,

@@ -11,7 +11,9 @@ from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.names import number, numbered
 from tf_mskd.utils.run_paths import RunPaths
 from tf_mskd.utils.tables import as_text, count_text
+from tf_mskd.utils.units import scaled
 
+ACCURACY = "accuracy (%)"
 ENSEMBLES = (
     "ensemble",
     "ensemble_logits",
@@ -28,26 +30,29 @@ class ComparedRun:
     history: list[dict]
 
     @property
-    def accuracy(self) -> str:
-        """Name of the ensemble's accuracy in the logs, on validation if possible."""
-        held_out = "val_ensemble_accuracy"
-        return held_out if held_out in self.history[0] else "ensemble_accuracy"
+    def figure(self) -> str:
+        """Name of the ensemble's figure in the logs, on validation if possible."""
+        held_out = f"val_ensemble_{self.result.metric}"
+        in_steps = f"ensemble_{self.result.step_metric}"
+        return held_out if held_out in self.history[0] else in_steps
 
 
 @dataclasses.dataclass(frozen=True)
 class Curves:
-    """The series of the figure of some runs, accuracies in percent.
+    """The series of the drawing of some runs, fractions in percent.
 
     Args:
-        epochs: label -> (epochs, accuracies of the run's ensemble).
-        exits: run -> (numbers of the exits, test accuracies).
-        ensembles: run -> test accuracies of its ensemble, plain and fitted; runs with
+        epochs: label -> (epochs, figures of the run's ensemble).
+        exits: run -> (numbers of the exits, figures on the test split).
+        ensembles: run -> test figures of its ensemble, plain and fitted; runs with
             one exit have none.
+        unit: what was measured, such as "accuracy (%)".
     """
 
     epochs: dict[str, tuple[list[int], list[float]]]
     exits: dict[str, tuple[list[int], list[float]]]
     ensembles: dict[str, tuple[float, float]]
+    unit: str
 
 
 def read_runs(run_dirs: Sequence[str | os.PathLike]) -> dict[str, ComparedRun]:
@@ -69,7 +74,7 @@ def read_runs(run_dirs: Sequence[str | os.PathLike]) -> dict[str, ComparedRun]:
         paths = RunPaths(folder)
         result = read_result(paths.result, former=True)
         key = name if names.count(name) == 1 else str(folder)
-        runs[key] = ComparedRun(result, _history(paths.history))
+        runs[key] = ComparedRun(result, _history(paths.history, result))
     return runs
 
 
@@ -118,13 +123,13 @@ def find_runs(run_dirs: Sequence[str | os.PathLike]) -> list[pathlib.Path]:
     return list(found.values())
 
 
-def _history(path):
+def _history(path, result):
     history = files.read_json_lines(path)
     if not history:
         raise UserError(f"{path} is damaged: it holds no epoch.")
-    accuracy = ComparedRun(None, history).accuracy
+    figure = ComparedRun(result, history).figure
     for line, epoch in enumerate(history, start=1):
-        needed = [epoch.get("epoch"), epoch.get(accuracy)]
+        needed = [epoch.get("epoch"), epoch.get(figure)]
         if not all(isinstance(value, int | float) for value in needed):
             raise UserError(f"{path} is damaged: line {line} is not that of an epoch.")
     return history
@@ -133,8 +138,9 @@ def _history(path):
 def rows_of(runs: dict[str, ComparedRun]) -> list[list[str]]:
     """Returns the table as a list of rows of str, the header first.
 
-    Accuracies are test top-1 in percent at the last epoch; a network with one exit has
-    no ensemble, so these columns stay empty. MACs are those of the whole network.
+    The figures are those of the test split at the last epoch, fractions in percent; a
+    column says which, unless all are accuracies. A network with one exit has no
+    ensemble, so these columns stay empty. MACs are those of the whole network.
     """
     names = {name for run in runs.values() for name in run.result.macs}
     exits = numbered(names, "exit")
@@ -146,38 +152,49 @@ def rows_of(runs: dict[str, ComparedRun]) -> list[list[str]]:
     for name, run in runs.items():
         result, test = run.result, run.result.test
         known = ensembles if len(numbered(test, "exit")) > 1 else ()
-        row = [_percent(test.get(exit)) for exit in exits]
-        row += [_percent(test.get(e) if e in known else None) for e in ensembles]
+        row = [_text(test.get(exit), result.unit) for exit in exits]
+        values = [test.get(name) if name in known else None for name in ensembles]
+        row += [_text(value, result.unit) for value in values]
         row += [count_text(result.params), count_text(result.macs["ensemble"])]
         rows.append([name, *row, f"{result.seconds:.0f}"])
-    return rows
+    measured = [_measured(run.result) for run in runs.values()]
+    if set(measured) == {ACCURACY}:
+        return rows
+    column = ["figure", *measured]
+    return [[row[0], text, *row[1:]] for row, text in zip(rows, column, strict=True)]
 
 
-def _percent(value):
-    return "" if value is None else f"{100 * value:.2f}"
+def _measured(result):
+    return f"{result.metric} ({result.unit})" if result.unit else result.metric
+
+
+def _text(value, unit):
+    return "" if value is None else f"{scaled(value, unit):.2f}"
 
 
 def curves(runs: dict[str, ComparedRun]) -> Curves:
     """Returns the series of the figure."""
     epochs, exits, ensembles = {}, {}, {}
     for name, run in runs.items():
-        split = "validation" if run.accuracy.startswith("val_") else "training images"
+        split = "validation" if run.figure.startswith("val_") else "training images"
+        unit = run.result.unit
         epochs[f"{name}, {split}"] = (
             [epoch["epoch"] for epoch in run.history],
-            [100 * epoch[run.accuracy] for epoch in run.history],
+            [scaled(epoch[run.figure], unit) for epoch in run.history],
         )
         test = run.result.test
         names = numbered(test, "exit")
-        exits[name] = [number(n) for n in names], [100 * test[n] for n in names]
+        exits[name] = [number(n) for n in names], [scaled(test[n], unit) for n in names]
         if len(names) > 1:
-            plain = 100 * test["ensemble"]
-            fitted = 100 * test.get("ensemble_fitted", test["ensemble"])
-            ensembles[name] = plain, fitted
-    return Curves(epochs, exits, ensembles)
+            plain = test["ensemble"]
+            fitted = test.get("ensemble_fitted", plain)
+            ensembles[name] = scaled(plain, unit), scaled(fitted, unit)
+    measured = sorted({_measured(run.result) for run in runs.values()})
+    return Curves(epochs, exits, ensembles, ", ".join(measured))
 
 
 def draw(runs: dict[str, ComparedRun], path: str | os.PathLike) -> None:
-    """Draws accuracy over the epochs, and over the exits, into one PNG.
+    """Draws the figure over the epochs, and over the exits, into one PNG.
 
     Args:
         runs: see `read_runs`.
@@ -193,16 +210,16 @@ def _draw(drawn, left, right):
     if len(drawn.exits) > 10:  # the default colours would repeat
         for axes in (left, right):
             axes.set_prop_cycle(color=colormaps["tab20"].colors)
-    for label, (epochs, accuracies) in drawn.epochs.items():
-        left.plot(epochs, accuracies, label=_plain(label))
-    for name, (numbers, accuracies) in drawn.exits.items():
-        (line,) = right.plot(numbers, accuracies, "o-", label=_plain(name))
-        for marker, accuracy in zip("s^", drawn.ensembles.get(name, ()), strict=False):
-            right.plot(max(numbers) + 0.5, accuracy, marker, color=line.get_color())
-    left.set(xlabel="epoch", ylabel="accuracy of the ensemble (%)")
+    for label, (epochs, values) in drawn.epochs.items():
+        left.plot(epochs, values, label=_plain(label))
+    for name, (numbers, values) in drawn.exits.items():
+        (line,) = right.plot(numbers, values, "o-", label=_plain(name))
+        for marker, value in zip("s^", drawn.ensembles.get(name, ()), strict=False):
+            right.plot(max(numbers) + 0.5, value, marker, color=line.get_color())
+    left.set(xlabel="epoch", ylabel=f"ensemble: {drawn.unit}")
     left.set_title("during training")
     right.set(xlabel="exit (square: plain ensemble, triangle: fitted weights)")
-    right.set(ylabel="test accuracy (%)", title="test split, last epoch")
+    right.set(ylabel=f"test {drawn.unit}", title="test split, last epoch")
     right.xaxis.get_major_locator().set_params(integer=True)
 
 

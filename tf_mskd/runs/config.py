@@ -149,6 +149,7 @@ class Config:
         form=parsers.NUMBERS,
     )
 
+    task: str = _method("classification", "What the exits answer.", choices=names.TASKS)
     method: str = _method(
         "ce", "Method, such as ce, kd, mskd or oto, or several: kd,at; docs/methods.md."
     )

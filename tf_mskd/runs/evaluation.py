@@ -14,17 +14,19 @@ from tf_mskd.deployment.verification import NUM_IMAGES
 from tf_mskd.early_exit import calibration
 from tf_mskd.early_exit import measure as early_exit
 from tf_mskd.early_exit.exits_file import read_exits, write_exits
-from tf_mskd.models import ensemble as ensembles
 from tf_mskd.models.saving import fingerprint, load_model
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.data import Data, load
 from tf_mskd.runs.finished_run import FinishedRun
 from tf_mskd.runs.result import Result, read_result
+from tf_mskd.tasks import Task, create_task
+from tf_mskd.tasks.meter import Meter
 from tf_mskd.training.distiller import Distiller
 from tf_mskd.training.evaluation import Evaluator
 from tf_mskd.utils import files
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.run_paths import RunPaths
+from tf_mskd.utils.units import shown
 
 NUM_CALIBRATION = 400  # training images that the ranges of int8 come from
 
@@ -49,17 +51,19 @@ def measure(
         paths: of the run; its best student is measured if there is one.
         history: the logs of the epochs.
     """
-    student, kind = distiller.student, config.ensemble
+    student, task, kind = distiller.student, distiller.task, config.ensemble
     weights, validation = None, None
     stream = data.validation_stream()
     if stream is not None:
-        held_out = Evaluator(strategy, stream).logits(student)
-        weights = ensembles.fit_weights(*held_out)
-        validation = ensembles.accuracies(*held_out, weights, kind)
+        held_out = Evaluator(strategy, stream)
+        if task.fits_weights:
+            weights = task.fit_weights(*held_out.logits(student))
+        validation = held_out.measure(student, Meter(task, kind, weights)).main()
 
-    def accuracies(model, weights=None):
-        return ensembles.accuracies(*test.logits(model), weights, kind)
+    def figures(model):
+        return test.measure(model, Meter(task, kind)).main()
 
+    tested = test.measure(student, Meter(task, kind, weights)).results()
     best = paths.student_best.exists()
     trains_teacher = distiller.method.trains_teacher
     bare = models.sub_model(student, distiller.exits)  # without auxiliary heads
@@ -69,6 +73,10 @@ def measure(
         teacher=distiller.teacher.name if distiller.teacher else None,
         method=config.method,
         phases=config.phases,
+        task=task.name,
+        metric=task.metric,
+        step_metric=task.step_metric,
+        unit=task.unit,
         ensemble=kind,
         seed=config.seed,
         epochs=config.epochs,
@@ -76,25 +84,26 @@ def measure(
         params=bare.count_params(),
         macs={**macs, "ensemble": models.count_macs(bare)},
         seconds=round(sum(epoch["seconds"] for epoch in history), 1),
-        test=accuracies(student, weights),
-        test_best=accuracies(load_model(paths.student_best)) if best else None,
-        test_teacher=accuracies(distiller.teacher) if trains_teacher else None,
+        test=tested.pop(task.metric),
+        test_more=tested or None,
+        test_best=figures(load_model(paths.student_best)) if best else None,
+        test_teacher=figures(distiller.teacher) if trains_teacher else None,
         validation=validation,
         fitted_weights=weights,
     )
 
 
-def report_teacher(teacher: keras.Model, test: Evaluator) -> None:
-    """Prints the accuracy of a trained teacher on the test split."""
-    logits, labels = test.logits(teacher)
-    table = ensembles.accuracies(logits, labels)
-    exits = ", ".join(f"{name} {100 * table[name]:.2f} %" for name in logits)
+def report_teacher(teacher: keras.Model, task: Task, test: Evaluator) -> None:
+    """Prints the main figure of a trained teacher on the test split."""
+    table = test.measure(teacher, Meter(task)).main()
+    names = models.exit_names(teacher)
+    exits = ", ".join(f"{name} {shown(table[name], task.unit)}" for name in names)
     print(f"teacher {teacher.name}, on the test split: {exits}")
 
 
 def evaluate_run(
     run: FinishedRun, which: str = "last", subsets: bool = False
-) -> dict[str, float]:
+) -> dict[str, dict[str, float]]:
     """Measures the student of a finished run on its test split.
 
     Args:
@@ -103,28 +112,45 @@ def evaluate_run(
         subsets: also measure the ensemble of every smaller subset of the exits.
 
     Returns:
-        dict, name -> accuracy in [0, 1]: as "test" (or "test_best") of result.json, and
-        with `subsets` names such as "exit_1+exit_3".
+        dict, figure -> {name: value}, the task's main figure first: as "test" (or
+        "test_best") of result.json, and with `subsets` names such as "exit_1+exit_3".
 
     Raises:
         UserError: if the run's data are missing or its result does not fit its student.
     """
-    kind = run.config.ensemble
-    logits, labels = run.logits(run.student(which))
+    student = run.student(which)
+    exits = models.exit_names(student)
     weights = read_result(run.paths.result).fitted_weights
     weights = weights if which == "last" else None
-    if weights and set(weights) != set(logits):
+    if weights and set(weights) != set(exits):
         raise UserError(
             f"{run.paths.result} is damaged: fitted_weights is for "
-            f"{', '.join(weights)}, the student has {', '.join(logits)}."
+            f"{', '.join(weights)}, the student has {', '.join(exits)}."
         )
-    table = ensembles.accuracies(logits, labels, weights, kind)
-    for names in ensembles.subsets(list(logits)) if subsets else ():
-        if 1 < len(names) < len(logits):  # the others are in the table
-            chosen = {name: logits[name] for name in names}
-            found = ensembles.accuracies(chosen, labels, kind=kind)
-            table["+".join(names)] = found["ensemble"]
-    return table
+    task = create_task(run.config.task)
+    meter = Meter(task, run.config.ensemble, weights, subsets)
+    return run.test().measure(student, meter).results()
+
+
+def lines_of(table: dict[str, dict[str, float]], task: str) -> list[str]:
+    """Returns the figures of `evaluate_run` as lines: one for each output.
+
+    Example:
+        >>> lines_of({"accuracy": {"exit_1": 0.5, "ensemble": 1.0}}, "classification")
+        ['exit_1     50.00 %', 'ensemble  100.00 %']
+    """
+    unit = create_task(task).unit
+    names = list(next(iter(table.values())))
+    width = max(map(len, names))
+    columns = [[shown(column[n], unit) for n in names] for column in table.values()]
+    if len(columns) > 1:
+        names = ["", *names]
+        columns = [[f, *c] for f, c in zip(table, columns, strict=True)]
+    columns = [[text.rjust(max(map(len, c))) for text in c] for c in columns]
+    return [
+        f"{name:{width}}  {'  '.join(row)}"
+        for name, *row in zip(names, *columns, strict=True)
+    ]
 
 
 def evaluate_early_exit(

@@ -17,6 +17,7 @@ from tf_mskd.runs.evaluation import measure, report_teacher
 from tf_mskd.runs.plan import plan, plan_cache
 from tf_mskd.runs.result import Result
 from tf_mskd.runs.run_folder import RunFolder
+from tf_mskd.tasks.meter import Meter
 from tf_mskd.teacher_cache.cached_teacher import CachedTeacher, cached_vectors
 from tf_mskd.teacher_cache.store import TeacherCache
 from tf_mskd.training.evaluation import Evaluator, validation_logs
@@ -86,7 +87,7 @@ def _run(planned, folder, strategy, data):
         build.compile_distiller(distiller, config, data.steps_per_epoch)
     test = Evaluator(strategy, data.test_stream())
     if distiller.teacher is not None and not config.untrained_teacher:
-        report_teacher(distiller.teacher, test)
+        report_teacher(distiller.teacher, distiller.task, test)
     history = _train(distiller, strategy, data, config, folder)
     result = measure(distiller, strategy, data, test, config, folder.paths, history)
     if folder.is_chief:
@@ -181,7 +182,8 @@ def _train(distiller, strategy, data, config, folder):
 
         def validate():
             network = distiller.evaluation_network()
-            return validation_logs(*evaluator.logits(network), config.ensemble)
+            meter = Meter(distiller.task, config.ensemble)
+            return validation_logs(evaluator.measure(network, meter))
 
         if folder.is_chief:
             callbacks.append(BestStudent(folder.student_best))

@@ -50,6 +50,15 @@ class FinishedRun:
         Raises:
             UserError: if the data are missing.
         """
-        data = Data(self.config)
-        stream = data.held_out_stream(held_out) if held_out else data.test_stream()
+        if not held_out:
+            return self.test().logits(student)
+        stream = Data(self.config).held_out_stream(held_out)
         return Evaluator(self._strategy, stream).logits(student)
+
+    def test(self):
+        """Returns the `Evaluator` of the test split.
+
+        Raises:
+            UserError: if the data are missing.
+        """
+        return Evaluator(self._strategy, Data(self.config).test_stream())

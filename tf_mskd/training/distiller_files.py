@@ -29,6 +29,7 @@ class DistillerFiles(keras.Model):
             "teacher": None if teacher is None else serialized(teacher),
             "fingerprint": self._given.fingerprint or self._fingerprint(),
             "method": method_config(self.method),
+            "task": self.task.name,
             "phases": self.phases,
             "phase": self.phase,
             "ensemble": self.ensemble,
