@@ -201,4 +201,4 @@ def _read_split(builder, key, size, shape, resize):
         start = stop
     if start != size:
         raise OSError(f"{start} examples instead of {size}")
-    return Split(images, labels)
+    return Split(images, {"label": labels})

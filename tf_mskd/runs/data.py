@@ -32,7 +32,7 @@ class Data:
         self._num_negatives = getattr(method, "num_negatives", 0)
         self.source = source or load(config)
         self.train_ids, self.validation_ids = splits.split_ids(
-            self.source.train.labels,
+            self.source.train.strata,
             validation_fraction=config.validation_fraction,
             train_fraction=config.train_fraction,
             seed=config.seed,
