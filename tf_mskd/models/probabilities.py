@@ -73,9 +73,9 @@ def kind_of_rows(rows: typing.Any) -> str:
         'logits'
     """
     rows = np.asarray(rows, "float64")
-    if not (rows.shape[-1] > 1 and (rows >= 0).all() and (rows <= 1 + 1e-3).all()):
+    if not ((rows >= 0).all() and (rows <= 1 + 1e-3).all()):
         return "logits"
-    if (abs(rows.sum(-1) - 1) < 1e-2).all():
+    if rows.shape[-1] > 1 and (abs(rows.sum(-1) - 1) < 1e-2).all():
         return "softmax"
     return "logits" if np.ptp(rows) == 0 else "sigmoid"
 

@@ -1,20 +1,30 @@
 """The data of one run: a source, its split and the streams over it."""
 
+import dataclasses
+
 import numpy as np
 
 from tf_mskd.data import augment, pipeline, sources, splits
 from tf_mskd.runs.config import Config
+from tf_mskd.tasks import create_task
 
 
 def load(config: Config) -> sources.Source:
-    """Reads the data set of a configuration into memory."""
-    return sources.load_source(
+    """Reads the data set of a configuration into memory, with the task's labels."""
+    task = create_task(config.task)
+    source = sources.load_source(
         config.dataset,
         config.data_dir or None,
         config.image_size or None,
         resize=config.resize,
         test_fraction=config.test_fraction,
     )
+    splits = {
+        name: dataclasses.replace(split, targets={**split.targets, "label": label})
+        for name, split in (("train", source.train), ("test", source.test))
+        for label in [task.labels_of(split.labels, source.num_classes)]
+    }
+    return dataclasses.replace(source, **splits)
 
 
 class Data:

@@ -56,7 +56,7 @@ def measure(
     stream = data.validation_stream()
     if stream is not None:
         held_out = Evaluator(strategy, stream)
-        if task.fits_weights:
+        if task.one_class:
             weights = task.fit_weights(*held_out.logits(student))
         validation = held_out.measure(student, Meter(task, kind, weights)).main()
 
@@ -171,6 +171,7 @@ def evaluate_early_exit(
         UserError: if the student is not calibrated or was calibrated with other
             weights, or the run's data are missing.
     """
+    _check_one_class(run)
     path = pathlib.Path(exits_file or run.paths.exits)
     if not path.exists():
         raise UserError(
@@ -216,6 +217,7 @@ def calibrate_run(
         UserError: if the run held nothing out or its student has one exit; for a bad
             target; if data are missing.
     """
+    _check_one_class(run)
     if not run.config.validation_fraction and run.config.train_fraction == 1:
         raise UserError(
             f"{run.paths.folder} was trained with --validation_fraction=0, so no "
@@ -260,6 +262,7 @@ def export_run(
     Raises:
         UserError: if the run's data are missing, and as `export_student` does.
     """
+    _check_one_class(run)
     check_output(output, options.get("overwrite", False))  # before the data are read
     source = load(run.config)
     if not exits_file and which == "last" and run.paths.exits.is_file():
@@ -273,6 +276,15 @@ def export_run(
         class_names=source.class_names,
         **options,
     )
+
+
+def _check_one_class(run):
+    if not create_task(run.config.task).one_class:
+        raise UserError(
+            "Early exits and exported files answer with one class, the task of "
+            f"{run.paths.folder} is {run.config.task!r}: Keras exports its student, "
+            "tf_mskd.load_model(run_dir).export(folder)."
+        )
 
 
 def spread(images: np.ndarray, count: int) -> np.ndarray:

@@ -30,7 +30,8 @@ class Task(abc.ABC):
             100.
         probabilities: what the probabilities of this task are called by
             `models.probabilities.kind_of_rows`.
-        fits_weights: whether `fit_weights` fits an ensemble.
+        one_class: whether an answer is one class of several, which weights of exits,
+            early exits, caches of top classes and exported files are made for.
     """
 
     name: str = ""
@@ -38,7 +39,7 @@ class Task(abc.ABC):
     step_metric: str = "accuracy"
     unit: str = "%"
     probabilities: str = "softmax"
-    fits_weights: bool = False
+    one_class: bool = False
 
     # ---- networks
 
@@ -155,5 +156,5 @@ class Task(abc.ABC):
     def fit_weights(
         self, outputs: Mapping[str, typing.Any], labels: typing.Any
     ) -> dict[str, float]:
-        """Fits one weight per exit on held-out examples, where `fits_weights`."""
+        """Fits one weight per exit on held-out examples, where `one_class`."""
         raise UserError(f"Task {self.name!r} fits no weights of exits.")

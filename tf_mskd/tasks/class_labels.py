@@ -114,5 +114,5 @@ def _check_distributions(label, classes):
         value = np.array2string(label[wrong.argmax()], precision=3, threshold=8)
         raise UserError(
             f"Labels [B, {classes}] must be one-hot or probabilities that sum to 1, got"
-            f" {value}: several classes of one image (multi-label) cannot be distilled."
+            f" {value}: several classes of one image are the task 'multi_label'."
         )

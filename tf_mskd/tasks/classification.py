@@ -26,7 +26,7 @@ class Classification(Task):
     """
 
     name = "classification"
-    fits_weights = True
+    one_class = True
 
     def check_outputs(self, name, shape):
         """Refuses one logit."""
@@ -47,6 +47,15 @@ class Classification(Task):
     def check_label(self, label, shape):
         """See `class_labels.check_class_labels`."""
         check_class_labels(label, shape[-1])
+
+    def labels_of(self, labels, num_classes):
+        """Refuses several classes of one example."""
+        if labels.ndim != 1:
+            raise UserError(
+                f"Task {self.name!r} has one class an example, the data set has "
+                "several: take the task 'multi_label'."
+            )
+        return labels
 
     def label_loss(self, label, output):
         """See `softmax.cross_entropy`."""
