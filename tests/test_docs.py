@@ -70,7 +70,7 @@ def test_named_flags_exist():
     assert not wrong
 
 
-@pytest.mark.parametrize("page", ["docs/models.md", "docs/adding.md"])
+@pytest.mark.parametrize("page", ["docs/models.md", "docs/adding.md", "docs/tasks.md"])
 def test_python_runs(page, capsys):
     names = {}
     blocks = re.findall(r"```python\n(.*?)```", TEXT[page], re.S)

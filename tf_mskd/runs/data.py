@@ -19,12 +19,13 @@ def load(config: Config) -> sources.Source:
         resize=config.resize,
         test_fraction=config.test_fraction,
     )
-    splits = {
-        name: dataclasses.replace(split, targets={**split.targets, "label": label})
-        for name, split in (("train", source.train), ("test", source.test))
-        for label in [task.labels_of(split.labels, source.num_classes)]
-    }
-    return dataclasses.replace(source, **splits)
+
+    def with_labels(split):
+        label = task.labels_of(split.labels, source.num_classes)
+        return dataclasses.replace(split, targets={**split.targets, "label": label})
+
+    train, test = map(with_labels, (source.train, source.test))
+    return dataclasses.replace(source, train=train, test=test)
 
 
 class Data:

@@ -6,6 +6,7 @@ import re
 
 from tf_mskd.runs.config import Config, differing
 from tf_mskd.runs.flags import read_flagfile
+from tf_mskd.runs.stages import required_config
 from tf_mskd.utils import files
 from tf_mskd.utils.choices import MODELS, WIDE_RESNET
 from tf_mskd.utils.errors import UserError, unknown_name
@@ -31,15 +32,30 @@ def check_finished_run(run_dir: str | os.PathLike, flag: str = "run_dir") -> Non
 def check_inputs(config: Config) -> None:
     """Raises `UserError` if a run would not find what it reads.
 
-    Looks for the teacher and the data folder only: their contents need TensorFlow.
+    Looks for the teacher, its task and the data folder: further contents need
+    TensorFlow.
     """
     if config.teacher:
         files.model_file(config.teacher)
+    _check_task(config)
     folder = os.path.expanduser(config.data_dir)
     if config.data_dir and config.dataset != "digits" and not os.path.isdir(folder):
         raise UserError(
             f"No folder {config.data_dir!r} for data set {config.dataset!r}: name "
             "another --data_dir, or prepare it with python -m tf_mskd.data.prepare."
+        )
+
+
+def _check_task(config):
+    """The answers of a teacher that a run has trained are those of the student."""
+    teacher = required_config(config, "teacher")
+    flagfile = RunPaths(config.teacher).flags if config.teacher else None
+    if flagfile and flagfile.is_file():
+        teacher = read_flagfile(flagfile)
+    if teacher and teacher.task != config.task:
+        raise UserError(
+            f"The teacher answers the task {teacher.task!r}, the student "
+            f"{config.task!r}: train a teacher with --task={config.task}."
         )
 
 
