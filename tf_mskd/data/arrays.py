@@ -32,6 +32,12 @@ class Split:
         return self.targets["label"]
 
     @property
+    def maps(self) -> tuple[str, ...]:
+        """Names of the targets [N, H, W], which say something of every pixel."""
+        size = self.images.shape[1:3]
+        return tuple(n for n, v in self.targets.items() if v.shape[1:] == size)
+
+    @property
     def strata(self) -> np.ndarray:
         """int [N], the group of each image: its class, or 0 where it has not just one.
 

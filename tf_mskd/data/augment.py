@@ -1,7 +1,8 @@
 """Stateless, batched image augmentation: seed and example ids in, images out."""
 
 import math
-from collections.abc import Callable, Sequence
+import typing
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -11,6 +12,8 @@ from tf_mskd.data.jda import joint_augmentation
 from tf_mskd.utils.choices import AUGMENTATIONS
 from tf_mskd.utils.errors import UserError, unknown_name
 
+VOID = 255  # of label maps
+FOLLOWED = ("crop", "flip", "rotate", "cutout")  # by label maps
 DRAWS_PER_STEP = 16  # draw numbers reserved for one entry of the list of names
 
 
@@ -20,7 +23,7 @@ def make_augment(
     crop_padding: int = 4,
     rotation_degrees: float = 20.0,
     cutout_size: int = 16,
-) -> Callable:
+) -> "Augmentation":
     """Makes one function that applies the named transforms in the listed order.
 
     Args:
@@ -39,11 +42,7 @@ def make_augment(
         cutout_size: int >= 1, side of the square in pixels.
 
     Returns:
-        augment(images, ids, seed, view) -> uint8 [B, H, W, C], a pure function:
-            images: uint8 [B, H, W, C], static H, W and C.
-            ids: int64 [B], positions in the train split.
-            seed: int, the seed of the run.
-            view: int64 scalar, the epoch.
+        `Augmentation`.
 
     Raises:
         UserError: unknown name or option out of range.
@@ -64,34 +63,81 @@ def make_augment(
     _check_at_least("crop_padding", crop_padding, 0)
     _check_at_least("rotation_degrees", rotation_degrees, 0)
     _check_at_least("cutout_size", cutout_size, 1)
+    return Augmentation(steps, crop_padding, rotation_degrees, cutout_size)
 
-    def augment(images, ids, seed, view):
+
+class Augmentation:
+    """A pure function of images, their positions, a seed and a view.
+
+    See `make_augment`. The same call gives the same geometry to images and to maps.
+    """
+
+    def __init__(self, steps, crop_padding, rotation_degrees, cutout_size):
+        self._steps, self._padding = list(steps), crop_padding
+        self._degrees, self._side = rotation_degrees, cutout_size
+
+    def __call__(
+        self, images: tf.Tensor, ids: tf.Tensor, seed: int, view: typing.Any
+    ) -> tf.Tensor:
+        """Returns uint8 [B, H, W, C].
+
+        Args:
+            images: uint8 [B, H, W, C], static H, W and C.
+            ids: int64 [B], positions in the train split.
+            seed: int, the seed of the run.
+            view: int64 scalar, the epoch.
+        """
+        return self._apply(images, random.example_keys(seed, view, ids))
+
+    def maps(
+        self, labels: tf.Tensor, ids: tf.Tensor, seed: int, view: typing.Any
+    ) -> tf.Tensor:
+        """Moves label maps as the images: nearest pixel, 255 (void) from outside.
+
+        Args:
+            labels: int32 [B, H, W], static H and W.
+            ids, seed, view: those of the images.
+
+        Raises:
+            UserError: for a transform of unknown geometry.
+        """
+        self.check_maps()
         keys = random.example_keys(seed, view, ids)
-        position = 0
+        return self._apply(labels[..., None], keys, VOID)[..., 0]
+
+    def check_maps(self) -> None:
+        """Raises `UserError` if label maps cannot follow a transform."""
+        for name in self._steps:
+            if name not in FOLLOWED:
+                raise UserError(
+                    f"Label maps cannot follow the augmentation {name!r}: use "
+                    f"{', '.join(FOLLOWED)}, or none."
+                )
+
+    def _apply(self, images, keys, fill=0):
+        steps, position = self._steps, 0
         while position < len(steps):
             name, draw = steps[position], position * DRAWS_PER_STEP
             if steps[position : position + 2] == ["crop", "flip"]:
                 # One gather for both: the result is that of the two steps in turn.
                 flipped = random.uniform(keys, draw + DRAWS_PER_STEP) < 0.5
-                images = random_crop(images, keys, draw, crop_padding, flipped)
+                images = random_crop(images, keys, draw, self._padding, flipped, fill)
                 position += 1
             elif name == "crop":
-                images = random_crop(images, keys, draw, crop_padding)
+                images = random_crop(images, keys, draw, self._padding, fill=fill)
             elif name == "flip":
                 images = flip_horizontally(images, random.uniform(keys, draw) < 0.5)
             elif name == "rotate":
                 turn = 2.0 * random.uniform(keys, draw) - 1.0
-                images = rotate(images, turn * rotation_degrees)
+                images = rotate(images, turn * self._degrees, fill)
             elif name == "autoaugment":
                 images = autoaugment(images, keys, draw)
             elif name == "jda":
                 images = joint_augmentation(images, keys, draw)
-            else:
-                images = random_cutout(images, keys, draw, cutout_size)
+            elif not fill:  # under a square of zeros things are where they were
+                images = random_cutout(images, keys, draw, self._side)
             position += 1
         return images
-
-    return augment
 
 
 def random_crop(
@@ -100,11 +146,12 @@ def random_crop(
     draw: int,
     padding: int,
     flipped: tf.Tensor | None = None,
+    fill: int = 0,
 ) -> tf.Tensor:
-    """Zero-pads by `padding` pixels and cuts a uniform window of the old size."""
+    """Pads by `padding` pixels and cuts a uniform window of the old size."""
     top = random.integers(keys, draw, 2 * padding + 1)
     left = random.integers(keys, draw + 1, 2 * padding + 1)
-    return crop(images, top, left, padding, flipped)
+    return crop(images, top, left, padding, flipped, fill)
 
 
 def crop(
@@ -113,23 +160,25 @@ def crop(
     left: tf.Tensor,
     padding: int,
     flipped: tf.Tensor | None = None,
+    fill: int = 0,
 ) -> tf.Tensor:
-    """Windows of zero-padded images, optionally mirrored.
+    """Windows of padded images, optionally mirrored.
 
     Args:
-        images: uint8 [B, H, W, C].
+        images: [B, H, W, C] of any whole numbers.
         top, left: int32 [B] in [0, 2 * padding], corner in the padded image; `padding`
             in both gives the image itself.
-        padding: int, pixels of zeros on each side.
+        padding: int, pixels on each side.
         flipped: bool [B] or None, windows to mirror left and right.
+        fill: value of the padding.
 
     Returns:
-        uint8 [B, H, W, C].
+        as `images`.
     """
     height, width, channels = images.shape[1:]
     if padding:
         border = [padding, padding]
-        images = tf.pad(images, [[0, 0], border, border, [0, 0]])
+        images = tf.pad(images, [[0, 0], border, border, [0, 0]], constant_values=fill)
     rows = top[:, None] + tf.range(height)  # [B, H]
     columns = tf.range(width)
     if flipped is not None:
@@ -147,15 +196,16 @@ def flip_horizontally(images: tf.Tensor, flipped: tf.Tensor) -> tf.Tensor:
     return crop(images, zeros, zeros, 0, flipped)
 
 
-def rotate(images: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
-    """Rotates about the centre, bilinear, zeros outside.
+def rotate(images: tf.Tensor, degrees: tf.Tensor, fill: int = 0) -> tf.Tensor:
+    """Rotates about the centre, bilinear with zeros outside.
 
     Args:
-        images: uint8 [B, H, W, C].
+        images: [B, H, W, C] of any whole numbers.
         degrees: float32 [B], positive turns counter-clockwise.
+        fill: what lies outside; above 0 the nearest pixel is taken, for label maps.
 
     Returns:
-        uint8 [B, H, W, C], rounded to nearest.
+        as `images`, rounded to nearest.
     """
     height, width = images.shape[1:3]
     centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
@@ -169,11 +219,11 @@ def rotate(images: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
         images=tf.cast(images, tf.float32),
         transforms=transforms,
         output_shape=[height, width],
-        fill_value=0.0,
-        interpolation="BILINEAR",
+        fill_value=float(fill),
+        interpolation="NEAREST" if fill else "BILINEAR",
         fill_mode="CONSTANT",
     )
-    return tf.ensure_shape(tf.cast(tf.round(turned), tf.uint8), images.shape)
+    return tf.ensure_shape(tf.cast(tf.round(turned), images.dtype), images.shape)
 
 
 def random_cutout(

@@ -118,7 +118,8 @@ def train_stream(
         images, targets = _shaped(split, rows, batch_size)
         index = tf.ensure_shape(index, (batch_size,))
         batch = Batch(images, targets, index, tf.ensure_shape(view, ()), step)
-        targets = {**targets, "index": index}
+        targets = _moved(split, targets, index, batch.view, view_seed, augment)
+        targets["index"] = index
         for extra in extras:
             targets.update(extra(batch))
         images = augmented(batch.images, batch.index, batch.view, view_seed, augment)
@@ -177,6 +178,7 @@ def eval_stream(
         *rows, index, weight = tf.numpy_function(fetch, [step], types)
         images, targets = _shaped(split, rows, batch_size)
         index, weight = (tf.ensure_shape(v, (batch_size,)) for v in (index, weight))
+        targets = _moved(split, targets, index, np.int64(view), seed, augment)
         images = augmented(images, index, np.int64(view), seed, augment)
         return images, {**targets, "index": index}, weight
 
@@ -194,6 +196,14 @@ def _stream(steps, load):
     options.deterministic = True
     stream = steps.map(load, num_parallel_calls=tf.data.AUTOTUNE)
     return stream.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def _moved(split, targets, index, view, seed, augment):
+    """The targets, label maps under the augmentation of their images."""
+    if augment is None:
+        return dict(targets)
+    moved = {n: augment.maps(targets[n], index, seed, view) for n in split.maps}
+    return {**targets, **moved}
 
 
 def _rows(split, index):

@@ -6,6 +6,7 @@ from PIL import Image
 from tf_mskd.data.arrays import Source, Split, check_image_size
 from tf_mskd.data.decode import fit
 from tf_mskd.data.image_folder import load_folder
+from tf_mskd.data.nuclei import load_nuclei
 from tf_mskd.data.splits import split_ids
 from tf_mskd.data.tfds_sets import load_tfds
 from tf_mskd.utils.choices import RESIZES
@@ -24,9 +25,9 @@ def load_source(
     """Reads a data set into memory. Never downloads.
 
     Args:
-        name: "digits" (built in), "folder" (images in class folders), "tiny_imagenet",
-            or any other prepared image-classification set of TensorFlow Datasets,
-            such as "cifar100".
+        name: "digits" and "nuclei" (built in), "folder" (images in class folders),
+            "tiny_imagenet", or any other prepared image-classification set of
+            TensorFlow Datasets, such as "cifar100".
         data_dir: "folder": the root that holds `train/` and `test/` (or `val/`), or
             class folders that `test_fraction` splits.
             TFDS sets: the directory they were prepared in; None is the TFDS default.
@@ -55,6 +56,8 @@ def load_source(
     _check_test_fraction(name, test_fraction)
     if name == "digits":
         return load_digits(image_size)
+    if name == "nuclei":
+        return load_nuclei(image_size)
     if name == "folder":
         return load_folder(data_dir, image_size, resize, test_fraction)
     return load_tfds(name, data_dir, image_size, resize)

@@ -31,6 +31,9 @@ def _counts(labels, num_classes):
     """Images of each class; one of several classes counts for each of them."""
     if labels.ndim == 2:
         return (labels > 0.5).sum(0)
+    if labels.ndim == 3:
+        counts = np.bincount(labels.ravel(), minlength=num_classes)[:num_classes]
+        return counts
     return np.bincount(labels, minlength=num_classes)
 
 

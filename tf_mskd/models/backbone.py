@@ -41,6 +41,12 @@ class Backbone:
     close: typing.Callable | None = None
     embedding_dropout: bool = True
 
+    def of_one_size(self) -> "Backbone":
+        """Returns it for heads that keep the size of the map they stand on."""
+        size = self.stages[0].size
+        stages = tuple(dataclasses.replace(s, size=size) for s in self.stages)
+        return dataclasses.replace(self, stages=stages)
+
 
 def halved(size: tuple[int, int]) -> tuple[int, int]:
     """Size of a map after a padded 3x3 convolution of stride 2: each side / 2, up."""

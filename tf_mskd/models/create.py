@@ -98,11 +98,16 @@ def create_model(
     heads.check_head(exit_head)
     aux_heads = [aux_heads] if isinstance(aux_heads, str) else list(aux_heads)
     auxiliary.check(aux_heads)
+    if task.dense and aux_heads:
+        raise UserError(
+            f"Networks of the task {task.name!r} have no auxiliary heads, got "
+            f"{', '.join(aux_heads)}: take a method that needs none, such as 'mskd'."
+        )
     norm = functools.partial(blocks.batch_norm, synchronized=synchronized_bn)
     backbone = _backbone(name, input_shape, width, norm, dropout, vgg_taps)
     last = len(backbone.stages)
     wanted = [f"exit_{k}" for k in _exit_numbers(exits, last, name)]
-    wanted += _feature_names(features, last)
+    wanted += _feature_names(features, last, task)
     needed = [*wanted, f"embedding_{last}"] if aux_heads else wanted
 
     image = keras.Input(input_shape, name="image")
@@ -116,13 +121,16 @@ def create_model(
             if backbone.close:
                 x = blocks.relu(made[f"preact_{k}"], f"exit_{k}_relu")
         else:
+            head = backbone.of_one_size() if task.dense else backbone
             mid_width = blocks.scaled(128, width)
             x = made[f"feature_{k}"]
-            x = heads.head_map(x, k, backbone, exit_head, attention, mid_width, norm)
-        made[f"embedding_{k}"] = task.pool(x, k)
+            x = heads.head_map(x, k, head, exit_head, attention, mid_width, norm)
+        x = task.pool(x, k)
+        if not task.dense:
+            made[f"embedding_{k}"] = x
         if f"exit_{k}" in wanted:
-            x = made[f"embedding_{k}"]
-            made[f"exit_{k}"] = task.classify(x, k, num_outputs, rate)
+            size = input_shape[:2]
+            made[f"exit_{k}"] = task.classify(x, k, num_outputs, rate, size)
     beside = auxiliary.attach(aux_heads, made, backbone, num_classes, norm)
     outputs = {**{n: made[n] for n in wanted}, **beside}
     return keras.Model(image, outputs, name=name)
@@ -187,10 +195,10 @@ def _exit_numbers(exits, last, name):
     return [int(k) for k in numbers]
 
 
-def _feature_names(features, last):
+def _feature_names(features, last, task):
     """The features requested, each once."""
     features = [features] if isinstance(features, str) else list(features)
-    kinds = ("feature", "embedding", "preact")
+    kinds = ("feature", "preact") if task.dense else ("feature", "embedding", "preact")
     known = [f"{kind}_{k}" for kind in kinds for k in range(1, last + 1)]
     for name in features:
         if name not in known:

@@ -32,6 +32,8 @@ class Task(abc.ABC):
             `models.probabilities.kind_of_rows`.
         one_class: whether an answer is one class of several, which weights of exits,
             early exits, caches of top classes and exported files are made for.
+        dense: whether an exit answers for every position of the image: heads keep the
+            size of their map, and there are no `embedding_k`.
     """
 
     name: str = ""
@@ -40,6 +42,7 @@ class Task(abc.ABC):
     unit: str = "%"
     probabilities: str = "softmax"
     one_class: bool = False
+    dense: bool = False
 
     # ---- networks
 
@@ -63,8 +66,23 @@ class Task(abc.ABC):
         """`embedding_k`, what the last layer of exit k reads; see `heads.pool`."""
         return heads.pool(x, k)
 
-    def classify(self, x: Tensor, k: int, width: int, dropout: float = 0.0) -> Tensor:
-        """`exit_k`, float32 [B, width]; see `heads.classify`."""
+    def classify(
+        self,
+        x: Tensor,
+        k: int,
+        width: int,
+        dropout: float = 0.0,
+        image_size: tuple[int, ...] = (),
+    ) -> Tensor:
+        """`exit_k` in float32; of a vector see `heads.classify`.
+
+        Args:
+            x: of `pool`.
+            k: int, number of the exit.
+            width: of `num_outputs`.
+            dropout: float in [0, 1), rate before the last layer.
+            image_size: (int, int), height and width of the network's images.
+        """
         return heads.classify(x, k, width, dropout)
 
     # ---- labels

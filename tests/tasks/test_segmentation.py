@@ -1,0 +1,149 @@
+"""Label maps: known answers, void pixels, the confusion matrix, what is refused."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests import reference
+from tf_mskd import UserError
+from tf_mskd.methods.common.create import create_method
+from tf_mskd.methods.cwd import channel_kl
+from tf_mskd.methods.fckd import attentions, condensation, entropy
+from tf_mskd.methods.pairwise import affinity
+from tf_mskd.tasks import create_task
+from tf_mskd.tasks.label_maps import (
+    VOID,
+    pixel_accuracy,
+    pixel_cross_entropy,
+    pixel_kl,
+)
+from tf_mskd.tasks.meter import Meter
+
+SIZE = (2, 4, 4, 3)
+STUDENT, TEACHER = 2 * reference.fill(0.3, SIZE), 3 * reference.fill(0.9, SIZE)
+B, I, J = np.indices(SIZE[:3])
+LABELS = (I + 2 * J + B) % 3
+LABELS[0, 0, 0] = VOID
+
+
+def close(got, expected, rtol=2e-5):
+    np.testing.assert_allclose(np.asarray(got), expected, rtol)
+
+
+def test_known_answers_of_pixels():
+    ce = pixel_cross_entropy(LABELS, STUDENT)
+    close(ce, [1.51192795, 1.38664304])
+    close(np.mean(ce), 1.44928550)
+    close(np.mean(pixel_kl(TEACHER, STUDENT, 1.0)), 0.12368938)
+    close(np.mean(pixel_kl(TEACHER, STUDENT, 4.0)), 0.20839940)
+
+
+def test_known_answers_of_channels_and_pairs():
+    close(np.mean(channel_kl(TEACHER, STUDENT, 1.0)), 0.29330438)
+    close(np.mean(channel_kl(TEACHER, STUDENT, 4.0)), 0.70386809)
+    gap = np.square(affinity(STUDENT) - affinity(TEACHER))
+    close(np.mean(gap), 0.04408434)
+
+
+def test_known_answers_of_condensation():
+    teacher = tf.constant(TEACHER, tf.float32)
+    e = np.asarray(entropy(teacher))
+    close(e[0, 0], [0.94401671, 0.44894760, 0.43240573, 0.94339934])
+    close(e.mean((1, 2)), [0.62957607, 0.60377438])
+    mask = np.asarray(condensation(teacher, "hard"))
+    assert mask.sum((1, 2)).tolist() == [10, 11]
+    _, channel = attentions(mask[..., None] * teacher)
+    close(channel[0, 0, 0], [0.88908972, 0.84407487, 1.26683541])
+    method = create_method("fckd")
+    method.set_task(create_task("segmentation"))
+    student = {"exit_1": STUDENT.astype("float32")}
+    guide = {"exit_1": TEACHER.astype("float32")}
+    terms = method(student, guide, {"label": tf.constant(LABELS, tf.int32)})
+    close(terms["fckd_spatial/exit_1"], [0.18220208, 0.13256440])
+    close(np.mean(terms["fckd_channel/exit_1"]), 0.51964105)
+    total = sum(
+        weight * np.mean(terms[f"{name}/exit_1"])
+        for name, weight in method.default_weights.items()
+    )
+    close(total, 4.58204104)
+
+
+def measured(outputs, labels):
+    meter = Meter(create_task("segmentation"))
+    meter.update({n: v.astype("float32") for n, v in outputs.items()}, labels)
+    return meter.results()
+
+
+def test_known_answers_of_the_confusion_matrix():
+    figures = create_task("segmentation").figures()
+    for rows in (slice(0, 1), slice(1, 2)):
+        figures.update(LABELS[rows], STUDENT[rows].astype("float32"))
+    assert figures.matrix.tolist() == [[2, 0, 8], [6, 0, 5], [3, 0, 7]]
+    other = 2 * reference.fill(1.1, SIZE)
+    found = measured({"exit_1": STUDENT, "exit_2": other}, LABELS)
+    close(found["miou"]["exit_1"], 0.13653699)
+    close(found["macc"]["exit_1"], 0.3)
+    close(found["pixel_accuracy"]["exit_1"], 0.29032258)
+    each = [found[f"iou_{k}"]["exit_1"] for k in range(3)]
+    close(each, [0.10526316, 0, 0.30434783])
+    close(found["miou"]["ensemble"], 0.15350877)
+
+
+def test_void_pixels_change_nothing():
+    random = np.random.default_rng(0)
+    void = LABELS == VOID
+    changed = STUDENT + 9 * void[..., None] * random.normal(size=SIZE)
+    for function in (pixel_cross_entropy, pixel_accuracy):
+        close(function(LABELS, changed), function(LABELS, STUDENT), 1e-6)
+    assert measured({"exit_1": changed}, LABELS) == measured(
+        {"exit_1": STUDENT}, LABELS
+    )
+    nothing = np.full_like(LABELS, VOID)
+    with tf.GradientTape() as tape:
+        z = tf.constant(STUDENT, tf.float32)
+        tape.watch(z)
+        loss = pixel_cross_entropy(nothing, z)
+    assert not np.any(loss) and not np.any(tape.gradient(loss, z))
+
+
+def test_classes_that_do_not_occur_do_not_count():
+    logits = np.zeros((1, 2, 2, 4), "float32")
+    logits[..., 1] = 1.0
+    found = measured({"exit_1": logits}, np.array([[[1, 1], [0, 0]]]))
+    assert found["miou"]["exit_1"] == pytest.approx((0 + 0.5) / 2)
+    assert found["macc"]["exit_1"] == 0.5
+    assert "iou_3" not in found
+
+
+def test_small_exits_are_resized_to_the_labels():
+    small = np.array([[[[4.0, 0.0], [0.0, 4.0]]]], "float32")  # one row, two columns
+    labels = np.array([[[0, 0, 1, 1]]])
+    close(pixel_accuracy(labels, small), [1.0])
+    found = measured({"exit_1": small}, labels)
+    assert found["miou"]["exit_1"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "label, message",
+    [
+        (np.zeros((2, 3), int), r"whole numbers \[B, H, W\], .* got int64 \[2, 3\]"),
+        (np.zeros((2, 3, 3)), r"got float64 \[2, 3, 3\]"),
+        (np.zeros((2, 3, 3, 3), "uint8"), r"got uint8 \[2, 3, 3, 3\]"),
+        ([[1, 2], [3]], "got list"),
+    ],
+)
+def test_labels_that_are_no_maps_are_refused(label, message):
+    with pytest.raises(UserError, match=message):
+        create_task("segmentation").read_label(label, (3, 3, 2))
+
+
+def test_label_maps_are_looked_at():
+    task, shape = create_task("segmentation"), (4, 4, 3)
+    task.check_label(LABELS, shape)
+    wrong = np.where(LABELS == 2, 3, LABELS)
+    with pytest.raises(UserError, match=r"classes 0\.\.2 or 255 \(void\), got 3"):
+        task.check_label(wrong, shape)
+    with pytest.raises(UserError, match=r"hold 255 \(void\) alone"):
+        task.check_label(np.full((2, 4, 4), VOID), shape)
+    with pytest.raises(UserError, match="data set has one for every image"):
+        task.labels_of(np.arange(3), 3)

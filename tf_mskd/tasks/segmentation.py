@@ -1,0 +1,167 @@
+"""Segmentation: the class of every pixel."""
+
+import keras
+from keras import ops
+
+from tf_mskd.tasks import ensemble
+from tf_mskd.tasks.base import Task
+from tf_mskd.tasks.class_labels import text_of_shape
+from tf_mskd.tasks.confusion import Confusion
+from tf_mskd.tasks.label_maps import (
+    VOID,
+    pixel_accuracy,
+    pixel_cross_entropy,
+    pixel_kl,
+)
+from tf_mskd.utils.errors import UserError
+
+MOST = 128  # pixels of a side up to which exits answer for every pixel
+STRIDE = 4  # of exits on larger images
+
+
+class Segmentation(Task):
+    """An exit gives logits [B, h, w, classes]; labels are int [B, H, W], 255 is void.
+
+    Exits are as large as the image up to 128 pixels a side, a quarter as high and wide
+    above; losses and figures resize them to the labels. The label loss is the
+    cross-entropy, imitation the divergence KD_T of each pixel, see `label_maps`. The
+    main figure is mIoU over the whole data set, see `confusion`; each step logs the
+    accuracy of the pixels.
+
+    Example:
+        >>> task = Segmentation()
+        >>> logits = [[[[0.0, 0.0], [9.0, 0.0]]]]
+        >>> float(task.label_loss([[[0, 255]]], logits)[0])  # ln 2
+        0.6931471824645996
+    """
+
+    name = "segmentation"
+    metric = "miou"
+    step_metric = "pixel_accuracy"
+    dense = True
+
+    def check_outputs(self, name, shape):
+        """Refuses exits that are no maps of two classes or more."""
+        if len(shape) != 3 or shape[-1] < 2:
+            raise UserError(
+                f"Task {self.name!r} needs exits [B, h, w, classes], those of {name!r} "
+                f"make {text_of_shape((None, *shape))}: build it with "
+                f"task={self.name!r}."
+            )
+
+    def pool(self, x, k):
+        """Nothing is pooled: the exit reads the map."""
+        return x
+
+    def classify(self, x, k, width, dropout=0.0, image_size=()):
+        """`exit_k`: a 1x1 convolution, and its map resized."""
+        if dropout:
+            x = keras.layers.SpatialDropout2D(dropout, name=f"exit_{k}_dropout")(x)
+        x = keras.layers.Conv2D(width, 1, dtype="float32", name=f"exit_{k}_conv")(x)
+        return ResizeMap(exit_size(image_size), dtype="float32", name=f"exit_{k}")(x)
+
+    def label_spec(self, shape):
+        """A class number for each pixel."""
+        return (None, None), "int32"
+
+    def read_label(self, label, shape):
+        """Label maps [B, H, W] or [B, H, W, 1] of any whole numbers, as int32."""
+        try:
+            label = ops.convert_to_tensor(label)
+            dtype = keras.backend.standardize_dtype(label.dtype)
+        except (ValueError, TypeError) as error:
+            raise self._wrong(type(label).__name__) from error
+        found = tuple(label.shape)
+        if len(found) == 4 and found[-1] == 1:
+            label = ops.squeeze(label, -1)
+        if len(label.shape) != 3 or not keras.backend.is_int_dtype(dtype):
+            raise self._wrong(f"{dtype} {text_of_shape(found)}")
+        return ops.cast(label, "int32")
+
+    def _wrong(self, arrived):
+        return UserError(
+            f"Labels of the task {self.name!r} must be whole numbers [B, H, W], a "
+            f"class or {VOID} (void) for each pixel, got {arrived}."
+        )
+
+    def check_label(self, label, shape):
+        """Refuses numbers that are no class and not void, and maps of void alone."""
+        wrong = ~(((label >= 0) & (label < shape[-1])) | (label == VOID))
+        if wrong.any():
+            raise UserError(
+                f"Label maps must hold classes 0..{shape[-1] - 1} or {VOID} (void), "
+                f"got {label[wrong].flat[0].item()}: number the classes from 0, or "
+                "build the student with as many."
+            )
+        if (label == VOID).all():
+            raise UserError(
+                f"Label maps hold {VOID} (void) alone: no pixel says what to learn."
+            )
+
+    def labels_of(self, labels, num_classes):
+        """Refuses data sets without label maps."""
+        if labels.ndim != 3:
+            raise UserError(
+                f"Task {self.name!r} needs a label for every pixel, the data set has "
+                "one for every image: take the task 'classification', or another set."
+            )
+        return labels
+
+    def label_loss(self, label, output):
+        """See `label_maps.pixel_cross_entropy`."""
+        return pixel_cross_entropy(label, output)
+
+    def imitation(self, guide, output, temperature):
+        """See `label_maps.pixel_kl`."""
+        return pixel_kl(guide, output, temperature)
+
+    def vote(self, outputs, kind="logits", weights=None):
+        """Logits: the mean of the exits' or the logarithm of the mean probabilities."""
+        scores = ensemble.ensemble_scores(outputs, kind, weights)
+        return ops.log(scores + 1e-12) if kind == "probabilities" else scores
+
+    def quality(self, label, output):
+        """See `label_maps.pixel_accuracy`."""
+        return pixel_accuracy(label, output)
+
+    def figures(self):
+        """See `confusion.Confusion`."""
+        return Confusion()
+
+
+def exit_size(image_size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of the exits for images of a size.
+
+    Example:
+        >>> exit_size((64, 64)), exit_size((512, 256))
+        ((64, 64), (128, 64))
+    """
+    if max(image_size) <= MOST:
+        return tuple(image_size)
+    return tuple(-(-side // STRIDE) for side in image_size)
+
+
+@keras.saving.register_keras_serializable(package="tf_mskd")
+class ResizeMap(keras.layers.Layer):
+    """Resizes a map [B, h, w, C] to a height and width, bilinear, half-pixel centres.
+
+    Not `keras.layers.Resizing`: called without `training` it sets its default, True,
+    for layers after it too (Keras 3.15).
+
+    Args:
+        size: (int, int).
+    """
+
+    def __init__(self, size, **kwargs):
+        super().__init__(**kwargs)
+        self.size = tuple(size)
+
+    def call(self, inputs):
+        if tuple(inputs.shape[1:3]) == self.size:
+            return inputs
+        return ops.image.resize(
+            inputs, self.size, "bilinear", data_format="channels_last"
+        )
+
+    def get_config(self):
+        return {**super().get_config(), "size": self.size}
