@@ -21,8 +21,8 @@ from tf_mskd.tasks.meter import Meter
 
 SIZE = (2, 4, 4, 3)
 STUDENT, TEACHER = 2 * reference.fill(0.3, SIZE), 3 * reference.fill(0.9, SIZE)
-B, I, J = np.indices(SIZE[:3])
-LABELS = (I + 2 * J + B) % 3
+IMAGE, ROW, COLUMN = np.indices(SIZE[:3])
+LABELS = (ROW + 2 * COLUMN + IMAGE) % 3
 LABELS[0, 0, 0] = VOID
 
 
