@@ -10,6 +10,7 @@ import keras
 from tf_mskd.models import graph
 from tf_mskd.models.attach import add_exits
 from tf_mskd.models.probabilities import LogProbabilities, kind_of_output
+from tf_mskd.models.resized import on_resized, size_for_teacher
 from tf_mskd.utils import names
 from tf_mskd.utils.errors import UserError
 
@@ -43,7 +44,9 @@ def as_student(model: typing.Any) -> keras.Model:
     return _with_exits(network, "student")
 
 
-def as_teacher(model: typing.Any, student: keras.Model) -> keras.Model:
+def as_teacher(
+    model: typing.Any, student: keras.Model, size: typing.Any = None
+) -> keras.Model:
     """Returns a model, or anything callable, as a teacher.
 
     Args:
@@ -51,17 +54,23 @@ def as_teacher(model: typing.Any, student: keras.Model) -> keras.Model:
             the student's inputs and returns logits [B, classes] or a dict of exits.
             Rows of one output that are probabilities are converted to logits.
         student: functional model, whose inputs a callable gets.
+        size: int or (int, int), side or height and width of the images that the teacher
+            gets, to which it resizes the student's; None leaves them as they are.
 
     Returns:
         functional model with a dict of exits.
 
     Raises:
-        UserError: if the outputs are no logits, or the call fails.
+        UserError: if the outputs are no logits, the call fails, or the size fits
+            student or teacher not.
     """
+    if size is not None:
+        size = size_for_teacher(size, student)
     network = as_functional(model)
-    return _with_exits(
-        _called(model, student) if network is None else network, "teacher"
-    )
+    if network is None:
+        network = _called(model, student, size)
+    network = _with_exits(network, "teacher")
+    return network if size is None else on_resized(network, student, size)
 
 
 def as_functional(model: typing.Any) -> keras.Model | None:
@@ -92,16 +101,14 @@ class OutsideNetwork(keras.layers.Layer):
         return self._held()(inputs)
 
 
-def _called(model, student):
+def _called(model, student, size=None):
     """A functional model that calls `model` on inputs such as the student's."""
     if not callable(model):
         raise UserError(
             "The teacher must be a Keras model or a function of a batch, got "
             f"{_kind(model)}: pass one of these."
         )
-    inputs = keras.tree.map_structure(
-        lambda t: keras.Input(t.shape[1:], dtype=t.dtype, name=t.name), student.input
-    )
+    inputs = keras.tree.map_structure(lambda t: _input_like(t, size), student.input)
     is_layer = isinstance(model, keras.layers.Layer)
     layer = model if is_layer else OutsideNetwork(model, name="outside_network")
     try:
@@ -114,6 +121,11 @@ def _called(model, student):
             "compute with operations of Keras or of the backend."
         ) from error
     return keras.Model(inputs, outputs, name=getattr(model, "name", None) or "teacher")
+
+
+def _input_like(tensor, size):
+    shape = tensor.shape[1:] if size is None else (*size, tensor.shape[-1])
+    return keras.Input(shape, dtype=tensor.dtype, name=tensor.name)
 
 
 def _with_exits(network, role):

@@ -61,6 +61,8 @@ class Distiller(Steps, DistillerLogs, DistillerFit, DistillerFiles, keras.Model)
         exit_weights: dict, exit name -> float >= 0; exits not named keep w_k = 1.
         ensemble: what the ensemble in the metrics averages, "logits" or
             "probabilities".
+        teacher_size: int or (height, width), size of the images that the teacher gets,
+            in pixels: it resizes the student's itself (bilinear). None: their own.
 
     `save`, `keras.saving.load_model` and `ModelCheckpoint` keep the whole state of
     training but the weights of a teacher that does not learn: after loading, give
@@ -124,6 +126,7 @@ class Distiller(Steps, DistillerLogs, DistillerFit, DistillerFiles, keras.Model)
         term_weights: dict[str, float] | None = None,
         exit_weights: dict[str, float] | None = None,
         ensemble: str = "logits",
+        teacher_size: int | tuple[int, int] | None = None,
         name: str = "distiller",  # fixed, as checkpoints keep the variables' paths
         **kwargs,
     ):
@@ -136,7 +139,7 @@ class Distiller(Steps, DistillerLogs, DistillerFit, DistillerFiles, keras.Model)
         if not isinstance(method, str | Method):
             raise UserError(f"method must be a name or a Method, got {method!r}.")
         self.method = create_method(method) if isinstance(method, str) else method
-        student, teacher = join_parts(student, teacher, self.method)
+        student, teacher = join_parts(student, teacher, self.method, teacher_size)
         self.student = student
         self._given = types.SimpleNamespace(  # not tracked by Keras
             teacher=teacher,
