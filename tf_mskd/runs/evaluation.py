@@ -20,6 +20,7 @@ from tf_mskd.runs.config import Config
 from tf_mskd.runs.data import Data, load
 from tf_mskd.runs.finished_run import FinishedRun
 from tf_mskd.runs.result import Result, read_result
+from tf_mskd.training.chance import warn_at_chance
 from tf_mskd.training.distiller import Distiller
 from tf_mskd.training.evaluation import Evaluator
 from tf_mskd.utils import files
@@ -85,11 +86,12 @@ def measure(
 
 
 def report_teacher(teacher: keras.Model, test: Evaluator) -> None:
-    """Prints the accuracy of a trained teacher on the test split."""
+    """Prints the accuracy of a trained teacher on the test split; warns of chance."""
     logits, labels = test.logits(teacher)
     table = ensembles.accuracies(logits, labels)
     exits = ", ".join(f"{name} {100 * table[name]:.2f} %" for name in logits)
     print(f"teacher {teacher.name}, on the test split: {exits}")
+    warn_at_chance(teacher.name, logits, labels, "the test split")
 
 
 def evaluate_run(

@@ -144,6 +144,7 @@ class Distiller(Steps, DistillerLogs, DistillerFit, DistillerFiles, keras.Model)
         self._given = types.SimpleNamespace(  # not tracked by Keras
             teacher=teacher,
             fingerprint=None,  # of a file's teacher, until it has its weights
+            looked=False,  # at the teacher, in the first `fit`
             compiled={},
             config={},
         )

@@ -1,10 +1,12 @@
 """Labels looked at as numbers: of arrays once, of streams before the steps see them."""
 
 import contextlib
+import functools
 import itertools
 import re
 import types
 import typing
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -59,7 +61,9 @@ def _check_distributions(label, classes):
         )
 
 
-def checked(x: typing.Any, y: typing.Any, classes: int) -> typing.Any:
+def checked(
+    x: typing.Any, y: typing.Any, classes: int, keep: Callable | None = None
+) -> typing.Any:
     """Looks at the labels of what `fit` and `evaluate` are given.
 
     Arrays are looked at here, as a whole; of a `PyDataset` or a generator the first
@@ -68,6 +72,8 @@ def checked(x: typing.Any, y: typing.Any, classes: int) -> typing.Any:
     Args:
         x, y: as for `keras.Model.fit`.
         classes: int, width of the exits.
+        keep: function of inputs and targets that is called with the first batch, or
+            with the whole arrays; None for none. A `Dataset` calls it while training.
 
     Returns:
         x, or what to read in its place.
@@ -76,19 +82,26 @@ def checked(x: typing.Any, y: typing.Any, classes: int) -> typing.Any:
         UserError: for labels that are no classes; while training for a `Dataset`, see
             `explained`.
     """
-    if y is not None:
-        _check_targets(y, classes)
+    if y is not None or _is_arrays(x):
+        _check_batch((x, y), classes, keep)
     elif isinstance(x, keras.utils.PyDataset):
-        _check_batch(x[0], classes)
+        _check_batch(x[0], classes, keep)
     elif isinstance(x, types.GeneratorType):
         first = next(x, None)
         if first is None:
             return x
-        _check_batch(first, classes)
+        _check_batch(first, classes, keep)
         return (batch for batch in itertools.chain([first], x))
     elif keras.backend.backend() == "tensorflow":
-        return _checked_dataset(x, classes)
+        return _checked_dataset(x, classes, keep)
     return x
+
+
+def _is_arrays(x):
+    leaves = keras.tree.flatten(x)
+    return bool(leaves) and all(
+        isinstance(v, np.ndarray) or keras.ops.is_tensor(v) for v in leaves
+    )
 
 
 def _check_targets(y, classes):
@@ -97,28 +110,22 @@ def _check_targets(y, classes):
         check_labels(label, classes)
 
 
-def _check_batch(batch, classes):
-    if isinstance(batch, tuple) and len(batch) > 1:
+def _check_batch(batch, classes, keep):
+    batch = batch if isinstance(batch, tuple) else (batch,)
+    if len(batch) > 1:
         _check_targets(batch[1], classes)
+    if keep:
+        keep(*batch[:2])
 
 
-def _checked_dataset(data, classes):
+def _checked_dataset(x, classes, keep):
     import tensorflow as tf
 
-    if not isinstance(data, tf.data.Dataset):
-        return data
-    spec = data.element_spec
-    spec = spec[1] if isinstance(spec, tuple) and len(spec) > 1 else None
-    spec = spec.get("label") if isinstance(spec, dict) else spec
-    if not isinstance(spec, tf.TensorSpec) or spec.dtype == tf.string:
-        return data
+    from tf_mskd.training.dataset_checks import checked_dataset
 
-    def check(*batch):
-        label = batch[1]["label"] if isinstance(batch[1], dict) else batch[1]
-        tf.numpy_function(lambda v: check_labels(v, classes), [label], [])
-        return batch
-
-    return data.map(check)
+    if not isinstance(x, tf.data.Dataset):
+        return x
+    return checked_dataset(x, functools.partial(check_labels, classes=classes), keep)
 
 
 @contextlib.contextmanager
