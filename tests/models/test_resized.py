@@ -82,6 +82,17 @@ def test_the_students_own_size_changes_nothing(capsys):
 
 
 @pytest.mark.run
+def test_a_resized_teacher_learns_where_the_method_trains_it():
+    teacher = network(16, 16)
+    before = teacher.get_weights()
+    distiller = Distiller(network(), teacher, "dml", teacher_size=16)
+    distiller.compile("sgd", run_eagerly=True)
+    distiller.train_step((IMAGES, LABELS))
+    for old, new in zip(before, teacher.get_weights(), strict=True):
+        assert (old != new).any()
+
+
+@pytest.mark.run
 def test_a_saved_distiller_keeps_the_size(tmp_path):
     sizes = {"width": 1 / 16, "exit_head": "linear"}
     teacher = create_model("resnet10", 4, input_shape=(16, 16, 3), **sizes)
