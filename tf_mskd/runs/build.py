@@ -168,13 +168,11 @@ def check_run(
     Raises:
         UserError: for whatever would stop the run later.
     """
-    teacher, init = None, required_config(config, "init")
+    teacher, init = (required_config(config, role) for role in ("teacher", "init"))
+    if teacher:
+        teacher = build_network(teacher, _teacher_source(config, teacher, source))
     init = build_network(init, source) if init else None
-    if config.teacher_flagfile:
-        required = required_config(config, "teacher")
-        own = _teacher_source(config, required, source)
-        teacher = build_network(required, own)
-    elif config.teacher:
+    if config.teacher:
         teacher = load_model(config.teacher)
     if config.untrained_teacher and not method.trains_teacher:
         raise UserError(
