@@ -93,12 +93,9 @@ class DistillerFit(keras.Model):
         self._check_teacher()
         callbacks = [*keras.tree.flatten(callbacks or ()), TermSchedule()]
         keep = None
-        if not (self._given.looked or self.method.trains_teacher) and (
-            self.teacher_network is not None
-        ):
-            look = FirstLook(batch_size or 32, verbose=verbose != 0)
-            callbacks.append(look)
-            keep = look.keep
+        if self._has_to_look():
+            callbacks.append(FirstLook(batch_size or 32, verbose=verbose != 0))
+            keep = callbacks[-1].keep
         for callback in callbacks:  # Keras knows the direction of its own metrics alone
             if getattr(callback, "mode", None) == "auto":
                 callback.mode = self._measures.mode_of(callback.monitor)
@@ -113,6 +110,11 @@ class DistillerFit(keras.Model):
             made = super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
         self._given.looked = True
         return made
+
+    def _has_to_look(self):
+        """Whether a teacher that is read, and does not learn, is not yet looked at."""
+        rests = self.teacher_network is not None and not self.method.trains_teacher
+        return rests and not self._given.looked
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Runs the student alone over a data set; as `keras.Model.evaluate`.
