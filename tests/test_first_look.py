@@ -217,6 +217,7 @@ def test_exits_at_chance_are_named(capsys):
     assert "(exit_1):" in line
 
 
+@pytest.mark.run
 def test_the_command_warns_of_a_teacher_that_knows_nothing(tiny, digits, capsys):
     images, labels = digits[0][:200], digits[1][:200]
     batch = (images, {"label": labels}, np.ones(200, "float32"))
