@@ -35,8 +35,8 @@ def add_exits(
     of a nested model with a tap the layers become the network's own.
 
     Args:
-        model: model of a fixed image size, ending in logits, a map, a sequence or a
-            vector; no softmax. One input or several.
+        model: model that ends in logits, a map, a sequence or a vector; no softmax. One
+            input or several; a fixed image size unless the heads are linear.
         taps: layer names, shallow to deep, also within nested models, each with a map
             [B, H, W, C], a sequence [B, T, C] or a vector [B, C] as output. Without any
             the model has one exit.
@@ -70,7 +70,8 @@ def add_exits(
     taps = [taps] if isinstance(taps, str) else list(taps)
     model = open_nested(_functional(model), taps)
     _check_end(model, num_classes)
-    tapped = _tap_tensors(model, taps)
+    any_size = exit_head in ("auto", "linear") and not attention
+    tapped = _tap_tensors(model, taps, any_size)
     end = model.outputs[0]
     final = _last_map(end, tapped)
     maps = tapped if final is None else [*tapped, final]
@@ -175,7 +176,7 @@ def _check_end(model, num_classes):
             )
 
 
-def _tap_tensors(model, taps):
+def _tap_tensors(model, taps, any_size):
     """The outputs of the named layers, in the order given."""
     nodes = [n for n in graph.calls_to(model.outputs) if not n.is_input]
     by_name = {node.operation.name: node for node in nodes}
@@ -190,7 +191,7 @@ def _tap_tensors(model, taps):
                 "layer that is called once."
             )
         tensor = by_name[name].outputs[0]
-        _check_tap(name, tensor)
+        _check_tap(name, tensor, any_size)
         later = {id(node) for node in graph.calls_to(tapped)}
         if id(by_name[name]) in later:
             raise UserError(
@@ -201,15 +202,16 @@ def _tap_tensors(model, taps):
     return tapped
 
 
-def _check_tap(name, tensor):
+def _check_tap(name, tensor, any_size):
     rank, unknown = len(tensor.shape), None in tensor.shape[1:]
-    if rank == 3:
+    if rank == 3 or any_size:
         unknown = tensor.shape[-1] is None
     if rank not in (2, 3, 4) or unknown:
         raise UserError(
             "A tap must be a map [B, H, W, C] of known size, a sequence [B, T, C] or a "
             f"vector [B, C], but {name!r} makes {tuple(tensor.shape)}. Choose another "
-            "layer, or build the model with a fixed input_shape."
+            "layer, build the model with a fixed input_shape, or take "
+            "exit_head='linear' without attention."
         )
 
 
