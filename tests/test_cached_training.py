@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 import signal
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -307,6 +308,23 @@ def test_a_cache_of_something_else_is_refused(filled, tmp_path, what):
         config = dataclasses.replace(config, teacher=str(tmp_path / "t"))
     with pytest.raises(UserError, match=f"was made for another {word} .*there"):
         experiment.run(config)
+
+
+@pytest.mark.run
+def test_sizes_of_the_teachers_images_do_not_share_a_cache(tmp_path):
+    config = with_cache(TINY, tmp_path, teacher="a", teacher_size=12)
+    config, data = dataclasses.replace(config, method="mskd"), Data(config)
+    image = keras.Input((None, None, 1))
+    vector = keras.layers.GlobalAveragePooling2D()(image)
+    teacher = keras.Model(image, keras.layers.Dense(10)(vector))
+    for size in (12, 16):
+        config = dataclasses.replace(config, teacher_size=size)
+        distiller = build_distiller(config, data.source, teacher)
+        arguments = (distiller, tf.distribute.get_strategy(), data, config)
+        if size == 12:
+            CachedTeacher(*arguments)
+    with pytest.raises(UserError, match=r"teacher size \(there 12, here 16\)"):
+        CachedTeacher(*arguments)
 
 
 @pytest.mark.run

@@ -86,9 +86,7 @@ def test_a_run_of_several_labels(tmp_path, capsys):
     assert result.fitted_weights is None and result.test_best
     assert "teacher resnet10, on the test split: exit_1" in capsys.readouterr().out
     other = dataclasses.replace(config, task="binary", run_dir=str(tmp_path / "other"))
-    with pytest.raises(
-        UserError, match="answers the task 'multi_label', the s"
-    ):
+    with pytest.raises(UserError, match="answers the task 'multi_label', the s"):
         experiment.run(other)
     run = FinishedRun(config.run_dir)
     table = evaluation.evaluate_run(run)

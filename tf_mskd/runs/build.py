@@ -1,5 +1,7 @@
 """Networks, method, Distiller and optimizer from a configuration."""
 
+import contextlib
+import types
 import typing
 from collections.abc import Sequence
 
@@ -124,13 +126,26 @@ def build_distiller(
         term_weights=config.term_weights,
         exit_weights=config.exit_weights,
         ensemble=config.ensemble,
+        teacher_size=config.teacher_size or None,
     )
 
 
 def build_peer(config: Config, source: typing.Any) -> keras.Model:
     """Creates the untrained network of `--untrained_teacher`; under the scope."""
     peer = read_flagfile(config.teacher_flagfile)
+    source = _teacher_source(config, peer, source)
     return build_network(peer, source, _several_replicas())
+
+
+def _teacher_source(config, of_teacher, source):
+    """The source as the teacher's own run sees it: of another image size, maybe."""
+    size = of_teacher.image_size or config.teacher_size
+    if not size:
+        return source
+    shape = (size, size, source.image_shape[-1])
+    names = ("num_classes", "mean", "std")
+    known = {name: getattr(source, name) for name in names}
+    return types.SimpleNamespace(image_shape=shape, **known)
 
 
 def _several_replicas():
@@ -155,10 +170,10 @@ def check_run(
     Raises:
         UserError: for whatever would stop the run later.
     """
-    teacher, init = (
-        build_network(required, source) if required else None
-        for required in (required_config(config, role) for role in ("teacher", "init"))
-    )
+    teacher, init = (required_config(config, role) for role in ("teacher", "init"))
+    if teacher:
+        teacher = build_network(teacher, _teacher_source(config, teacher, source))
+    init = build_network(init, source) if init else None
     if config.teacher:
         teacher = load_model(config.teacher)
     if config.untrained_teacher and not method.trains_teacher:
@@ -166,7 +181,8 @@ def check_run(
             f"--method={config.method} does not train its teacher: drop "
             "--untrained_teacher, or use a method such as dml."
         )
-    distiller = build_distiller(config, source, teacher, init, method)
+    with contextlib.redirect_stdout(None):  # what is said once, the run itself says
+        distiller = build_distiller(config, source, teacher, init, method)
     phase_lengths(config, distiller.exits)
     compile_distiller(distiller, config, steps_per_epoch)
     return distiller

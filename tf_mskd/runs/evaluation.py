@@ -21,6 +21,7 @@ from tf_mskd.runs.finished_run import FinishedRun
 from tf_mskd.runs.result import Result, read_result
 from tf_mskd.tasks import Task, create_task
 from tf_mskd.tasks.meter import Meter
+from tf_mskd.training.chance import warn_at_chance
 from tf_mskd.training.distiller import Distiller
 from tf_mskd.training.evaluation import Evaluator
 from tf_mskd.utils import files
@@ -94,11 +95,18 @@ def measure(
 
 
 def report_teacher(teacher: keras.Model, task: Task, test: Evaluator) -> None:
-    """Prints the main figure of a trained teacher on the test split."""
-    table = test.measure(teacher, Meter(task)).main()
-    names = models.exit_names(teacher)
+    """Prints how good a trained teacher is on the test split; warns of chance."""
+    meter, answers = Meter(task), None
+    if task.one_class:
+        answers = test.logits(teacher)
+        meter.update(*answers)
+    else:
+        test.measure(teacher, meter)
+    table, names = meter.main(), models.exit_names(teacher)
     exits = ", ".join(f"{name} {shown(table[name], task.unit)}" for name in names)
     print(f"teacher {teacher.name}, on the test split: {exits}")
+    if answers:
+        warn_at_chance(teacher.name, *answers, "the test split")
 
 
 def evaluate_run(

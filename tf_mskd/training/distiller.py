@@ -61,6 +61,8 @@ class Distiller(Steps, DistillerLogs, DistillerFit, DistillerFiles, keras.Model)
         exit_weights: dict, exit name -> float >= 0; exits not named keep w_k = 1.
         ensemble: what the ensemble in the metrics averages, "logits" or
             "probabilities".
+        teacher_size: int or (height, width), size of the images that the teacher gets,
+            in pixels: it resizes the student's itself (bilinear). None: their own.
 
     `save`, `keras.saving.load_model` and `ModelCheckpoint` keep the whole state of
     training but the weights of a teacher that does not learn: after loading, give
@@ -126,6 +128,7 @@ class Distiller(Steps, DistillerLogs, DistillerFit, DistillerFiles, keras.Model)
         term_weights: dict[str, float] | None = None,
         exit_weights: dict[str, float] | None = None,
         ensemble: str = "logits",
+        teacher_size: int | tuple[int, int] | None = None,
         name: str = "distiller",  # fixed, as checkpoints keep the variables' paths
         **kwargs,
     ):
@@ -140,11 +143,14 @@ class Distiller(Steps, DistillerLogs, DistillerFit, DistillerFiles, keras.Model)
         self.method = create_method(method) if isinstance(method, str) else method
         self.task = create_task(task)
         self.method.set_task(self.task)
-        student, teacher = join_parts(student, teacher, self.method, self.task)
+        student, teacher = join_parts(
+            student, teacher, self.method, self.task, teacher_size
+        )
         self.student = student
         self._given = types.SimpleNamespace(  # not tracked by Keras
             teacher=teacher,
             fingerprint=None,  # of a file's teacher, until it has its weights
+            looked=False,  # at the teacher, in the first `fit`
             compiled={},
             config={},
         )

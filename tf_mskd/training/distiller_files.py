@@ -20,7 +20,8 @@ class DistillerFiles(keras.Model):
         """Returns what a file holds of the Distiller beside weights.
 
         Of a teacher that does not learn this is its architecture and the fingerprint of
-        its weights: the file has the whole state of training but not those weights.
+        its weights: the file has the whole state of training but not those weights. One
+        with a `teacher_size` holds the layer that resizes.
         """
         teacher, serialized = self.teacher, keras.saving.serialize_keras_object
         return {

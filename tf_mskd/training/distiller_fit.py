@@ -4,6 +4,7 @@ import keras
 
 from tf_mskd.training import label_checks
 from tf_mskd.training.compiled import exit_metrics, label_loss
+from tf_mskd.training.first_look import FirstLook
 from tf_mskd.training.optimizers import SGD
 from tf_mskd.training.term_schedule import TermSchedule
 from tf_mskd.utils.errors import UserError
@@ -82,15 +83,26 @@ class DistillerFit(keras.Model):
     ):
         """Trains as `keras.Model.fit`, with the method's schedule of weights.
 
+        The first time the teacher's accuracy on the first batch is printed, and a
+        warning if that is chance level.
+
         Raises:
-            UserError: for labels that are none of the task.
+            UserError: for labels that are none of the task, and for a teacher that
+                turns out to make probabilities.
         """
         self._check_teacher()
         callbacks = [*keras.tree.flatten(callbacks or ()), TermSchedule()]
+        keep = None
+        if not (self._given.looked or self.method.trains_teacher) and (
+            self.teacher_network is not None
+        ):
+            look = FirstLook(batch_size or 32, verbose=verbose != 0)
+            callbacks.append(look)
+            keep = look.keep
         for callback in callbacks:  # Keras knows the direction of its own metrics alone
             if getattr(callback, "mode", None) == "auto":
                 callback.mode = self._measures.mode_of(callback.monitor)
-        x = label_checks.checked(x, y, self._check_label)
+        x = label_checks.checked(x, y, self._check_label, keep)
         held_out = kwargs.get("validation_data")
         if isinstance(held_out, tuple):
             label_checks.checked(*held_out[:2], self._check_label)
@@ -98,7 +110,9 @@ class DistillerFit(keras.Model):
             checked = label_checks.checked(held_out, None, self._check_label)
             kwargs["validation_data"] = checked
         with label_checks.explained():
-            return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+            made = super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+        self._given.looked = True
+        return made
 
     def _check_label(self, label):
         label_checks.check_labels(label, self.task, self.exit_shape)
