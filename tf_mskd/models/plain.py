@@ -43,14 +43,14 @@ def as_student(model: typing.Any) -> keras.Model:
     return _with_exits(network, "student")
 
 
-def as_teacher(model: typing.Any, student: keras.Model) -> keras.Model:
+def as_teacher(model: typing.Any, student: keras.Model | None = None) -> keras.Model:
     """Returns a model, or anything callable, as a teacher.
 
     Args:
         model: as for `as_student`; or a Keras layer or a function that takes a batch of
             the student's inputs and returns logits [B, classes] or a dict of exits.
             Rows of one output that are probabilities are converted to logits.
-        student: functional model, whose inputs a callable gets.
+        student: functional model, whose inputs a callable gets; None for a model.
 
     Returns:
         functional model with a dict of exits.

@@ -9,8 +9,7 @@ import tensorflow as tf
 from tf_mskd import models
 from tf_mskd.methods.common.create import create_method, method_defaults
 from tf_mskd.methods.common.method import Method
-from tf_mskd.models.saving import load_model
-from tf_mskd.runs import parsers
+from tf_mskd.runs import networks, own_model, parsers
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.flags import read_flagfile
 from tf_mskd.runs.stages import required_config
@@ -28,6 +27,8 @@ def build_student(
 ) -> keras.Model:
     """Creates the network that `config` trains, for the classes and images of `source`.
 
+    The library's, or the user's own.
+
     Args:
         config: `Config`.
         source: `data.sources.Source`, or anything with its `num_classes`,
@@ -38,6 +39,14 @@ def build_student(
     Returns:
         functional Keras model with named exits.
     """
+    if own_model.kind_of(config.model) != "name":
+        if aux_heads:
+            raise UserError(
+                f"--method={config.method} needs auxiliary heads "
+                f"({', '.join(aux_heads)}), which the library's networks have alone, "
+                f"not --model={config.model}: take another method."
+            )
+        return networks.own_student(config, source, synchronized_bn)
     return models.create_model(
         config.model,
         source.num_classes,
@@ -158,13 +167,15 @@ def check_run(
         for required in (required_config(config, role) for role in ("teacher", "init"))
     )
     if config.teacher:
-        teacher = load_model(config.teacher)
+        teacher = networks.load_network(config.teacher, source)
     if config.untrained_teacher and not method.trains_teacher:
         raise UserError(
             f"--method={config.method} does not train its teacher: drop "
             "--untrained_teacher, or use a method such as dml."
         )
     distiller = build_distiller(config, source, teacher, init, method)
+    if own_model.kind_of(config.model) == "function":
+        networks.check_readable(distiller.student, config.model)
     phase_lengths(config, distiller.exits)
     compile_distiller(distiller, config, steps_per_epoch)
     return distiller

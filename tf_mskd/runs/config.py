@@ -8,7 +8,7 @@ import dataclasses
 import os
 import typing
 
-from tf_mskd.runs import parsers
+from tf_mskd.runs import own_model, parsers
 from tf_mskd.utils import choices as names
 from tf_mskd.utils.errors import UserError, nearest
 
@@ -131,14 +131,26 @@ class Config:
         256, "Images per step of an evaluation, over all devices.", low=1, free=True
     )
 
-    model: str = _model("resnet10", "Network, such as resnet18, vgg8 or wrn_16_2.")
+    model: str = _model(
+        "resnet10",
+        "Network, such as resnet18, vgg8 or wrn_16_2; or your own: keras:MobileNetV2"
+        "?alpha=0.35, a .keras file or package.module:function; docs/models.md.",
+    )
     exits: str | tuple[int, ...] = _model(
         "all",
         "Exits to build: all, last, or numbers such as 1,2,4.",
         form=parsers.EXITS,
     )
+    taps: tuple[str, ...] = _model(
+        "",
+        "Layers of your own network after which its exits branch off, such as "
+        "block_5_add,block_12_add; empty: one exit, its end.",
+        form=parsers.LAYERS,
+    )
     exit_head: str = _model(
-        "dense", "Kind of the exits' heads.", choices=names.EXIT_HEADS
+        "dense",
+        "Kind of the exits' heads; auto, with --taps: the strongest that pays.",
+        choices=(*names.EXIT_HEADS, "auto"),
     )
     attention: bool = _model(False, "Attention mask before the heads of early exits.")
     width: float = _model(1.0, "Multiplier of all channel counts.", low=0)
@@ -181,7 +193,11 @@ class Config:
         choices=names.ENSEMBLES,
     )
 
-    teacher: str = _teacher("", "Trained teacher: a .keras file or a run folder.")
+    teacher: str = _teacher(
+        "",
+        "Trained teacher: a run folder, a .keras file, package.module:function or "
+        "keras:ResNet50?weights=PATH.",
+    )
     teacher_flagfile: str = _teacher(
         "", "Flagfile of the teacher's own run, which is done first."
     )
@@ -286,6 +302,7 @@ class Config:
             # the class is frozen: this is how its own constructor sets a field
             object.__setattr__(self, field.name, value)
             check_bounds(field, value)
+        own_model.check_settings(self, changed(self))
         if self.teacher and self.teacher_flagfile:
             raise UserError("Give --teacher or --teacher_flagfile, not both.")
         if self.untrained_teacher and not self.teacher_flagfile:
@@ -331,6 +348,25 @@ class Config:
                 f"--init_flagfile={self.init_flagfile} both initialise the student: "
                 "drop one of them."
             )
+
+
+def changed(config: Config) -> list[str]:
+    """Lists the settings that are not at their defaults.
+
+    Example:
+        >>> changed(Config(width=0.5, exits="all"))
+        ['width']
+    """
+    return [
+        f.name
+        for f in dataclasses.fields(Config)
+        if getattr(config, f.name) != read_setting(f, _default_text(f))
+    ]
+
+
+def _default_text(field):
+    default = field.default
+    return default if isinstance(default, str) else text_of(field, default)
 
 
 def check_bounds(field: dataclasses.Field, value: typing.Any) -> None:
