@@ -72,9 +72,9 @@ def create_application(
             not take.
 
     Example:
-        >>> net = create_application("MobileNetV2", 10, (32, 32, 3), alpha=0.35)
+        >>> net = create_application("VGG16", 10, (32, 32, 3))
         >>> net.input.shape, net.output.shape
-        ((None, 32, 32, 3), (None, 1, 1, 1280))
+        ((None, 32, 32, 3), (None, 1, 1, 512))
     """
     known = application_arguments(name)
     for argument in arguments:
