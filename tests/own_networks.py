@@ -25,7 +25,7 @@ class Unregistered(keras.layers.Layer):
 def small(num_classes, input_shape, last=None):
     """Two stages and logits."""
     image = keras.Input(input_shape)
-    x = keras.layers.Rescaling(1 / 16)(image)
+    x = keras.layers.Rescaling(1 / 128, -1)(image)
     x = keras.layers.Conv2D(8, 3, padding="same", activation="relu", name="one")(x)
     x = Doubled()(keras.layers.MaxPooling2D()(x))
     x = keras.layers.Conv2D(8, 3, padding="same", activation="relu", name="two")(x)

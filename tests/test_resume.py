@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from tests.support import STEPS, TINY, assert_same_run, start, temporary_files
+from tests.support import OWN, STEPS, TINY, assert_same_run, start, temporary_files
 from tf_mskd.runs import experiment
 from tf_mskd.runs.flags import to_flagfile
 from tf_mskd.training.checkpoint import CheckpointManager
@@ -101,7 +101,7 @@ class Interruption(BaseException):
 def test_an_interruption_leaves_the_optimizer_as_it_was(tmp_path, name, monkeypatch):
     """In the middle of a sum of gradients; averages of weights are raw in between."""
     often = {"checkpoint_steps": 5, "steps_per_call": 5, "epochs": 2}
-    config = dataclasses.replace(TINY, **{**RUNS[name], **often})
+    config = dataclasses.replace(OWN, **{**RUNS[name], **often})
     folders = [tmp_path / "whole", tmp_path / "interrupted"]
     experiment.run(dataclasses.replace(config, run_dir=str(folders[0])))
     write = CheckpointManager.write
