@@ -38,6 +38,13 @@ def probabilities(num_classes, input_shape):
     return small(num_classes, input_shape, "softmax")
 
 
+def normalized(num_classes, input_shape):
+    """A network with a batch norm, ending in a map."""
+    image = keras.Input(input_shape)
+    x = keras.layers.Conv2D(4, 3)(image)
+    return keras.Model(image, keras.layers.BatchNormalization(name="norm")(x))
+
+
 def unreadable(num_classes, input_shape):
     """A network that its file cannot give back."""
     plain = small(num_classes, input_shape)
