@@ -261,7 +261,12 @@ def test_a_finished_run_is_measured_calibrated_and_exported(run, tmp_path):
 
 @pytest.mark.run
 def test_another_process_finds_the_layers_of_the_module(run):
-    done = Command("tf_mskd.evaluate", f"--run_dir={run.run_dir}").finish()
+    """Also those of a run that began with the file of another run."""
+    second = dataclasses.replace(
+        OWN, model=run.run_dir + "/student.keras", run_dir=run.run_dir + "_2"
+    )
+    experiment.run(second)
+    done = Command("tf_mskd.evaluate", f"--run_dir={second.run_dir}").finish()
     assert done.returncode == 0, done
     teacher = networks.load_network(run.run_dir, DIGITS)
     assert list(teacher.output) == ["exit_1", "exit_2"]

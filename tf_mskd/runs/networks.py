@@ -1,5 +1,6 @@
 """The networks of your own that --model and --teacher name."""
 
+import contextlib
 import importlib
 import os
 import sys
@@ -70,9 +71,7 @@ def load_network(text: str, source: typing.Any) -> keras.Model:
         UserError: if there is no such network.
     """
     if kind_of(text) in ("name", "file"):
-        flags = RunPaths(text).flags
-        if os.path.isfile(flags):
-            import_module(read_flagfile(str(flags)).model)
+        import_layers(text)
         return load_model(text)
     if kind_of(text) == "keras" and not read_application("teacher", text)[2]:
         raise UserError(
@@ -82,10 +81,24 @@ def load_network(text: str, source: typing.Any) -> keras.Model:
         return _network("teacher", text, source, include_top=True)
 
 
-def import_module(model: str) -> None:
-    """Imports the module of a --model=module:function, whose layers a file may hold."""
-    if kind_of(model) == "function":
-        _module("model", model)
+def import_layers(text: str) -> None:
+    """Imports the module of the layers that a file may hold, where a run tells it.
+
+    Args:
+        text: str, path of a run folder, of a file in one, or a --model.
+
+    Raises:
+        UserError: if there is no such module.
+    """
+    seen = set()
+    while text not in seen and kind_of(text) in ("name", "file"):
+        seen.add(text)
+        folder = os.path.dirname(text) if kind_of(text) == "file" else text
+        flags = RunPaths(folder).flags
+        with contextlib.suppress(UserError):  # of a run of another version
+            text = read_flagfile(str(flags)).model if flags.is_file() else text
+    if kind_of(text) == "function":
+        _module("model", text)
 
 
 def check_readable(network: keras.Model, model: str) -> None:
@@ -106,6 +119,7 @@ def check_readable(network: keras.Model, model: str) -> None:
 def _network(flag, text, source, include_top):
     kind = kind_of(text)
     if kind == "file":
+        import_layers(text)
         return read_model(text)
     if kind == "function":
         return _from_function(flag, text, source)
