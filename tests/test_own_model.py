@@ -152,15 +152,18 @@ BEFORE = [  # before TensorFlow is imported
         {"model": "mobilenetv2"},
         "Unknown model 'mobilenetv2'. Known: .*keras:Mob",
     ),
-    ({"model": "no/such.keras"}, "No file at 'no/such.keras', which --model=no/such"),
+    ({"model": "no/such.keras"}, "No model file at 'no/such.keras', which --mo"),
     (
         {"model": "keras:VGG16?weights=no.h5"},
-        "No file at 'no.h5', which --model=ke",
+        "No model file at 'no.h5', which --model=ke",
     ),
     ({"model": "keras:VGG16?weights=imagenet"}, "would download weights: save them to"),
     ({"model": "keras:VGG16?weights"}, r"--model must have name=value&... after \?"),
     ({"model": "keras:VGG16?a=1&a=2"}, "--model names a twice"),
-    ({"teacher": "no/such.h5"}, "No file at 'no/such.h5', which --teacher=no/such.h5"),
+    (
+        {"teacher": "no/such.h5"},
+        "No model file at 'no/such.h5', which --teacher=no/such.h5",
+    ),
     ({"teacher": "keras:VGG16?weights=imagenet"}, "--teacher=keras:.* would download"),
     ({"teacher": "no/such"}, "No model file at 'no/such'"),
 ]

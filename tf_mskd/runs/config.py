@@ -349,8 +349,9 @@ class Config:
             # the class is frozen: this is how its own constructor sets a field
             object.__setattr__(self, field.name, value)
             check_bounds(field, value)
-        own_model.check_settings(self, changed(self))
-        optimizer_settings.check_optimizer(self, changed(self))
+        set_here = changed(self)
+        own_model.check_settings(self, set_here)
+        optimizer_settings.check_optimizer(self, set_here)
         if self.teacher and self.teacher_flagfile:
             raise UserError("Give --teacher or --teacher_flagfile, not both.")
         if self.untrained_teacher and not self.teacher_flagfile:

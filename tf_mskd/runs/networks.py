@@ -181,8 +181,9 @@ def _check_policy(network, config):
     if config.dtype_policy not in policies:
         raise UserError(
             f"--dtype_policy={config.dtype_policy} does not change layers that are "
-            f"built, --model={config.model} has those of "
-            f"{', '.join(sorted(policies))}: build the network with that policy."
+            f"built, those of --model={config.model} are "
+            f"{', '.join(sorted(policies))}: set one of these, or build the network "
+            "with yours."
         )
 
 

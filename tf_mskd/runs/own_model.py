@@ -80,7 +80,7 @@ def check_file(flag: str, text: str) -> None:
     """Raises `UserError` if the file that a network is read from is missing."""
     path = file_of(flag, text)
     if path and not os.path.isfile(path):
-        raise UserError(f"No file at {path!r}, which --{flag}={text} reads.")
+        raise UserError(f"No model file at {path!r}, which --{flag}={text} reads.")
 
 
 def check_settings(config: typing.Any, changed: typing.Collection[str]) -> None:
