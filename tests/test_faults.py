@@ -324,7 +324,7 @@ FAULTS = [  # fault -> its message -> the state of the run
     (damaged_teacher, "Cannot read model file .*student.keras", KEPT),
     (teacher_that_is_a_pickle, "Cannot read model file .*student.keras", KEPT),
     (teacher_with_code, "Cannot read model file .*Lambda", KEPT),
-    (teacher_that_is_no_keras_file, "must end in .keras, got .*teacher.h5", NONE),
+    (teacher_that_is_no_keras_file, "Cannot read model file .*teacher.h5", NONE),
     (bad_value_in_a_flagfile, "bad.flags: .*epochs", NONE),
     (binary_flagfile, "Flagfile .*bad.flags' is not text", NONE),
     (run_record_removed_and_teacher_swapped, "run.json is damaged: .*teacher", KEPT),

@@ -48,7 +48,7 @@ def as_student(model: typing.Any, task: str | Task = "classification") -> keras.
 
 def as_teacher(
     model: typing.Any,
-    student: keras.Model,
+    student: keras.Model | None = None,
     task: str | Task = "classification",
     size: typing.Any = None,
 ) -> keras.Model:
@@ -58,7 +58,7 @@ def as_teacher(
         model: as for `as_student`; or a Keras layer or a function that takes a batch of
             the student's inputs and returns logits [B, classes] or a dict of exits.
             Rows of one output that are probabilities are converted to logits.
-        student: functional model, whose inputs a callable gets.
+        student: functional model, whose inputs a callable gets; None for a model.
         task: what the exits answer, a `Task` or the name of one.
         size: int or (int, int), side or height and width of the images that the teacher
             gets, to which it resizes the student's; None leaves them as they are.

@@ -6,6 +6,7 @@ from tf_mskd.models.saving import load_model
 from tf_mskd.runs.data import Data
 from tf_mskd.runs.flags import read_flagfile
 from tf_mskd.runs.inputs import check_finished_run
+from tf_mskd.runs.networks import import_layers
 from tf_mskd.training.evaluation import Evaluator
 from tf_mskd.training.strategies import create_strategy
 from tf_mskd.utils.run_paths import RunPaths
@@ -33,6 +34,7 @@ class FinishedRun:
     def student(self, which="last"):
         """Loads the student of the last epoch, or "best" by the validation split."""
         paths = {"last": self.paths.student, "best": self.paths.student_best}
+        import_layers(str(self.paths.folder))
         with self._strategy.scope():
             return load_model(paths[which])
 

@@ -61,7 +61,9 @@ class DistillerFit(keras.Model):
             # mixed_float16 wraps the optimizer into one that scales the loss
             optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
             if not isinstance(optimizer, SGD):
-                self.method.fail("lowers the teacher's rate: use tf_mskd.SGD.")
+                self.method.fail(
+                    "lowers the teacher's rate: use tf_mskd.SGD (--optimizer=sgd)."
+                )
             rates = dict.fromkeys(
                 map(id, self.teacher.trainable_variables), self.method.teacher_rate
             )
