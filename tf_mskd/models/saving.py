@@ -43,17 +43,31 @@ def load_model(path: str | os.PathLike) -> keras.Model:
     Example:
         >>> student = tf_mskd.load_model("runs/mskd")  # doctest: +SKIP
     """
+    model, path = load_network(path), files.model_file(path)
+    if not getattr(model, "outputs", None) or not models.exit_names(model):
+        raise UserError(f"{str(path)!r} has no output named exit_1, exit_2, ...")
+    return model
+
+
+def load_network(path: str | os.PathLike) -> keras.Model:
+    """Reads any Keras model, with exits or without, in Keras' safe mode.
+
+    Args:
+        path: as for `load_model`.
+
+    Returns:
+        Keras model, uncompiled.
+
+    Raises:
+        UserError: if there is no such file, or it cannot be read safely.
+    """
     path = files.model_file(path)
     _check_suffix(path)
     try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
-        exits = models.exit_names(model)
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises many kinds for a damaged or unsafe file
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"Cannot read model file {str(path)!r}: {reason}") from error
-    if not exits:
-        raise UserError(f"{str(path)!r} has no output named exit_1, exit_2, ...")
-    return model
 
 
 def _check_suffix(path):

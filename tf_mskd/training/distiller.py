@@ -1,5 +1,6 @@
 """Distiller: trains a multi-exit student under a teacher, as any Keras model."""
 
+import os
 import types
 import typing
 
@@ -15,7 +16,7 @@ from tf_mskd.methods.common.rows import mean_over_rows
 from tf_mskd.models import ensemble as ensembles
 from tf_mskd.models.graph import available_outputs, exit_names
 from tf_mskd.training.batch import num_rows, read_targets, read_weight
-from tf_mskd.training.distiller_files import DistillerFiles
+from tf_mskd.training.distiller_files import DistillerFiles, read_teacher
 from tf_mskd.training.distiller_fit import DistillerFit
 from tf_mskd.training.distiller_logs import DistillerLogs
 from tf_mskd.training.exit_metrics import ExitMetrics
@@ -50,8 +51,9 @@ class Distiller(Steps, DistillerLogs, DistillerFit, DistillerFiles, keras.Model)
             model with one output, logits, is a student with the exit "exit_1".
         teacher: a model of the same kind, where one output may be probabilities too; or
             a Keras layer or function of a batch that returns logits, for methods that
-            read nothing else; or None for methods that need none. It stays as it is,
-            its `trainable` too, unless the method trains it.
+            read nothing else; or the path of a `.keras` file or a run folder; or None
+            for methods that need none. It stays as it is, its `trainable` too, unless
+            the method trains it.
         method: `Method` or the name of one ("mskd"), or of several ("oto,crd").
         phases: "joint" trains all exits at once. "progressive" trains exits 1..p in
             phase p and computes nothing deeper; the callback `ExitPhases` advances it.
@@ -61,10 +63,13 @@ class Distiller(Steps, DistillerLogs, DistillerFit, DistillerFiles, keras.Model)
         exit_weights: dict, exit name -> float >= 0; exits not named keep w_k = 1.
         ensemble: what the ensemble in the metrics averages, "logits" or
             "probabilities".
+        store_teacher: bool, whether files of the Distiller hold the weights of a
+            teacher that does not learn.
 
     `save`, `keras.saving.load_model` and `ModelCheckpoint` keep the whole state of
-    training but the weights of a teacher that does not learn: after loading, give
-    `distiller.teacher` its weights before `fit`. `export` is the student's.
+    training but the weights of a teacher that does not learn. One that was given by a
+    path is read from there again; `store_teacher` keeps the weights in the file; else
+    give `distiller.teacher` its weights before `fit`. `export` is the student's.
 
     Call with images [B, H, W, C], raw values 0 to 255; returns the dict of exits.
 
@@ -117,13 +122,14 @@ class Distiller(Steps, DistillerLogs, DistillerFit, DistillerFiles, keras.Model)
     def __init__(
         self,
         student: keras.Model,
-        teacher: keras.Model | None = None,
+        teacher: keras.Model | str | os.PathLike | None = None,
         method: str | Method = "mskd",
         *,
         phases: str = "joint",
         term_weights: dict[str, float] | None = None,
         exit_weights: dict[str, float] | None = None,
         ensemble: str = "logits",
+        store_teacher: bool = False,
         name: str = "distiller",  # fixed, as checkpoints keep the variables' paths
         **kwargs,
     ):
@@ -136,10 +142,14 @@ class Distiller(Steps, DistillerLogs, DistillerFit, DistillerFiles, keras.Model)
         if not isinstance(method, str | Method):
             raise UserError(f"method must be a name or a Method, got {method!r}.")
         self.method = create_method(method) if isinstance(method, str) else method
-        student, teacher = join_parts(student, teacher, self.method)
+        network, path = read_teacher(teacher)
+        student, teacher = join_parts(student, network, self.method)
+        if store_teacher and teacher is None:
+            raise UserError("store_teacher=True needs a teacher, got None.")
         self.student = student
         self._given = types.SimpleNamespace(  # not tracked by Keras
             teacher=teacher,
+            teacher_path=path,
             fingerprint=None,  # of a file's teacher, until it has its weights
             compiled={},
             config={},
@@ -151,6 +161,7 @@ class Distiller(Steps, DistillerLogs, DistillerFit, DistillerFiles, keras.Model)
         self._given.config = {
             "term_weights": dict(term_weights or {}),
             "exit_weights": dict(exit_weights or {}),
+            "store_teacher": store_teacher,
         }
         self.exits = exit_names(student)
         self.num_classes = student.output[self.exits[-1]].shape[-1]

@@ -85,7 +85,6 @@ class DistillerFit(keras.Model):
         Raises:
             UserError: for labels that are no classes of the student.
         """
-        self._check_teacher()
         callbacks = [*keras.tree.flatten(callbacks or ()), TermSchedule()]
         for callback in callbacks:  # Keras knows the direction of its own metrics alone
             if getattr(callback, "mode", None) == "auto":
