@@ -78,6 +78,7 @@ class DistillerFiles(keras.Model):
 
     def save_own_variables(self, store: typing.Any) -> None:
         """Writes what no part of the Distiller writes; the teacher if it is to be."""
+        self._build_optimizer()
         super().save_own_variables(store)
         if self._stores_teacher:
             for number, weight in enumerate(self.teacher.weights):
@@ -85,6 +86,7 @@ class DistillerFiles(keras.Model):
 
     def load_own_variables(self, store: typing.Any) -> None:
         """Reads what `save_own_variables` has written."""
+        self._build_optimizer()
         names = list(store.keys())
         of_teacher = [name for name in names if name.startswith(TEACHER)]
         own = {name: store[name] for name in names if name not in of_teacher}
@@ -92,6 +94,11 @@ class DistillerFiles(keras.Model):
         if self._stores_teacher and of_teacher:
             count = range(len(of_teacher))
             self.teacher.set_weights([store[f"{TEACHER}{k}"][...] for k in count])
+
+    def _build_optimizer(self):
+        """Makes the variables that a file holds, before the first step does."""
+        if self.compiled:
+            self.optimizer.build(self.trainable_variables)
 
     @property
     def _stores_teacher(self):
@@ -111,14 +118,12 @@ class DistillerFiles(keras.Model):
         config = super().get_compile_config()
         if config is None:
             return None
-        self.optimizer.build(self.trainable_variables)  # which the file is to hold
         compiled = keras.saving.serialize_keras_object(self._given.compiled)
         return {**config, **compiled}
 
     def compile_from_config(self, config: dict[str, typing.Any]) -> None:
         """Compiles as the saved Distiller was, with the optimizer's variables."""
         self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
 
     def _fingerprint(self):
         """Of the teacher's weights, where a file does not hold them."""
