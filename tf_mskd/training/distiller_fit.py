@@ -113,3 +113,21 @@ class DistillerFit(keras.Model):
                 return super().evaluate(x, y, *args, **kwargs)
         finally:
             self._evaluating = False
+
+    def train_on_batch(self, x, y=None, *args, **kwargs):
+        """Trains one step; as `keras.Model.train_on_batch`.
+
+        Raises:
+            UserError: for labels that are no classes of the student.
+        """
+        label_checks.checked(x, y, self.num_classes)
+        return super().train_on_batch(x, y, *args, **kwargs)
+
+    def test_on_batch(self, x, y=None, *args, **kwargs):
+        """Evaluates one batch; as `keras.Model.test_on_batch`.
+
+        Raises:
+            UserError: for labels that are no classes of the student.
+        """
+        label_checks.checked(x, y, self.num_classes)
+        return super().test_on_batch(x, y, *args, **kwargs)
