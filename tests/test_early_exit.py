@@ -193,6 +193,7 @@ def command(module, *arguments):
     """Runs a command of the package; returns what it printed."""
     done = Command(f"tf_mskd.{module}", *arguments).finish()
     assert done.returncode == 0, done
+    assert done.stdout.count("data digits: train 1,438 images") == 1
     return done.stdout
 
 
