@@ -22,10 +22,20 @@ ENSEMBLES = (
 
 @dataclasses.dataclass(frozen=True)
 class ComparedRun:
-    """A finished run: its result, and the logs of its epochs."""
+    """A finished run: its result, and the logs of its epochs.
+
+    Args:
+        result: `Result`; of several seeds, the means.
+        history: list of dict, likewise.
+        seeds: int, the runs that it is the mean of.
+        deviations: dict, name in `result.test` -> sample standard deviation of the
+            accuracy over the seeds.
+    """
 
     result: Result
     history: list[dict]
+    seeds: int = 1
+    deviations: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def accuracy(self) -> str:
@@ -43,11 +53,13 @@ class Curves:
         exits: run -> (numbers of the exits, test accuracies).
         ensembles: run -> test accuracies of its ensemble, plain and fitted; runs with
             one exit have none.
+        deviations: run of several seeds -> standard deviations of `exits`.
     """
 
     epochs: dict[str, tuple[list[int], list[float]]]
     exits: dict[str, tuple[list[int], list[float]]]
     ensembles: dict[str, tuple[float, float]]
+    deviations: dict[str, list[float]]
 
 
 def read_runs(run_dirs: Sequence[str | os.PathLike]) -> dict[str, ComparedRun]:
@@ -134,7 +146,8 @@ def rows_of(runs: dict[str, ComparedRun]) -> list[list[str]]:
     """Returns the table as a list of rows of str, the header first.
 
     Accuracies are test top-1 in percent at the last epoch; a network with one exit has
-    no ensemble, so these columns stay empty. MACs are those of the whole network.
+    no ensemble, so these columns stay empty. MACs are those of the whole network. Of
+    several seeds they are mean ± sample standard deviation, and a column counts them.
     """
     names = {name for run in runs.values() for name in run.result.macs}
     exits = numbered(names, "exit")
@@ -142,24 +155,30 @@ def rows_of(runs: dict[str, ComparedRun]) -> list[list[str]]:
         name for name in ENSEMBLES if any(name in r.result.test for r in runs.values())
     ]
     header = ["run", *(name.replace("_", " ") for name in [*exits, *ensembles])]
-    rows = [[*header, "params", "MACs", "seconds"]]
+    several = any(run.seeds > 1 for run in runs.values())
+    rows = [[*header, "params", "MACs", "seconds", *(["seeds"] if several else [])]]
     for name, run in runs.items():
         result, test = run.result, run.result.test
         known = ensembles if len(numbered(test, "exit")) > 1 else ()
-        row = [_percent(test.get(exit)) for exit in exits]
-        row += [_percent(test.get(e) if e in known else None) for e in ensembles]
+        row = [_percent(run, exit) for exit in exits]
+        row += [_percent(run, e) if e in known else "" for e in ensembles]
         row += [count_text(result.params), count_text(result.macs["ensemble"])]
-        rows.append([name, *row, f"{result.seconds:.0f}"])
+        row += [f"{result.seconds:.0f}", *([str(run.seeds)] if several else [])]
+        rows.append([name, *row])
     return rows
 
 
-def _percent(value):
-    return "" if value is None else f"{100 * value:.2f}"
+def _percent(run, name):
+    if name not in run.result.test:
+        return ""
+    text = f"{100 * run.result.test[name]:.2f}"
+    deviation = run.deviations.get(name)
+    return text if deviation is None else f"{text} ± {100 * deviation:.2f}"
 
 
 def curves(runs: dict[str, ComparedRun]) -> Curves:
     """Returns the series of the figure."""
-    epochs, exits, ensembles = {}, {}, {}
+    epochs, exits, ensembles, deviations = {}, {}, {}, {}
     for name, run in runs.items():
         split = "validation" if run.accuracy.startswith("val_") else "training images"
         epochs[f"{name}, {split}"] = (
@@ -169,11 +188,13 @@ def curves(runs: dict[str, ComparedRun]) -> Curves:
         test = run.result.test
         names = numbered(test, "exit")
         exits[name] = [number(n) for n in names], [100 * test[n] for n in names]
+        if run.deviations:
+            deviations[name] = [100 * run.deviations[n] for n in names]
         if len(names) > 1:
             plain = 100 * test["ensemble"]
             fitted = 100 * test.get("ensemble_fitted", test["ensemble"])
             ensembles[name] = plain, fitted
-    return Curves(epochs, exits, ensembles)
+    return Curves(epochs, exits, ensembles, deviations)
 
 
 def draw(runs: dict[str, ComparedRun], path: str | os.PathLike) -> None:
@@ -197,6 +218,9 @@ def _draw(drawn, left, right):
         left.plot(epochs, accuracies, label=_plain(label))
     for name, (numbers, accuracies) in drawn.exits.items():
         (line,) = right.plot(numbers, accuracies, "o-", label=_plain(name))
+        if name in drawn.deviations:
+            bars = {"fmt": "none", "capsize": 3, "ecolor": line.get_color()}
+            right.errorbar(numbers, accuracies, drawn.deviations[name], **bars)
         for marker, accuracy in zip("s^", drawn.ensembles.get(name, ()), strict=False):
             right.plot(max(numbers) + 0.5, accuracy, marker, color=line.get_color())
     left.set(xlabel="epoch", ylabel="accuracy of the ensemble (%)")
@@ -212,13 +236,24 @@ def _plain(label):
     return f" {label}" if label.startswith("_") else label
 
 
-def write(runs: dict[str, ComparedRun], output: str | os.PathLike) -> None:
-    """Writes table.md, runs.json (results and histories) and curves.png to a folder."""
-    folder = files.make_folder(output)
-    files.write_text(folder / "table.md", as_text(rows_of(runs)) + "\n")
+def write(
+    runs: dict[str, ComparedRun],
+    output: str | os.PathLike,
+    shown: dict[str, ComparedRun] | None = None,
+) -> None:
+    """Writes table.md, runs.json (results and histories) and curves.png to a folder.
+
+    Args:
+        runs: see `read_runs`.
+        output: path of the folder.
+        shown: what table and curves show of them, see `seeds.group_seeds`; None for
+            all.
+    """
+    folder, shown = files.make_folder(output), shown or runs
+    files.write_text(folder / "table.md", as_text(rows_of(shown)) + "\n")
     content = {
         name: {"result": run.result.to_json(), "history": run.history}
         for name, run in runs.items()
     }
     files.write_json(folder / "runs.json", content)
-    draw(runs, folder / "curves.png")
+    draw(shown, folder / "curves.png")
