@@ -639,7 +639,7 @@ def test_the_benchmarks_ratios():
     for file, scale, size in (("float32", 1, 1000), ("int8", 0.5, 250)):
         for case, ms in cases.items():
             row = {"export": "a", "threads": 1, "file": f"student_{file}.tflite"}
-            row |= {"case": case, "bytes": size, "accuracy": 90 + 2 * scale}
+            row |= {"case": case, "bytes": size, "accuracy": 0.9 + scale / 50}
             rows.append({**row, "best_ms": ms * scale})
     found = serve_benchmark.ratios(rows)
     values = [(r["ratio"], round(r["value"], 6), r["met"]) for r in found]
@@ -660,6 +660,18 @@ def test_the_benchmarks_ratios():
     assert cells[0] == ["a float32", "1", "1.05", "1.25 *", "0.40", "", "", ""]
     assert cells[1][5:] == ["0.25", "0.50", "1.00"]
     assert cells[2][2:] == [str(t) for t in serve_benchmark.TARGETS.values()]
+
+
+def test_the_recorded_numbers_make_the_recorded_table():
+    folder = ROOT / "results" / "deployment"
+    recorded = json.loads((folder / "latency.json").read_text())
+    assert all(0 <= row["accuracy"] <= 1 for row in recorded["rows"])
+    found = serve_benchmark.ratios(recorded["rows"])
+    assert [(r["ratio"], r["met"]) for r in found] == [
+        (r["ratio"], r["met"]) for r in recorded["ratios"]
+    ]
+    text = serve_benchmark.tables(recorded["rows"], found) + "\n"
+    assert text == (folder / "latency.md").read_text()
 
 
 def test_a_run_that_is_not_finished_is_refused(tmp_path):
