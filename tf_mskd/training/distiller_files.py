@@ -39,13 +39,15 @@ class DistillerFiles(keras.Model):
 
         Of a teacher that does not learn this is its architecture, the fingerprint of
         its weights, and the path that it was read from.
+
+        Raises:
+            UserError: for a teacher or a method that a file cannot hold.
         """
-        teacher, serialized = self.teacher, keras.saving.serialize_keras_object
         whole = self.method.trains_teacher or self._stores_teacher
         return {
             **self._given.config,
-            "student": serialized(self.student),
-            "teacher": None if teacher is None else serialized(teacher),
+            "student": keras.saving.serialize_keras_object(self.student),
+            "teacher": None if self.teacher is None else _serialized(self.teacher),
             "fingerprint": self._given.fingerprint or self._fingerprint(),
             "teacher_path": None if whole else self._given.teacher_path,
             "method": method_config(self.method),
@@ -148,6 +150,17 @@ class DistillerFiles(keras.Model):
         """Hides from Keras' files what leads to a teacher that is no part of this."""
         hidden = {"teacher", "teacher_network", "learning_parts"}
         return [name for name in super().__dir__() if name not in hidden]
+
+
+def _serialized(teacher):
+    try:
+        return keras.saving.serialize_keras_object(teacher)
+    except NotImplementedError as error:  # Keras': a layer has no get_config
+        raise UserError(
+            f"No file can hold the teacher {teacher.name!r}, a function or a layer "
+            "without get_config: save distiller.student, or weights alone "
+            "(distiller.save_weights, ModelCheckpoint with save_weights_only=True)."
+        ) from error
 
 
 def _teacher_at(path, student, expected):
