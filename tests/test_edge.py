@@ -215,6 +215,17 @@ def test_validation_labels_are_looked_at_before_training(tiny, batch):
             distiller.fit(images, labels, validation_data=held_out, verbose=0)
 
 
+def test_labels_of_one_batch_are_looked_at(tiny, batch):
+    images, labels = batch
+    distiller = compiled(tiny(), method="ce")
+    for call in (distiller.train_on_batch, distiller.test_on_batch):
+        for wrong in (labels + 5, {"label": labels + 5}):
+            with pytest.raises(UserError, match="class numbers 0..9, got"):
+                call(images, wrong)
+    logs = distiller.test_on_batch(images, labels, np.ones(IMAGES), return_dict=True)
+    assert logs["loss"] > 0
+
+
 def test_a_dataset_that_is_right_is_left_as_it_is(tiny, digits):
     """The same batches in the same order, though each is looked at."""
 

@@ -295,6 +295,11 @@ def _check_training(distiller, config, steps_per_epoch):
             f"--accumulate_steps={config.accumulate_steps} must be at most the steps "
             f"of the run, {steps}: no update would be made."
         )
+    if config.label_smoothing and not distiller.task.one_class:
+        raise UserError(
+            f"--label_smoothing={config.label_smoothing} shares a label among classes, "
+            f"the task {config.task!r} has labels of another kind: set it to 0."
+        )
     weight = distiller.term_weights.get("ce")
     if config.label_smoothing and not (weight is not None and float(weight)):
         raise UserError(

@@ -16,7 +16,7 @@ from tf_mskd.early_exit import measure as early_exit
 from tf_mskd.early_exit.exits_file import read_exits, write_exits
 from tf_mskd.models.saving import fingerprint, load_model
 from tf_mskd.runs.config import Config
-from tf_mskd.runs.data import Data, load
+from tf_mskd.runs.data import Data
 from tf_mskd.runs.finished_run import FinishedRun
 from tf_mskd.runs.result import Result, read_result
 from tf_mskd.tasks import Task, create_task
@@ -272,16 +272,15 @@ def export_run(
     """
     _check_one_class(run)
     check_output(output, options.get("overwrite", False))  # before the data are read
-    source = load(run.config)
     if not exits_file and which == "last" and run.paths.exits.is_file():
         exits_file = run.paths.exits
     return export_student(
         run.student(which),
         output,
-        spread(source.test.images, NUM_IMAGES),
+        spread(run.source.test.images, NUM_IMAGES),
         exits_file=exits_file or None,
-        calibration_images=spread(source.train.images, NUM_CALIBRATION),
-        class_names=source.class_names,
+        calibration_images=spread(run.source.train.images, NUM_CALIBRATION),
+        class_names=run.source.class_names,
         **options,
     )
 

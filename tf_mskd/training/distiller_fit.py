@@ -92,7 +92,6 @@ class DistillerFit(keras.Model):
             UserError: for labels that are none of the task, and for a teacher that
                 turns out to make probabilities.
         """
-        self._check_teacher()
         callbacks = [*keras.tree.flatten(callbacks or ()), TermSchedule()]
         keep = None
         if not (self._given.looked or self.method.trains_teacher) and (
@@ -133,3 +132,21 @@ class DistillerFit(keras.Model):
                 return super().evaluate(x, y, *args, **kwargs)
         finally:
             self._evaluating = False
+
+    def train_on_batch(self, x, y=None, *args, **kwargs):
+        """Trains one step; as `keras.Model.train_on_batch`.
+
+        Raises:
+            UserError: for labels that are no classes of the student.
+        """
+        label_checks.checked(x, y, self.num_classes)
+        return super().train_on_batch(x, y, *args, **kwargs)
+
+    def test_on_batch(self, x, y=None, *args, **kwargs):
+        """Evaluates one batch; as `keras.Model.test_on_batch`.
+
+        Raises:
+            UserError: for labels that are no classes of the student.
+        """
+        label_checks.checked(x, y, self.num_classes)
+        return super().test_on_batch(x, y, *args, **kwargs)
