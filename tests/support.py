@@ -42,7 +42,18 @@ SMALL = Config(
 TINY = dataclasses.replace(
     SMALL, method="ce", width=0.0625, train_fraction=0.5, epochs=3, dropout=0.1
 )
-STEPS = 20  # an epoch of TINY
+OWN = Config(  # a network of one's own, which traces in a moment
+    dataset="digits",
+    augment="none",
+    batch_size=32,
+    validation_fraction=0.1,
+    train_fraction=0.5,
+    model="tests.own_networks:small",
+    epochs=1,
+    lr_schedule="cosine",
+    tensorboard=False,
+)
+STEPS = 20  # an epoch of these two
 PLAIN = Result(  # numbers made up
     model="resnet10",
     teacher=None,
@@ -203,11 +214,15 @@ def temporary_files(folder):
 # ---- data
 
 
-def store(data_dir, set_name, rows, image, label=None, **more):
-    """Prepares a TFDS set; `rows` maps split to (images, labels)."""
+def store(data_dir, set_name, rows, image, label=None, labels=None, **more):
+    """Prepares a TFDS set; `rows` maps split to (images, labels).
+
+    With `labels`, a feature of several classes, there is no "label".
+    """
     import tensorflow_datasets as tfds
 
     label = label or tfds.features.ClassLabel(names=[f"d{k}" for k in range(10)])
+    target = {"labels": labels} if labels else {"label": label}
 
     class Stored(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         name = set_name
@@ -215,7 +230,7 @@ def store(data_dir, set_name, rows, image, label=None, **more):
         code_path = None  # as in tiny_imagenet.py
 
         def _info(self):
-            features = {"image": image, "label": label, **more}
+            features = {"image": image, **target, **more}
             features = tfds.features.FeaturesDict(features)
             return tfds.core.DatasetInfo(builder=self, features=features)
 
@@ -223,8 +238,9 @@ def store(data_dir, set_name, rows, image, label=None, **more):
             return {split: self._generate_examples(*rows[split]) for split in rows}
 
         def _generate_examples(self, images, labels):
-            for key, (pixels, target) in enumerate(zip(images, labels, strict=True)):
-                row = {"image": pixels, "label": int(target)}
+            (name,) = target
+            for key, (pixels, value) in enumerate(zip(images, labels, strict=True)):
+                row = {"image": pixels, name: np.asarray(value).tolist()}
                 yield key, {**row, **dict.fromkeys(more, "t")}
 
     Stored(data_dir=data_dir).download_and_prepare()

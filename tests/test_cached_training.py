@@ -1,6 +1,7 @@
 """Training from a teacher cache: the numbers of live training, and every refusal."""
 
 import dataclasses
+import os
 import pathlib
 import signal
 
@@ -18,6 +19,9 @@ from tf_mskd.runs.config import Config
 from tf_mskd.runs.data import Data
 from tf_mskd.runs.flags import to_flagfile
 from tf_mskd.teacher_cache.cached_teacher import CachedTeacher
+from tf_mskd.training.checkpoint import CheckpointManager
+from tf_mskd.training.stopping import Stopped
+from tf_mskd.training.trainer import Trainer
 from tf_mskd.utils.errors import UserError
 
 ROWS = 649  # training images of TINY
@@ -105,6 +109,33 @@ def test_losses_are_those_of_live_training_on_the_same_views(base, tmp_path, met
 def loss(distiller, x, targets):
     outputs = distiller(x, training=True)
     return float(distiller.compute_loss(x, targets, outputs))
+
+
+@pytest.mark.parametrize("steps, said", [(0, "No step is"), (3, "Checkpoint saved")])
+def test_a_stop_before_an_epoch_says_what_is_saved(steps, said, tiny, tmp_path):
+    def stop_while_filling(epoch, is_asked_to_stop):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert is_asked_to_stop()
+
+    distiller = tf_mskd.Distiller(tiny(), method="ce")
+    distiller.compile(tf_mskd.SGD(0.1))
+    distiller.optimizer.build(distiller.trainable_variables)
+    trainer = Trainer(
+        distiller,
+        tf.distribute.get_strategy(),
+        stream=None,  # not read before the teacher's rows are there
+        steps_per_epoch=3,
+        epochs=2,
+        checkpoints=CheckpointManager(tmp_path),
+        prepare=stop_while_filling,
+    )
+    if steps:
+        trainer.cursor.step, trainer.cursor.history = steps, [{"epoch": 1}]
+        trainer.cursor.write(trainer.checkpoints, distiller.state_variables)
+    with pytest.raises(Stopped) as stopped:
+        trainer.run()
+    assert f"step 0 of 3. {said}" in stopped.value.text
+    assert bool(list(tmp_path.iterdir())) == bool(steps)
 
 
 def test_the_teacher_is_not_run_where_its_answers_are_given(tiny, digits):

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tf_mskd import SGD, Distiller, UserError
 from tf_mskd.runs.evaluation import report_teacher
+from tf_mskd.tasks import create_task
 from tf_mskd.training.chance import is_at_chance, warn_at_chance
 from tf_mskd.training.evaluation import Evaluator
 
@@ -89,7 +90,7 @@ def test_the_first_batch_tells_what_a_teacher_knows(form, capsys):
     told = [s for s in capsys.readouterr().out.splitlines() if s.startswith("teacher")]
     rows, right = (32, 100) if form == "Dataset of two" else (64, 75)
     assert told == [
-        f"teacher 'teacher' on the first {rows} examples: exit_1 {right}.0 %"
+        f"teacher 'teacher' on the first {rows} examples: exit_1 {right}.00 %"
     ]
     made.fit(x, y, verbose=2)
     assert "teacher 'teacher'" not in capsys.readouterr().out  # once
@@ -102,7 +103,7 @@ def test_a_teacher_at_chance_level_is_warned_of(form, verbose, capsys):
     made = distiller(knowing(0.0))
     made.fit(*FORMS[form](data()), batch_size=ROWS, shuffle=False, verbose=verbose)
     told = capsys.readouterr()
-    assert ("on the first 64 examples: exit_1 0.0 %" in told.out) == bool(verbose)
+    assert ("on the first 64 examples: exit_1 0.00 %" in told.out) == bool(verbose)
     (line,) = told.err.splitlines()
     message = "warning: teacher 'teacher' is at chance level on the first 64 examples "
     assert line.startswith(f"{message}(exit_1): check that it has its weights")
@@ -140,7 +141,7 @@ def test_rows_delivered_with_the_data_are_looked_at(capsys):
     rows = 5.0 * np.eye(4, dtype="float32")[y]
     batch = (x, {"label": y, "teacher": {"exit_1": rows}})
     made.fit(tf.data.Dataset.from_tensors(batch), shuffle=False, verbose=2)
-    assert "examples: exit_1 100.0 %" in capsys.readouterr().out
+    assert "first 64 examples: exit_1 100.00 %" in capsys.readouterr().out
     made = distiller(lambda x: x @ tf.zeros((3, 4)))
     batch[1]["teacher"]["exit_1"] = np.eye(4, dtype="float32")[y]
     with pytest.raises(UserError, match=r"must be logits, got probabilities"):
@@ -222,7 +223,8 @@ def test_the_command_warns_of_a_teacher_that_knows_nothing(tiny, digits, capsys)
     images, labels = digits[0][:200], digits[1][:200]
     batch = (images, {"label": labels}, np.ones(200, "float32"))
     stream = tf.data.Dataset.from_tensors(batch)
-    report_teacher(tiny(), Evaluator(tf.distribute.get_strategy(), stream))
+    test = Evaluator(tf.distribute.get_strategy(), stream)
+    report_teacher(tiny(), create_task("classification"), test)
     told = capsys.readouterr()
     assert "teacher resnet10, on the test split: exit_1" in told.out
     assert "is at chance level on the test split (exit_1, exit_2): check" in told.err

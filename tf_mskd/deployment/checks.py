@@ -93,6 +93,11 @@ def check_class_names(
 ) -> None:
     """Raises `UserError` unless there is a name for each class, or none at all."""
     classes = student.output[names[0]].shape[-1]
+    if classes == 1:
+        raise UserError(
+            f"An exported student tells classes apart, the exits of {student.name} "
+            "have one logit: Keras exports it, student.export(folder)."
+        )
     if class_names is not None and len(class_names) != classes:
         raise UserError(
             f"class_names must name the {classes} classes of {student.name}, got "

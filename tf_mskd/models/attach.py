@@ -7,10 +7,11 @@ import keras
 from tf_mskd.models import blocks, graph
 from tf_mskd.models.backbone import Backbone, Stage
 from tf_mskd.models.costs import head_for, tell_costs
-from tf_mskd.models.exits import check_head, classify, head_map, pool
+from tf_mskd.models.exits import check_head, head_map
 from tf_mskd.models.nested import box_names, open_nested
 from tf_mskd.models.probabilities import kind_of_output
 from tf_mskd.models.taps import last_map, tap_tensors
+from tf_mskd.tasks import Task, create_task
 from tf_mskd.utils import names
 from tf_mskd.utils.errors import UserError, unknown_name
 from tf_mskd.utils.private import node_of
@@ -24,6 +25,7 @@ def add_exits(
     exit_head: str = "auto",
     attention: bool = False,
     features: str | Sequence[str] = (),
+    task: str | Task = "classification",
     verbose: bool = True,
 ) -> keras.Model:
     """Gives exits to any functional or built sequential model with one output.
@@ -48,6 +50,7 @@ def add_exits(
         attention: bool, a mask over each tapped map, see `heads.attend`.
         features: names of further outputs: `feature_k`, and `embedding_k` where exit k
             has a vector before its logits.
+        task: what the exits answer, a `Task` or the name of one.
         verbose: bool, whether a table of `exit_costs` is printed. A head that costs
             more than the rest of the network is warned of either way.
 
@@ -67,9 +70,11 @@ def add_exits(
         ['exit_1', 'exit_2', 'exit_3']
     """
     _check_kind(exit_head)
+    task = create_task(task)
+    width = task.num_outputs(num_classes)
     taps = [taps] if isinstance(taps, str) else list(taps)
     model = open_nested(_functional(model), taps)
-    _check_end(model, num_classes)
+    _check_end(model, width)
     any_size = exit_head in ("auto", "linear") and not attention
     tapped = tap_tensors(model, taps, any_size)
     end = model.outputs[0]
@@ -78,7 +83,7 @@ def add_exits(
     last = len(tapped) + 1
 
     renamed = {id(t): f"feature_{k}" for k, t in enumerate(maps, start=1)}
-    vector = _vector_before(end, num_classes)
+    vector = _vector_before(end, width)
     if vector is not None and id(vector) not in renamed:
         renamed[id(vector)] = f"embedding_{last}"
     known = {id(tensor): tensor for tensor in model.inputs}
@@ -93,9 +98,9 @@ def add_exits(
                 kind = head_for(k, backbone, attention, tensor, end)
             y = head_map(y, k, backbone, kind, attention, 128, blocks.batch_norm)
         heads[f"exit_{k}"] = kind
-        made[f"embedding_{k}"] = pool(y, k)
-        made[f"exit_{k}"] = classify(made[f"embedding_{k}"], k, num_classes)
-    made.update(_end_exit(x, last, num_classes))
+        made[f"embedding_{k}"] = task.pool(y, k)
+        made[f"exit_{k}"] = task.classify(made[f"embedding_{k}"], k, width)
+    made.update(_end_exit(x, last, width, task))
     student = _with_outputs(model, made, last, features)
     if tapped:
         tell_costs(student, heads, verbose)
@@ -120,15 +125,15 @@ def _backbone(maps, k):
     return Backbone(lambda x: x, tuple(sizes))
 
 
-def _end_exit(x, k, num_classes):
+def _end_exit(x, k, width, task):
     """The deepest exit, from whatever the model ends in."""
-    if tuple(x.shape[1:]) == (num_classes,):
+    if tuple(x.shape[1:]) == (width,):
         logits = keras.layers.Identity(dtype="float32", name=f"exit_{k}")(x)
         return {f"exit_{k}": logits}
     made = {}
     if len(x.shape) > 2:
-        x = made[f"embedding_{k}"] = pool(x, k)
-    return {**made, f"exit_{k}": classify(x, k, num_classes)}
+        x = made[f"embedding_{k}"] = task.pool(x, k)
+    return {**made, f"exit_{k}": task.classify(x, k, width)}
 
 
 def _with_outputs(model, made, last, features):

@@ -9,18 +9,20 @@ import keras
 
 from tf_mskd.models import graph
 from tf_mskd.models.attach import add_exits
-from tf_mskd.models.probabilities import LogProbabilities, kind_of_output
+from tf_mskd.models.probabilities import LOGITS, kind_of_output
 from tf_mskd.models.resized import on_resized, size_for_teacher
+from tf_mskd.tasks import Task, create_task
 from tf_mskd.utils import names
 from tf_mskd.utils.errors import UserError
 
 
-def as_student(model: typing.Any) -> keras.Model:
+def as_student(model: typing.Any, task: str | Task = "classification") -> keras.Model:
     """Returns the model as a student.
 
     Args:
         model: functional Keras model or built `Sequential`, with outputs exit_k or with
             one output, logits [B, classes].
+        task: what the exits answer, a `Task` or the name of one.
 
     Returns:
         functional model with a dict of exits: `model` itself if it has them, else one
@@ -41,11 +43,14 @@ def as_student(model: typing.Any) -> keras.Model:
             f"The student must be a functional Keras model, got {_kind(model)}: pass "
             "keras.Model(x, model(x)) with x = keras.Input(shape)."
         )
-    return _with_exits(network, "student")
+    return _with_exits(network, "student", create_task(task))
 
 
 def as_teacher(
-    model: typing.Any, student: keras.Model, size: typing.Any = None
+    model: typing.Any,
+    student: keras.Model | None = None,
+    task: str | Task = "classification",
+    size: typing.Any = None,
 ) -> keras.Model:
     """Returns a model, or anything callable, as a teacher.
 
@@ -53,7 +58,8 @@ def as_teacher(
         model: as for `as_student`; or a Keras layer or a function that takes a batch of
             the student's inputs and returns logits [B, classes] or a dict of exits.
             Rows of one output that are probabilities are converted to logits.
-        student: functional model, whose inputs a callable gets.
+        student: functional model, whose inputs a callable gets; None for a model.
+        task: what the exits answer, a `Task` or the name of one.
         size: int or (int, int), side or height and width of the images that the teacher
             gets, to which it resizes the student's; None leaves them as they are.
 
@@ -69,7 +75,7 @@ def as_teacher(
     network = as_functional(model)
     if network is None:
         network = _called(model, student, size)
-    network = _with_exits(network, "teacher")
+    network = _with_exits(network, "teacher", create_task(task))
     return network if size is None else on_resized(network, student, size)
 
 
@@ -128,7 +134,7 @@ def _input_like(tensor, size):
     return keras.Input(shape, dtype=tensor.dtype, name=tensor.name)
 
 
-def _with_exits(network, role):
+def _with_exits(network, role, task):
     tensors = graph.output_tensors(network)
     own = names.numbered(tensors, "exit")
     for name in own:
@@ -136,13 +142,13 @@ def _with_exits(network, role):
         kind = kind_of_output(network, tensors[name])
         if kind != "logits":
             remedy = "build it without its activation"
-            if role == "teacher" and kind == "softmax" and len(own) == 1:
+            if role == "teacher" and kind == task.probabilities and len(own) == 1:
                 remedy += ", or pass a model with this one output, not in a dict"
             raise _no_logits(role, network, name, kind, remedy)
-    return network if own else _one_exit(network, role, tensors)
+    return network if own else _one_exit(network, role, tensors, task)
 
 
-def _one_exit(network, role, tensors):
+def _one_exit(network, role, tensors, task):
     if len(tensors) != 1:
         raise UserError(
             f"The {role} {network.name!r} has no output named exit_1, exit_2, ... and "
@@ -152,12 +158,13 @@ def _one_exit(network, role, tensors):
     ((name, tensor),) = tensors.items()
     _check_vector(role, network, name, tensor)
     kind = kind_of_output(network, tensor)
-    if kind == "softmax" and role == "teacher":
+    if role == "teacher" and kind == task.probabilities:
+        layer, how = LOGITS[kind]
         print(
             f"Teacher {network.name!r} gives probabilities ({name}): converted to "
-            "logits by their logarithm."
+            f"logits by their {how}."
         )
-        tensor = LogProbabilities(dtype="float32", name="log_probabilities")(tensor)
+        tensor = layer(dtype="float32", name="logits_of_probabilities")(tensor)
     elif kind != "logits":
         remedy = "build it without its last activation"
         raise _no_logits(role, network, name, kind, remedy)

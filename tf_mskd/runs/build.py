@@ -11,14 +11,14 @@ import tensorflow as tf
 from tf_mskd import models
 from tf_mskd.methods.common.create import create_method, method_defaults
 from tf_mskd.methods.common.method import Method
-from tf_mskd.models.saving import load_model
-from tf_mskd.runs import parsers
+from tf_mskd.runs import networks, own_model, parsers
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.flags import read_flagfile
 from tf_mskd.runs.stages import required_config
 from tf_mskd.training import schedules
 from tf_mskd.training.distiller import Distiller
-from tf_mskd.training.optimizers import SGD
+from tf_mskd.training.label_smoothing import SmoothedCrossEntropy
+from tf_mskd.training.optimizers import create_optimizer
 from tf_mskd.utils.errors import UserError
 
 
@@ -30,6 +30,8 @@ def build_student(
 ) -> keras.Model:
     """Creates the network that `config` trains, for the classes and images of `source`.
 
+    The library's, or the user's own.
+
     Args:
         config: `Config`.
         source: `data.sources.Source`, or anything with its `num_classes`,
@@ -40,6 +42,14 @@ def build_student(
     Returns:
         functional Keras model with named exits.
     """
+    if own_model.kind_of(config.model) != "name":
+        if aux_heads:
+            raise UserError(
+                f"--method={config.method} needs auxiliary heads "
+                f"({', '.join(aux_heads)}), which the library's networks have alone, "
+                f"not --model={config.model}: take another method."
+            )
+        return networks.own_student(config, source, synchronized_bn)
     return models.create_model(
         config.model,
         source.num_classes,
@@ -54,6 +64,7 @@ def build_student(
         mean=source.mean,
         std=source.std,
         synchronized_bn=synchronized_bn,
+        task=config.task,
     )
 
 
@@ -120,6 +131,7 @@ def build_distiller(
         student,
         teacher,
         method,
+        task=config.task,
         phases=config.phases,
         term_weights=config.term_weights,
         exit_weights=config.exit_weights,
@@ -173,7 +185,7 @@ def check_run(
         teacher = build_network(teacher, _teacher_source(config, teacher, source))
     init = build_network(init, source) if init else None
     if config.teacher:
-        teacher = load_model(config.teacher)
+        teacher = networks.load_network(config.teacher, source, config.task)
     if config.untrained_teacher and not method.trains_teacher:
         raise UserError(
             f"--method={config.method} does not train its teacher: drop "
@@ -181,6 +193,8 @@ def check_run(
         )
     with contextlib.redirect_stdout(None):  # what is said once, the run itself says
         distiller = build_distiller(config, source, teacher, init, method)
+    if own_model.kind_of(config.model) == "function":
+        networks.check_readable(distiller.student, config.model)
     phase_lengths(config, distiller.exits)
     compile_distiller(distiller, config, steps_per_epoch)
     return distiller
@@ -224,23 +238,71 @@ def copy_weights(source: keras.Model, target: keras.Model) -> list[keras.Layer]:
     return given
 
 
-def make_optimizer(config: Config, steps_per_epoch: int) -> SGD:
-    """Creates the SGD and its learning-rate schedule."""
+def make_optimizer(config: Config, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    """Creates the optimizer and its learning-rate schedule."""
     rate = schedules.learning_rate(
         config.lr_schedule,
-        config.lr,
+        config.learning_rate,
         epochs=config.epochs,
         steps_per_epoch=steps_per_epoch,
         drops=config.lr_drops,
         decay=config.lr_decay,
         warmup_epochs=config.warmup_epochs,
     )
-    return SGD(rate, config.momentum, config.nesterov, config.l2)
+    return create_optimizer(
+        config.optimizer,
+        rate,
+        momentum=config.momentum,
+        nesterov=config.nesterov,
+        l2=config.l2,
+        weight_decay=config.decoupled_decay,
+        ema=config.ema,
+        clip_norm=config.clip_norm,
+        accumulate_steps=config.accumulate_steps,
+    )
 
 
 def compile_distiller(
     distiller: Distiller, config: Config, steps_per_epoch: int
 ) -> None:
-    """Compiles a distiller and builds its optimizer: a checkpoint can be restored."""
-    distiller.compile(make_optimizer(config, steps_per_epoch), jit_compile=False)
-    distiller.optimizer.build(distiller.trainable_variables)
+    """Compiles a distiller and builds its optimizer: a checkpoint can be restored.
+
+    Raises:
+        UserError: for settings of training that this run does not read.
+    """
+    _check_training(distiller, config, steps_per_epoch)
+    loss = None
+    if config.label_smoothing:
+        loss = SmoothedCrossEntropy(config.label_smoothing)
+    optimizer = make_optimizer(config, steps_per_epoch)
+    variables = distiller.trainable_variables
+    optimizer.exclude_from_weight_decay([v for v in variables if len(v.shape) < 2])
+    distiller.compile(optimizer, loss, jit_compile=False)
+    distiller.optimizer.build(variables)
+
+
+def _check_training(distiller, config, steps_per_epoch):
+    for name, unset in (("clip_norm", 0), ("accumulate_steps", 1)):
+        value = getattr(config, name)
+        if value != unset and _several_replicas():
+            raise UserError(
+                f"--{name}={value} works on one device, as each clips and adds up its "
+                "own gradients; this run has several: set --num_devices=1."
+            )
+    steps = config.epochs * steps_per_epoch
+    if config.accumulate_steps > steps:
+        raise UserError(
+            f"--accumulate_steps={config.accumulate_steps} must be at most the steps "
+            f"of the run, {steps}: no update would be made."
+        )
+    if config.label_smoothing and not distiller.task.one_class:
+        raise UserError(
+            f"--label_smoothing={config.label_smoothing} shares a label among classes, "
+            f"the task {config.task!r} has labels of another kind: set it to 0."
+        )
+    weight = distiller.term_weights.get("ce")
+    if config.label_smoothing and not (weight is not None and float(weight)):
+        raise UserError(
+            f"--label_smoothing={config.label_smoothing} changes the term ce, which "
+            f"--method={config.method} lacks or weighs 0: set it to 0."
+        )

@@ -4,11 +4,13 @@ import os
 import pathlib
 import re
 
+from tf_mskd.runs import own_model
 from tf_mskd.runs.config import Config, differing
 from tf_mskd.runs.flags import read_flagfile
+from tf_mskd.runs.stages import required_config
 from tf_mskd.utils import files
 from tf_mskd.utils.choices import MODELS, WIDE_RESNET
-from tf_mskd.utils.errors import UserError, unknown_name
+from tf_mskd.utils.errors import UserError, nearest, unknown_name
 from tf_mskd.utils.run_paths import RunPaths
 
 METHODS = pathlib.Path(__file__).parents[1] / "methods"
@@ -31,10 +33,14 @@ def check_finished_run(run_dir: str | os.PathLike, flag: str = "run_dir") -> Non
 def check_inputs(config: Config) -> None:
     """Raises `UserError` if a run would not find what it reads.
 
-    Looks for the teacher and the data folder only: their contents need TensorFlow.
+    Looks for files of networks, the teacher's task and the data folder: contents need
+    TensorFlow.
     """
-    if config.teacher:
+    own_model.check_file("model", config.model)
+    if own_model.kind_of(config.teacher) == "name" and config.teacher:
         files.model_file(config.teacher)
+    own_model.check_file("teacher", config.teacher)
+    _check_task(config)
     folder = os.path.expanduser(config.data_dir)
     if config.data_dir and config.dataset != "digits" and not os.path.isdir(folder):
         raise UserError(
@@ -43,13 +49,32 @@ def check_inputs(config: Config) -> None:
         )
 
 
+def _check_task(config):
+    """The answers of a teacher that a run has trained are those of the student."""
+    teacher = required_config(config, "teacher")
+    flagfile = RunPaths(config.teacher).flags if config.teacher else None
+    if flagfile and flagfile.is_file():
+        teacher = read_flagfile(flagfile)
+    if teacher and teacher.task != config.task:
+        raise UserError(
+            f"The teacher answers the task {teacher.task!r}, the student "
+            f"{config.task!r}: train a teacher with --task={config.task}."
+        )
+
+
 def check_names(config: Config) -> None:
     """Raises `UserError` for a network or a method that the package does not have.
 
     For commands alone: in Python, methods from anywhere can be registered.
     """
-    if config.model not in MODELS and not re.fullmatch(WIDE_RESNET, config.model):
-        raise unknown_name("model", config.model, MODELS)
+    model = config.model
+    if own_model.kind_of(model) == "name" and not (
+        model in MODELS or re.fullmatch(WIDE_RESNET, model)
+    ):
+        raise UserError(
+            f"Unknown model {model!r}{nearest(model, MODELS, 0.6)} Known: "
+            f"{', '.join(MODELS)}; or your own, such as {own_model.FORMS}."
+        )
     methods = [path.stem for path in METHODS.glob("[!_]*.py")]
     for name in config.method.split(","):
         if name.strip() not in methods:

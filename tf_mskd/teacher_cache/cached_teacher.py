@@ -177,6 +177,11 @@ def cached_vectors(distiller: Distiller, top_k: int = 0) -> dict[str, int]:
                 f"{tensor.shape[1:]}: only vectors (exits and embeddings) can be "
                 "cached. Remove --teacher_cache."
             )
+        if top_k and not distiller.task.one_class:
+            raise UserError(
+                f"--cache_top_k ranks classes, task {distiller.task.name!r} answers "
+                "for each of them: remove --cache_top_k."
+            )
         if top_k and not is_kind(name, "exit"):
             method.fail(
                 f"reads {name} of the teacher, which has no classes to rank: remove "

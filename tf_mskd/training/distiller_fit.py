@@ -23,11 +23,11 @@ class DistillerFit(keras.Model):
         loss_weights=None,
         **kwargs,
     ):
-        """Configures training; accuracies are measured without being asked for.
+        """Configures training; the task's figure is measured without being asked for.
 
         Args:
             optimizer: Keras optimizer; `tf_mskd.SGD` is the published codes' one.
-            loss: the label loss of every exit instead of the cross-entropy, in the
+            loss: the label loss of every exit instead of the task's, in the
                 terms "ce/exit_k" and in evaluation; as for `keras.Model.compile`,
                 from logits. The terms of the method stay what they are.
             metrics: list, measured at every exit and the ensemble ("exit_2_top5");
@@ -44,12 +44,12 @@ class DistillerFit(keras.Model):
                 "Distiller.compile takes no loss_weights: pass term_weights and "
                 "exit_weights to Distiller."
             )
-        self._label_loss = label_loss(loss)
+        self._label_loss = label_loss(loss, self.task)
         self.method.set_label_loss(self._label_loss)
         names = [*self.exits, "ensemble"]
         self._measures.further = [
-            *exit_metrics(metrics, names, weighted=False),
-            *exit_metrics(weighted_metrics, names, weighted=True),
+            *exit_metrics(metrics, names, False, self.task),
+            *exit_metrics(weighted_metrics, names, True, self.task),
         ]
         super().compile(optimizer=optimizer, **kwargs)
         self._given.compiled = {
@@ -61,7 +61,9 @@ class DistillerFit(keras.Model):
             # mixed_float16 wraps the optimizer into one that scales the loss
             optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
             if not isinstance(optimizer, SGD):
-                self.method.fail("lowers the teacher's rate: use tf_mskd.SGD.")
+                self.method.fail(
+                    "lowers the teacher's rate: use tf_mskd.SGD (--optimizer=sgd)."
+                )
             rates = dict.fromkeys(
                 map(id, self.teacher.trainable_variables), self.method.teacher_rate
             )
@@ -87,24 +89,23 @@ class DistillerFit(keras.Model):
         warning if that is chance level.
 
         Raises:
-            UserError: for labels that are no classes of the student, and for a teacher
-                that turns out to make probabilities.
+            UserError: for labels that are none of the task, and for a teacher that
+                turns out to make probabilities.
         """
-        self._check_teacher()
         callbacks = [*keras.tree.flatten(callbacks or ()), TermSchedule()]
         keep = None
         if self._has_to_look():
-            callbacks.append(FirstLook(batch_size or 32, verbose=verbose != 0))
+            callbacks.append(FirstLook(batch_size, verbose=verbose != 0))
             keep = callbacks[-1].keep
         for callback in callbacks:  # Keras knows the direction of its own metrics alone
             if getattr(callback, "mode", None) == "auto":
                 callback.mode = self._measures.mode_of(callback.monitor)
-        x = label_checks.checked(x, y, self.num_classes, keep)
+        x = label_checks.checked(x, y, self._check_label, keep)
         held_out = kwargs.get("validation_data")
         if isinstance(held_out, tuple):
-            label_checks.checked(*held_out[:2], self.num_classes)
+            label_checks.checked(*held_out[:2], self._check_label)
         elif held_out is not None:
-            checked = label_checks.checked(held_out, None, self.num_classes)
+            checked = label_checks.checked(held_out, None, self._check_label)
             kwargs["validation_data"] = checked
         with label_checks.explained():
             made = super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
@@ -116,17 +117,38 @@ class DistillerFit(keras.Model):
         rests = self.teacher_network is not None and not self.method.trains_teacher
         return rests and not self._given.looked
 
+    def _check_label(self, label):
+        label_checks.check_labels(label, self.task, self.exit_shape)
+
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Runs the student alone over a data set; as `keras.Model.evaluate`.
 
         Raises:
-            UserError: for labels that are no classes of the student.
+            UserError: for labels that are none of the task.
         """
         if not kwargs.get("_use_cached_eval_dataset"):
-            x = label_checks.checked(x, y, self.num_classes)
+            x = label_checks.checked(x, y, self._check_label)
         self._evaluating = True
         try:
             with label_checks.explained():
                 return super().evaluate(x, y, *args, **kwargs)
         finally:
             self._evaluating = False
+
+    def train_on_batch(self, x, y=None, *args, **kwargs):
+        """Trains one step; as `keras.Model.train_on_batch`.
+
+        Raises:
+            UserError: for labels that are no classes of the student.
+        """
+        label_checks.checked(x, y, self.num_classes)
+        return super().train_on_batch(x, y, *args, **kwargs)
+
+    def test_on_batch(self, x, y=None, *args, **kwargs):
+        """Evaluates one batch; as `keras.Model.test_on_batch`.
+
+        Raises:
+            UserError: for labels that are no classes of the student.
+        """
+        label_checks.checked(x, y, self.num_classes)
+        return super().test_on_batch(x, y, *args, **kwargs)

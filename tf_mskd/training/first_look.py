@@ -6,10 +6,10 @@ import keras
 import numpy as np
 
 from tf_mskd.models.graph import exit_names
-from tf_mskd.models.probabilities import kind_of_rows
-from tf_mskd.training.batch import read_targets
+from tf_mskd.models.probabilities import LOGITS, kind_of_rows
 from tf_mskd.training.chance import warn_at_chance
 from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.units import shown
 
 MOST = 256  # examples: those of a batch for several devices may be too many for one
 
@@ -17,21 +17,21 @@ MOST = 256  # examples: those of a batch for several devices may be too many for
 class FirstLook(keras.callbacks.Callback):
     """Runs the teacher on the first batch that it is given, once.
 
-    One line tells its accuracy, a warning that it is at chance level. It looks when
+    One line tells how good it is, a warning that it is at chance level. It looks when
     training begins, or after the first step where the batch passes by only then: a
     `tf.data.Dataset` would deliver other batches after an iteration more.
 
     Args:
-        batch_size: int, examples to keep of arrays that are a whole data set.
-        verbose: bool, whether the accuracy is printed.
+        batch_size: int, of arrays that are a whole data set; None for the most.
+        verbose: bool, whether that line is printed.
 
     Raises:
         UserError: if exits of the teacher are probabilities.
     """
 
-    def __init__(self, batch_size: int, verbose: bool):
+    def __init__(self, batch_size: int | None, verbose: bool):
         super().__init__()
-        self._rows, self._verbose = min(batch_size, MOST), verbose
+        self._rows, self._verbose = min(batch_size or MOST, MOST), verbose
         self._batch: typing.Any = None
         self._is_waiting = True
 
@@ -68,17 +68,18 @@ class FirstLook(keras.callbacks.Callback):
         if self._batch is None:
             return
         (x, y), self._batch = self._batch, None
-        targets = read_targets(y, self.model.num_classes)
+        targets = self.model.read_targets(y)
         logits = self._logits(x, targets)
         for name, rows in logits.items():
-            if kind_of_rows(rows) == "softmax":
+            kind = kind_of_rows(rows)
+            if kind == self.model.task.probabilities:
                 raise UserError(
                     f"{name} of the teacher {self.model.teacher.name!r} must be logits,"
-                    " got probabilities (softmax) on the first batch: build it without "
-                    "its last activation, or return the logarithm."
+                    f" got probabilities ({kind}) on the first batch: build it without "
+                    f"its last activation, or return their {LOGITS[kind][1]}."
                 )
         if "label" in targets and logits:
-            self._report(logits, np.asarray(targets["label"]))
+            self._report(logits, targets["label"])
 
     def _logits(self, x, targets):
         outputs = targets.get("teacher")
@@ -88,11 +89,13 @@ class FirstLook(keras.callbacks.Callback):
         return {n: convert(outputs[n]).astype("float32") for n in exit_names(outputs)}
 
     def _report(self, logits, labels):
-        if labels.ndim == 2:
-            labels = labels.argmax(-1)
-        name, where = self.model.teacher.name, f"the first {len(labels)} examples"
+        task, name = self.model.task, self.model.teacher.name
+        where = f"the first {len(labels)} examples"
         if self._verbose:
-            hits = {n: (rows.argmax(-1) == labels).mean() for n, rows in logits.items()}
-            exits = ", ".join(f"{n} {100 * value:.1f} %" for n, value in hits.items())
+            means = {n: np.mean(task.quality(labels, z)) for n, z in logits.items()}
+            exits = ", ".join(f"{n} {shown(v, task.unit)}" for n, v in means.items())
             print(f"teacher {name!r} on {where}: {exits}")
-        warn_at_chance(name, logits, labels, where)
+        if task.one_class:
+            labels = np.asarray(labels)
+            labels = labels.argmax(-1) if labels.ndim == 2 else labels
+            warn_at_chance(name, logits, labels, where)

@@ -13,6 +13,7 @@ from tf_mskd.models.graph import (
     sub_model,
 )
 from tf_mskd.models.plain import as_student, as_teacher
+from tf_mskd.tasks import Task
 from tf_mskd.training.batch_norm import fold_batch_norms, fuse_batch_norms
 from tf_mskd.utils.errors import UserError, unknown_name
 from tf_mskd.utils.names import is_kind, number
@@ -100,6 +101,7 @@ def join_parts(
     student: keras.Model,
     teacher: typing.Any,
     method: Method,
+    task: Task,
     teacher_size: typing.Any = None,
 ) -> tuple[keras.Model, keras.Model | None]:
     """Makes networks with exits of what was passed; refuses what does not fit.
@@ -108,6 +110,7 @@ def join_parts(
         student: see `plain.as_student`.
         teacher: see `plain.as_teacher`, or None.
         method: `Method`.
+        task: `Task`.
         teacher_size: see `plain.as_teacher`.
 
     Returns:
@@ -118,14 +121,14 @@ def join_parts(
             classes or inputs, shared variables, a student with nothing to train, or a
             method that needs the TensorFlow backend on another one.
     """
-    student = as_student(student)
+    student = as_student(student, task)
     if not student.trainable_variables:
         raise UserError(
             f"The student {student.name!r} has nothing to train: no trainable variable."
             " Set student.trainable = True, as a teacher's is set to False."
         )
     if teacher is not None:
-        teacher = as_teacher(teacher, student, teacher_size)
+        teacher = as_teacher(teacher, student, task, teacher_size)
         _check_pair(teacher, student)
     elif method.needs_teacher:
         name = getattr(method, "registry_name", method.name)
@@ -145,7 +148,7 @@ def join_parts(
 
 
 def _check_pair(teacher, student):
-    _check_same("classes", _classes(teacher), _classes(student), teacher, student)
+    _check_same("classes", *map(_answers, (teacher, student)), teacher, student)
     shapes = [_input_shapes(model) for model in (teacher, student)]
     if not _fits(*shapes):
         whats = ["image size" if len(s) == 1 else "inputs" for s in shapes]
@@ -194,8 +197,9 @@ def _remedy(what, of_teacher, of_student):
     return f": set teacher_size={size}, which resizes the images for the teacher."
 
 
-def _classes(model):
-    return model.output[exit_names(model)[-1]].shape[-1]
+def _answers(model):
+    shape = tuple(model.output[exit_names(model)[-1]].shape[1:])
+    return shape[0] if len(shape) == 1 else shape
 
 
 def _check_output(role, name, known):

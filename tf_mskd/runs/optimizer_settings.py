@@ -1,0 +1,42 @@
+"""Which settings go with which --optimizer, and their defaults; without TensorFlow."""
+
+import typing
+
+from tf_mskd.utils.errors import UserError
+
+RATES = {"sgd": 0.05, "adamw": 1e-3, "adam": 1e-3, "lion": 1e-4, "muon": 1e-3}
+# the product of rate and decay is that of adamw: Lion's steps are larger at one rate
+DECAYS = {"adamw": 0.05, "lion": 0.5, "muon": 0.05}
+SGD_ONLY = ("l2", "momentum", "nesterov")
+
+
+def check_optimizer(config: typing.Any, changed: typing.Collection[str]) -> None:
+    """Raises `UserError` for settings that the optimizer does not read.
+
+    Args:
+        config: `Config`.
+        changed: names of the settings that are not at their defaults.
+    """
+    kind = config.optimizer
+    for name in SGD_ONLY:
+        if kind != "sgd" and name in changed:
+            decays = name == "l2" and kind in DECAYS
+            instead = ", and set --weight_decay" if decays else ""
+            raise UserError(
+                f"--{name}={getattr(config, name)} is for --optimizer=sgd, got "
+                f"--optimizer={kind}: leave it at its default{instead}."
+            )
+    if "weight_decay" in changed and kind not in DECAYS:
+        instead = "set --l2" if kind == "sgd" else "take --optimizer=adamw"
+        raise UserError(
+            f"--weight_decay={config.weight_decay} is for --optimizer="
+            f"{', '.join(DECAYS)}, got {kind}: {instead}."
+        )
+    if -1 < config.weight_decay < 0:
+        raise UserError(
+            f"--weight_decay must be 0 or more, or -1 for the optimizer's default, got "
+            f"{config.weight_decay}."
+        )
+    for name in ("ema", "label_smoothing"):
+        if getattr(config, name) == 1:
+            raise UserError(f"--{name} must be below 1, got 1.0. 0 turns it off.")
