@@ -162,7 +162,7 @@ BEFORE = [  # before TensorFlow is imported
     ({"model": "keras:VGG16?a=1&a=2"}, "--model names a twice"),
     (
         {"teacher": "no/such.h5"},
-        "No model file at 'no/such.h5', which --teacher=no/such.h5",
+        "No model file at 'no/such.h5', which --te",
     ),
     ({"teacher": "keras:VGG16?weights=imagenet"}, "--teacher=keras:.* would download"),
     ({"teacher": "no/such"}, "No model file at 'no/such'"),
@@ -218,10 +218,12 @@ def test_what_does_not_fit_a_file_is_refused(files):
         networks.load_network("keras:VGG16", DIGITS)
 
 
-def test_a_network_that_no_file_gives_back_is_refused():
+def test_what_would_stop_a_run_at_its_end_is_refused_before(files):
     network = own_networks.unreadable(10, (8, 8, 1))
     with pytest.raises(UserError, match="cannot be read back .* Register its layers"):
-        networks.check_readable(network, "tests.own_networks:unreadable")
+        networks.check_student(network, "tests.own_networks:unreadable")
+    with pytest.raises(UserError, match="count_macs does not know 'quadratic', a Quad"):
+        networks.check_student(own_networks.quadratic(10, (8, 8, 1)), "a.keras")
 
 
 # ---- whole runs

@@ -175,8 +175,8 @@ def check_run(
             "--untrained_teacher, or use a method such as dml."
         )
     distiller = build_distiller(config, source, teacher, init, method)
-    if own_model.kind_of(config.model) == "function":
-        networks.check_readable(distiller.student, config.model)
+    if own_model.kind_of(config.model) != "name":
+        networks.check_student(distiller.student, config.model)
     phase_lengths(config, distiller.exits)
     compile_distiller(distiller, config, steps_per_epoch)
     return distiller

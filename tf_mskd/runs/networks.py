@@ -11,7 +11,7 @@ import keras
 
 from tf_mskd import models
 from tf_mskd.models.applications import application_arguments, create_application
-from tf_mskd.models.graph import replay
+from tf_mskd.models.graph import output_tensors, replay
 from tf_mskd.models.plain import as_functional
 from tf_mskd.models.probabilities import kind_of_output
 from tf_mskd.models.saving import load_model, read_model, save_model
@@ -101,19 +101,16 @@ def import_layers(text: str) -> None:
         _module("model", text)
 
 
-def check_readable(network: keras.Model, model: str) -> None:
-    """Raises `UserError` unless a network can be read back from its file."""
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            path = os.path.join(folder, "student.keras")
-            save_model(network, path)
-            load_model(path)
-        except Exception as error:  # of the layers' own code, when it writes or reads
-            raise UserError(
-                f"The network of --model={model} cannot be read back from a .keras "
-                f"file: {_text_of(error)} Register its layers, with "
-                "keras.saving.register_keras_serializable, and give them get_config."
-            ) from error
+def check_student(network: keras.Model, model: str) -> None:
+    """Raises `UserError` for what would stop a run at its end.
+
+    Args:
+        network: of `own_student`.
+        model: str, the value of --model.
+    """
+    models.count_macs(network)
+    if kind_of(model) == "function":
+        _check_readable(network, model)
 
 
 def _network(flag, text, source, include_top):
@@ -206,6 +203,20 @@ def _for_images(network, model, shape):
     return keras.Model(image, outputs, name=network.name)
 
 
+def _check_readable(network, model):
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = os.path.join(folder, "student.keras")
+            save_model(network, path)
+            load_model(path)
+        except Exception as error:  # of the layers' own code, when it writes or reads
+            raise UserError(
+                f"The network of --model={model} cannot be read back from a .keras "
+                f"file: {_text_of(error)} Register its layers, with "
+                "keras.saving.register_keras_serializable, and give them get_config."
+            ) from error
+
+
 def _check_exits(network, config, num_classes):
     """A network that has exits already keeps them."""
     if config.taps:
@@ -213,7 +224,7 @@ def _check_exits(network, config, num_classes):
             f"--taps={','.join(config.taps)} places exits, --model={config.model} has "
             f"its own, {', '.join(models.exit_names(network))}: leave --taps empty."
         )
-    last = network.output[models.exit_names(network)[-1]]
+    last = output_tensors(network)[models.exit_names(network)[-1]]
     if last.shape[-1] != num_classes:
         raise UserError(
             f"--model={config.model} has exits for {last.shape[-1]} classes, the data "
