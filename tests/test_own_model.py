@@ -11,7 +11,15 @@ import pytest
 from tests import own_networks
 from tests.support import OWN, Command, weights_of
 from tf_mskd import load_model, models
-from tf_mskd.runs import build, evaluation, experiment, inputs, networks, plan
+from tf_mskd.runs import (
+    build,
+    evaluation,
+    experiment,
+    inputs,
+    networks,
+    own_student,
+    plan,
+)
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.finished_run import FinishedRun
 from tf_mskd.runs.result import read_result
@@ -45,9 +53,9 @@ def files(tmp_path_factory):
     small.save(folder / "small.keras")
     small.save(folder / "small.h5")
     own_networks.probabilities(7, (8, 8, 1)).save(folder / "seven.keras")
-    networks_ = {"exits": small, "any_size": any_size()}
-    networks_["exits"] = models.add_exits(small, ["one"], 10)
-    for name, network in networks_.items():
+    made = {"exits": small, "any_size": any_size()}
+    made["exits"] = models.add_exits(small, ["one"], 10)
+    for name, network in made.items():
         network.save(folder / f"{name}.keras")
     two = keras.Input((4,)), keras.Input((4,))
     keras.Model(two, keras.layers.Add()(two)).save(folder / "two_inputs.keras")
@@ -95,7 +103,7 @@ def test_a_function_makes_a_new_network_of_the_same_names():
 
 
 def test_batch_norms_are_those_of_all_devices():
-    made = networks.own_student(
+    made = own_student.build_own_student(
         Config(model="tests.own_networks:normalized"), DIGITS, synchronized_bn=True
     )
     assert made.get_layer("norm").synchronized
@@ -221,9 +229,9 @@ def test_what_does_not_fit_a_file_is_refused(files):
 def test_what_would_stop_a_run_at_its_end_is_refused_before(files):
     network = own_networks.unreadable(10, (8, 8, 1))
     with pytest.raises(UserError, match="cannot be read back .* Register its layers"):
-        networks.check_student(network, "tests.own_networks:unreadable")
+        own_student.check_student(network, "tests.own_networks:unreadable")
     with pytest.raises(UserError, match="count_macs does not know 'quadratic', a Quad"):
-        networks.check_student(own_networks.quadratic(10, (8, 8, 1)), "a.keras")
+        own_student.check_student(own_networks.quadratic(10, (8, 8, 1)), "a.keras")
 
 
 # ---- whole runs

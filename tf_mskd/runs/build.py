@@ -9,9 +9,10 @@ import tensorflow as tf
 from tf_mskd import models
 from tf_mskd.methods.common.create import create_method, method_defaults
 from tf_mskd.methods.common.method import Method
-from tf_mskd.runs import networks, own_model, parsers
+from tf_mskd.runs import networks, own_model, own_student, parsers
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.flags import read_flagfile
+from tf_mskd.runs.optimizer_settings import check_training
 from tf_mskd.runs.stages import required_config
 from tf_mskd.training import schedules
 from tf_mskd.training.distiller import Distiller
@@ -47,7 +48,7 @@ def build_student(
                 f"({', '.join(aux_heads)}), which the library's networks have alone, "
                 f"not --model={config.model}: take another method."
             )
-        return networks.own_student(config, source, synchronized_bn)
+        return own_student.build_own_student(config, source, synchronized_bn)
     return models.create_model(
         config.model,
         source.num_classes,
@@ -176,7 +177,7 @@ def check_run(
         )
     distiller = build_distiller(config, source, teacher, init, method)
     if own_model.kind_of(config.model) != "name":
-        networks.check_student(distiller.student, config.model)
+        own_student.check_student(distiller.student, config.model)
     phase_lengths(config, distiller.exits)
     compile_distiller(distiller, config, steps_per_epoch)
     return distiller
@@ -252,7 +253,13 @@ def compile_distiller(
     Raises:
         UserError: for settings of training that this run does not read.
     """
-    _check_training(distiller, config, steps_per_epoch)
+    weight = distiller.term_weights.get("ce")
+    check_training(
+        config,
+        steps=config.epochs * steps_per_epoch,
+        several_devices=_several_replicas(),
+        reads_labels=weight is not None and float(weight) > 0,
+    )
     loss = None
     if config.label_smoothing:
         loss = SmoothedCrossEntropy(config.label_smoothing)
@@ -261,25 +268,3 @@ def compile_distiller(
     optimizer.exclude_from_weight_decay([v for v in variables if len(v.shape) < 2])
     distiller.compile(optimizer, loss, jit_compile=False)
     distiller.optimizer.build(variables)
-
-
-def _check_training(distiller, config, steps_per_epoch):
-    for name, unset in (("clip_norm", 0), ("accumulate_steps", 1)):
-        value = getattr(config, name)
-        if value != unset and _several_replicas():
-            raise UserError(
-                f"--{name}={value} works on one device, as each clips and adds up its "
-                "own gradients; this run has several: set --num_devices=1."
-            )
-    steps = config.epochs * steps_per_epoch
-    if config.accumulate_steps > steps:
-        raise UserError(
-            f"--accumulate_steps={config.accumulate_steps} must be at most the steps "
-            f"of the run, {steps}: no update would be made."
-        )
-    weight = distiller.term_weights.get("ce")
-    if config.label_smoothing and not (weight is not None and float(weight)):
-        raise UserError(
-            f"--label_smoothing={config.label_smoothing} changes the term ce, which "
-            f"--method={config.method} lacks or weighs 0: set it to 0."
-        )

@@ -4,57 +4,19 @@ import contextlib
 import importlib
 import os
 import sys
-import tempfile
 import typing
 
 import keras
 
-from tf_mskd import models
 from tf_mskd.models.applications import application_arguments, create_application
-from tf_mskd.models.graph import output_tensors, replay
 from tf_mskd.models.plain import as_functional
-from tf_mskd.models.probabilities import kind_of_output
-from tf_mskd.models.saving import load_model, read_model, save_model
+from tf_mskd.models.saving import load_model, read_model
 from tf_mskd.runs import parsers
-from tf_mskd.runs.config import Config
 from tf_mskd.runs.flags import read_flagfile
 from tf_mskd.runs.own_model import kind_of, read_application
 from tf_mskd.utils.errors import UserError, unknown_name
-from tf_mskd.utils.private import all_layers, fresh_names
+from tf_mskd.utils.private import fresh_names
 from tf_mskd.utils.run_paths import RunPaths
-
-
-def own_student(
-    config: Config, source: typing.Any, synchronized_bn: bool = False
-) -> keras.Model:
-    """Creates the student of a --model of the user's own.
-
-    Args:
-        config: `Config`, with `taps` and `exit_head`.
-        source: see `build.build_student`.
-        synchronized_bn: bool, batch statistics over all replicas.
-
-    Returns:
-        functional Keras model with a dict of exits.
-
-    Raises:
-        UserError: if there is no such network, or it does not fit the data.
-    """
-    with fresh_names():  # they lead from one build's weights to another's
-        network = _network("model", config.model, source, include_top=False)
-        _check_policy(network, config)
-        network = _for_images(network, config.model, source.image_shape)
-        if models.exit_names(network):
-            _check_exits(network, config, source.num_classes)
-        else:
-            _check_end(network, config.model, source.num_classes)
-            network = models.add_exits(
-                network, config.taps, source.num_classes, exit_head=config.exit_head
-            )
-    for layer in all_layers(network) if synchronized_bn else ():
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.synchronized = True
-    return network
 
 
 def load_network(text: str, source: typing.Any) -> keras.Model:
@@ -78,7 +40,7 @@ def load_network(text: str, source: typing.Any) -> keras.Model:
             f"--teacher={text} has no weights: name a file of them, weights=PATH."
         )
     with fresh_names():
-        return _network("teacher", text, source, include_top=True)
+        return network_of("teacher", text, source, include_top=True)
 
 
 def import_layers(text: str) -> None:
@@ -101,19 +63,23 @@ def import_layers(text: str) -> None:
         _module("model", text)
 
 
-def check_student(network: keras.Model, model: str) -> None:
-    """Raises `UserError` for what would stop a run at its end.
+def network_of(
+    flag: str, text: str, source: typing.Any, include_top: bool
+) -> keras.Model:
+    """Makes the network that a flag names: a file's, a function's or an application's.
 
     Args:
-        network: of `own_student`.
-        model: str, the value of --model.
+        flag: str, "model" or "teacher", for errors.
+        text: str, the flag's value.
+        source: see `build.build_student`.
+        include_top: bool, whether a network of `keras.applications` ends in logits.
+
+    Returns:
+        functional Keras model.
+
+    Raises:
+        UserError: if there is no such network.
     """
-    models.count_macs(network)
-    if kind_of(model) == "function":
-        _check_readable(network, model)
-
-
-def _network(flag, text, source, include_top):
     kind = kind_of(text)
     if kind == "file":
         import_layers(text)
@@ -144,7 +110,7 @@ def _from_function(flag, text, source):
         raise UserError(
             f"--{flag}={text} failed when it was called with "
             f"num_classes={source.num_classes}, input_shape={source.image_shape}: "
-            f"{_text_of(error)}"
+            f"{reason_of(error)}"
         ) from error
     network = as_functional(made)
     if network is None:
@@ -164,82 +130,10 @@ def _module(flag, text):
     except Exception as error:  # of the user's own code
         raise UserError(
             f"--{flag}={text}: module {name!r} cannot be imported from the current "
-            f"folder or the installed packages: {_text_of(error)}"
+            f"folder or the installed packages: {reason_of(error)}"
         ) from error
 
 
-def _text_of(error):
+def reason_of(error: Exception) -> str:
+    """Returns an error of foreign code as part of one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-
-
-def _check_policy(network, config):
-    """A file's layers keep their precision, whatever the policy of the run."""
-    policies = {layer.dtype_policy.name for layer in all_layers(network)}
-    if config.dtype_policy not in policies:
-        raise UserError(
-            f"--dtype_policy={config.dtype_policy} does not change layers that are "
-            f"built, those of --model={config.model} are "
-            f"{', '.join(sorted(policies))}: set one of these, or build the network "
-            "with yours."
-        )
-
-
-def _for_images(network, model, shape):
-    """The network on images of the data's size, where it takes any size."""
-    reads = [tuple(tensor.shape[1:]) for tensor in network.inputs]
-    takes = len(reads) == 1 and len(reads[0]) == len(shape)
-    if not takes or any(
-        n not in (None, m) for n, m in zip(reads[0], shape, strict=True)
-    ):
-        raise UserError(
-            f"--model={model} reads {', '.join(map(str, reads))}, the data have images "
-            f"{tuple(shape)}: take data of that shape; --image_size sets their side."
-        )
-    if None not in reads[0]:
-        return network
-    image = keras.Input(shape, dtype=network.inputs[0].dtype, name="image")
-    made = replay(network.outputs, {id(network.inputs[0]): image})
-    outputs = keras.tree.pack_sequence_as(network.output, made)
-    return keras.Model(image, outputs, name=network.name)
-
-
-def _check_readable(network, model):
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            path = os.path.join(folder, "student.keras")
-            save_model(network, path)
-            load_model(path)
-        except Exception as error:  # of the layers' own code, when it writes or reads
-            raise UserError(
-                f"The network of --model={model} cannot be read back from a .keras "
-                f"file: {_text_of(error)} Register its layers, with "
-                "keras.saving.register_keras_serializable, and give them get_config."
-            ) from error
-
-
-def _check_exits(network, config, num_classes):
-    """A network that has exits already keeps them."""
-    if config.taps:
-        raise UserError(
-            f"--taps={','.join(config.taps)} places exits, --model={config.model} has "
-            f"its own, {', '.join(models.exit_names(network))}: leave --taps empty."
-        )
-    last = output_tensors(network)[models.exit_names(network)[-1]]
-    if last.shape[-1] != num_classes:
-        raise UserError(
-            f"--model={config.model} has exits for {last.shape[-1]} classes, the data "
-            f"have {num_classes}: take the network without its exits."
-        )
-
-
-def _check_end(network, model, num_classes):
-    """Refuses probabilities of other classes, which a further layer would read."""
-    end = network.outputs[0]
-    if len(end.shape) != 2 or end.shape[-1] in (None, num_classes):
-        return
-    kind = kind_of_output(network, end)
-    if kind == "softmax":
-        raise UserError(
-            f"--model={model} ends in probabilities of {end.shape[-1]} classes, the "
-            f"data have {num_classes}: take the network without its last layer."
-        )
