@@ -234,6 +234,15 @@ def test_what_would_stop_a_run_at_its_end_is_refused_before(files):
         own_student.check_student(own_networks.quadratic(10, (8, 8, 1)), "a.keras")
 
 
+def test_a_file_may_do_without_a_module_that_is_gone(tmp_path, capsys):
+    network = own_networks.normalized(4, (8, 8, 1))
+    models.add_exits(network, [], 4).save(tmp_path / "student.keras")
+    (tmp_path / "flags.txt").write_text("--model=tests.no_networks:small\n")
+    read = networks.load_network(str(tmp_path), DIGITS)
+    assert list(read.output) == ["exit_1"]
+    assert "may be missing: --model=tests.no_networks:small" in capsys.readouterr().out
+
+
 # ---- whole runs
 
 

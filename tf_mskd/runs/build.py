@@ -214,7 +214,7 @@ def copy_weights(source: keras.Model, target: keras.Model) -> list[keras.Layer]:
             raise UserError(
                 f"The starting network {source.name!r} does not fit {target.name!r}: "
                 f"layer {layer.name!r} with shapes {shapes} has no match. Use the same "
-                "--model, --width and --vgg_taps in both flagfiles."
+                "--model, --taps, --width and --vgg_taps in both flagfiles."
             )
         mate.set_weights(layer.get_weights())
         given.append(mate)

@@ -46,11 +46,10 @@ def load_network(text: str, source: typing.Any) -> keras.Model:
 def import_layers(text: str) -> None:
     """Imports the module of the layers that a file may hold, where a run tells it.
 
+    Where it cannot be imported, a line says so: the file may do without it.
+
     Args:
         text: str, path of a run folder, of a file in one, or a --model.
-
-    Raises:
-        UserError: if there is no such module.
     """
     seen = set()
     while text not in seen and kind_of(text) in ("name", "file"):
@@ -60,7 +59,10 @@ def import_layers(text: str) -> None:
         with contextlib.suppress(UserError):  # of a run of another version
             text = read_flagfile(str(flags)).model if flags.is_file() else text
     if kind_of(text) == "function":
-        _module("model", text)
+        try:
+            _module("model", text)
+        except UserError as error:
+            print(f"Layers of your own may be missing: {error}")
 
 
 def network_of(
