@@ -214,11 +214,15 @@ def temporary_files(folder):
 # ---- data
 
 
-def store(data_dir, set_name, rows, image, label=None, **more):
-    """Prepares a TFDS set; `rows` maps split to (images, labels)."""
+def store(data_dir, set_name, rows, image, label=None, labels=None, **more):
+    """Prepares a TFDS set; `rows` maps split to (images, labels).
+
+    With `labels`, a feature of several classes, there is no "label".
+    """
     import tensorflow_datasets as tfds
 
     label = label or tfds.features.ClassLabel(names=[f"d{k}" for k in range(10)])
+    target = {"labels": labels} if labels else {"label": label}
 
     class Stored(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         name = set_name
@@ -226,7 +230,7 @@ def store(data_dir, set_name, rows, image, label=None, **more):
         code_path = None  # as in tiny_imagenet.py
 
         def _info(self):
-            features = {"image": image, "label": label, **more}
+            features = {"image": image, **target, **more}
             features = tfds.features.FeaturesDict(features)
             return tfds.core.DatasetInfo(builder=self, features=features)
 
@@ -234,8 +238,9 @@ def store(data_dir, set_name, rows, image, label=None, **more):
             return {split: self._generate_examples(*rows[split]) for split in rows}
 
         def _generate_examples(self, images, labels):
-            for key, (pixels, target) in enumerate(zip(images, labels, strict=True)):
-                row = {"image": pixels, "label": int(target)}
+            (name,) = target
+            for key, (pixels, value) in enumerate(zip(images, labels, strict=True)):
+                row = {"image": pixels, name: np.asarray(value).tolist()}
                 yield key, {**row, **dict.fromkeys(more, "t")}
 
     Stored(data_dir=data_dir).download_and_prepare()

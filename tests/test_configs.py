@@ -287,6 +287,8 @@ def test_every_run_takes_one_step(case, monkeypatch):
         ({"phase_epochs": "1,2"}, "needs --phases=progressive, got --phases=joint"),
         ({"freeze": "backbone"}, "--freeze=backbone needs --init_flagfile"),
         ({"untrained_teacher": True}, "--untrained_teacher needs --teacher_flagfile"),
+        ({"teacher_size": 16}, "--teacher_size=16 needs a teacher: name one with"),
+        ({"teacher": "a", "teacher_size": -1}, "--teacher_size must be in"),
     ],
 )
 def test_contradictions_are_refused(values, message):

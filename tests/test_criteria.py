@@ -14,7 +14,7 @@ from tf_mskd.early_exit.criteria import (
     answers_so_far,
     confidence,
 )
-from tf_mskd.models import ensemble
+from tf_mskd.tasks import ensemble
 
 EXITS = list(reference.STUDENT_EXITS.values())
 PROBS = [reference.softmax(z) for z in EXITS]

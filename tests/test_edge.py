@@ -15,8 +15,10 @@ from tests.method_support import (
 )
 from tf_mskd import SGD, Distiller, UserError
 from tf_mskd.methods.common.create import create_method
-from tf_mskd.methods.common.losses import correct, cross_entropy
-from tf_mskd.training.batch import read_targets, read_weight
+from tf_mskd.tasks import create_task
+from tf_mskd.tasks.class_labels import read_class_labels
+from tf_mskd.tasks.softmax import correct, cross_entropy
+from tf_mskd.training.batch import read_weight
 from tf_mskd.training.label_checks import check_labels
 
 CLASSES = 10
@@ -115,7 +117,7 @@ def test_a_number_as_weight_scales_the_loss(name, tiny, batch):
 @pytest.mark.parametrize("column", [False, True])
 def test_class_numbers_of_any_dtype_become_int(dtype, column):
     labels = np.array([1, 0, 1]).astype(dtype)
-    label = read_targets(labels[:, None] if column else labels, 3)["label"]
+    label = read_class_labels(labels[:, None] if column else labels, 3)
     assert label.dtype in (tf.int32, tf.int64)
     assert label.numpy().tolist() == [1, 0, 1]
 
@@ -213,6 +215,17 @@ def test_validation_labels_are_looked_at_before_training(tiny, batch):
             distiller.fit(images, labels, validation_data=held_out, verbose=0)
 
 
+def test_labels_of_one_batch_are_looked_at(tiny, batch):
+    images, labels = batch
+    distiller = compiled(tiny(), method="ce")
+    for call in (distiller.train_on_batch, distiller.test_on_batch):
+        for wrong in (labels + 5, {"label": labels + 5}):
+            with pytest.raises(UserError, match="class numbers 0..9, got"):
+                call(images, wrong)
+    logs = distiller.test_on_batch(images, labels, np.ones(IMAGES), return_dict=True)
+    assert logs["loss"] > 0
+
+
 def test_a_dataset_that_is_right_is_left_as_it_is(tiny, digits):
     """The same batches in the same order, though each is looked at."""
 
@@ -239,18 +252,19 @@ def test_labels_of_other_shapes_are_refused(shape):
     with pytest.raises(
         UserError, match=r"\[B\] or \[B, 1\], or one-hot or soft \[B, 1"
     ):
-        read_targets(np.zeros(shape, "int32"), CLASSES)
+        read_class_labels(np.zeros(shape, "int32"), CLASSES)
     with pytest.raises(UserError, match="got string"):
-        read_targets(np.array(["cat"]), CLASSES)
+        read_class_labels(np.array(["cat"]), CLASSES)
     with pytest.raises(UserError, match="got list"):
-        read_targets([np.zeros(2), np.zeros((2, 3))], CLASSES)
+        read_class_labels([np.zeros(2), np.zeros((2, 3))], CLASSES)
 
 
 def test_good_labels_pass_the_look():
-    check_labels(np.array([], "int32"), 3)
-    check_labels([True, False], 2)
-    check_labels([[2.0], [0.0]], 3)
-    check_labels([[0.25, 0.75]], 2)
+    task = create_task("classification")
+    check_labels(np.array([], "int32"), task, (3,))
+    check_labels([True, False], task, (2,))
+    check_labels([[2.0], [0.0]], task, (3,))
+    check_labels([[0.25, 0.75]], task, (2,))
 
 
 def test_one_logit_is_refused(tiny):

@@ -5,7 +5,9 @@ import pytest
 
 from tests import reference
 from tf_mskd import UserError
-from tf_mskd.models import ensemble
+from tf_mskd.tasks import ensemble
+from tf_mskd.tasks.classification import Classification, accuracies
+from tf_mskd.tasks.meter import Meter
 from tf_mskd.training.evaluation import validation_logs
 
 
@@ -66,7 +68,7 @@ def test_fit_weights_finds_the_good_exit():
     weights = ensemble.fit_weights(outputs, labels)
     assert weights["exit_2"] > 1.0, weights
     assert max(weights["exit_1"], weights["exit_3"]) < 0.15, weights
-    table = ensemble.accuracies(outputs, labels, weights)
+    table = accuracies(outputs, labels, weights)
     assert table["ensemble_fitted"] > table["ensemble"] + 0.1, table
 
 
@@ -107,6 +109,14 @@ def test_fit_weights_repeats_and_falls_back_to_the_mean():
     np.testing.assert_allclose(list(weights.values()), [0.5, 0.5], atol=1e-6)
 
 
+def measured(outputs, labels, kind):
+    """In two batches: what a meter adds up is that of the whole."""
+    meter = Meter(Classification(), kind)
+    for rows in (slice(0, 3), slice(3, None)):
+        meter.update({n: v[rows] for n, v in outputs.items()}, labels[rows])
+    return meter
+
+
 def test_accuracies_are_fractions_by_name():
     outputs = {
         "exit_1": np.array([[9.0, 0], [1, 0], [1, 0], [1, 0]]),
@@ -117,13 +127,13 @@ def test_accuracies_are_fractions_by_name():
     weights = {"exit_1": 1.0, "exit_2": 0.0, "exit_3": 0.0}
     exits = {"exit_1": 0.5, "exit_2": 0.5, "exit_3": 0.5}
     logits, probabilities, fitted = 0.75, 0.5, 0.5
-    assert ensemble.accuracies(outputs, labels, weights) == {
+    assert accuracies(outputs, labels, weights) == {
         **exits,
         "ensemble": logits,
         "ensemble_probabilities": probabilities,
         "ensemble_fitted": fitted,
     }
-    assert ensemble.accuracies(outputs, labels, kind="probabilities") == {
+    assert accuracies(outputs, labels, kind="probabilities") == {
         **exits,
         "ensemble": probabilities,
         "ensemble_logits": logits,
@@ -134,7 +144,7 @@ def test_the_logs_of_a_validation_name_the_ensemble_of_the_run():
     outputs, labels = held_out()
     for kind in ("logits", "probabilities"):
         scores = reference.ensemble_scores(outputs, kind)
-        logs = validation_logs(outputs, labels, kind)
+        logs = validation_logs(measured(outputs, labels, kind))
         expected = np.mean(scores.argmax(-1) == labels)
         assert abs(logs["val_ensemble_accuracy"] - expected) < 1e-12
         assert logs["val_exit_2_accuracy"] > 0.5 and len(logs) == 5

@@ -17,13 +17,13 @@ from PIL import Image
 
 from tests.support import ROOT, TINY, Command, store, temporary_files
 from tf_mskd.data.sources import load_source
-from tf_mskd.methods.common import losses
 from tf_mskd.models.saving import load_model, save_model
 from tf_mskd.runs import experiment
 from tf_mskd.runs.comparison import read_runs
 from tf_mskd.runs.flags import read_flagfile, to_flagfile
 from tf_mskd.runs.result import read_result
 from tf_mskd.runs.run_folder import RunFolder
+from tf_mskd.tasks import classification
 from tf_mskd.training import checkpoint, stopping
 from tf_mskd.utils import files
 from tf_mskd.utils.errors import UserError
@@ -208,8 +208,8 @@ def image_that_is_a_pipe(world, patch):
 
 
 def nan_in_the_loss(world, patch):
-    kl = losses.softened_kl
-    patch.setattr(losses, "softened_kl", lambda *args: kl(*args) * np.nan)
+    kl = classification.softened_kl
+    patch.setattr(classification, "softened_kl", lambda *args: kl(*args) * np.nan)
 
 
 def nan_in_the_gradient(world, patch):
@@ -217,8 +217,8 @@ def nan_in_the_gradient(world, patch):
         value = kl(*args)
         return value + keras.ops.sqrt(0.0 * value)  # 0, its derivative 0 / 0
 
-    kl = losses.softened_kl
-    patch.setattr(losses, "softened_kl", kl_of_no_gradient)
+    kl = classification.softened_kl
+    patch.setattr(classification, "softened_kl", kl_of_no_gradient)
 
 
 def nan_in_the_gradient_before_a_checkpoint(world, patch):
@@ -604,9 +604,13 @@ def test_a_kill_between_the_first_files_of_a_run_is_mended(world):
 def test_a_failed_write_keeps_the_old_file(tmp_path):
     path = tmp_path / "file.json"
     files.write_json(path, {"a": 1})
-    with pytest.raises(UserError, match="Cannot write .*file.json"):
-        with files.replacing(path) as temporary:
-            temporary.write_text("half")
-            raise OSError(28, "No space left on device")
+    for name, kept in (("file", " The previous file is unchanged."), ("new", "")):
+        message = (
+            rf"Cannot write .*{name}.json: No space left on device\.{kept} Fix the"
+        )
+        with pytest.raises(UserError, match=message):
+            with files.replacing(tmp_path / f"{name}.json") as temporary:
+                temporary.write_text("half")
+                raise OSError(28, "No space left on device")
     assert files.read_json(path) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["file.json"]

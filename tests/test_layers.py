@@ -8,6 +8,7 @@ FILES = sorted((ROOT / "tf_mskd").rglob("*.py"))
 # every module may import from the floors below its own, and from its own package
 FLOORS = (
     {"utils"},
+    {"tasks"},
     {"data", "models", "methods"},
     {"training", "early_exit"},
     {"teacher_cache", "deployment", "callbacks"},

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tests import reference
 from tf_mskd.methods.common import losses
+from tf_mskd.tasks.softmax import correct, cross_entropy, softened_kl
 
 PAIR = ([[2, -1, 0.5], [0.1, 3, -2]], [[1, 0, 0], [0, 1, -1]])  # teacher, student
 
@@ -26,8 +27,8 @@ def gradient(function, *values):
 
 
 def test_cross_entropy_known_answers():
-    close("ce", losses.cross_entropy([0, 1], [[0.0, 0.0]] * 2), np.log([2, 2]))
-    value = losses.cross_entropy(reference.LABELS, reference.STUDENT)
+    close("ce", cross_entropy([0, 1], [[0.0, 0.0]] * 2), np.log([2, 2]))
+    value = cross_entropy(reference.LABELS, reference.STUDENT)
     close("ce fixture", np.mean(value), 2.13784098)
 
 
@@ -44,7 +45,7 @@ def test_cross_entropy_known_answers():
     ],
 )
 def test_softened_kl_known_answers(teacher, student, temperature, expected):
-    value = losses.softened_kl(np.array(teacher), np.array(student), temperature)
+    value = softened_kl(np.array(teacher), np.array(student), temperature)
     close(f"kd T={temperature}", np.mean(value), expected)
 
 
@@ -54,14 +55,14 @@ def test_sums_over_exits():
     def total(values):
         return sum(np.mean(v) for v in values)
 
-    ce = total(losses.cross_entropy(reference.LABELS, z) for z in student.values())
+    ce = total(cross_entropy(reference.LABELS, z) for z in student.values())
     close("sum of CE", ce, 8.50035848)
-    one = total(losses.softened_kl(reference.TEACHER, z, 3.0) for z in student.values())
+    one = total(softened_kl(reference.TEACHER, z, 3.0) for z in student.values())
     close("one teacher to every exit", one, 3.41144748)
-    paired = total(losses.softened_kl(teacher[n], z, 3.0) for n, z in student.items())
+    paired = total(softened_kl(teacher[n], z, 3.0) for n, z in student.items())
     close("exit to exit", paired, 0.85973511)
     deepest = student["exit_4"]
-    own = total(losses.softened_kl(deepest, z, 3.0) for z in list(student.values())[:3])
+    own = total(softened_kl(deepest, z, 3.0) for z in list(student.values())[:3])
     close("deepest to shallower", own, 0.51770994)
 
 
@@ -72,17 +73,20 @@ def test_random_inputs_match_the_reference(scale, seed):
     z, t = scale * rng.normal(size=(2, 16, 100))
     labels = rng.integers(0, 100, 16)
     expected = reference.cross_entropy(labels, z)
-    close("ce", losses.cross_entropy(labels, z), expected, atol=1e-5)
+    close("ce", cross_entropy(labels, z), expected, atol=1e-5)
     for temperature in (1.0, 4.0):
         expected = reference.softened_kl(t, z, temperature)
-        got = losses.softened_kl(t, z, temperature)
+        got = softened_kl(t, z, temperature)
         close(f"kd T={temperature}", got, expected, atol=3e-6 * temperature**2)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 def test_results_are_float32_of_one_number_per_row(dtype):
     z = keras.ops.cast(reference.STUDENT, dtype)
-    for value in (losses.cross_entropy([0, 1, 2, 3], z), losses.softened_kl(z, z, 4.0)):
+    for value in (
+        cross_entropy([0, 1, 2, 3], z),
+        softened_kl(z, z, 4.0),
+    ):
         assert value.dtype == tf.float32
         assert value.shape == (4,)
 
@@ -91,29 +95,31 @@ def test_a_constant_per_row_changes_nothing():
     z, t = reference.STUDENT, reference.TEACHER
     shift = np.array([[5.0], [-3.0], [0.5], [20.0]])
     expected = reference.softened_kl(t, z, 4.0)
-    close("kd, student shifted", losses.softened_kl(t, z + shift, 4.0), expected, 1e-4)
-    close("kd, teacher shifted", losses.softened_kl(t + shift, z, 4.0), expected, 1e-4)
+    close("kd, student shifted", softened_kl(t, z + shift, 4.0), expected, 1e-4)
+    close("kd, teacher shifted", softened_kl(t + shift, z, 4.0), expected, 1e-4)
     expected = reference.cross_entropy(reference.LABELS, z)
-    got = losses.cross_entropy(reference.LABELS, z + shift)
+    got = cross_entropy(reference.LABELS, z + shift)
     close("ce shifted", got, expected, 1e-4)
-    close("kd of equals", losses.softened_kl(z + shift, z, 4.0), np.zeros(4), atol=1e-5)
+    close("kd of equals", softened_kl(z + shift, z, 4.0), np.zeros(4), atol=1e-5)
 
 
 def test_extreme_logits_stay_finite():
     z = np.array([[1e4, -1e4, 0.0], [-1e4, 1e4, 1e4]])
     t = z[:, ::-1].copy()
     labels = [1, 0]
-    close("ce", losses.cross_entropy(labels, z), reference.cross_entropy(labels, z))
-    close("kd", losses.softened_kl(t, z, 4.0), reference.softened_kl(t, z, 4.0))
-    grads = gradient(lambda a: losses.cross_entropy(labels, a), z)
-    grads += gradient(lambda a: losses.softened_kl(t, a, 4.0), z)
+    close("ce", cross_entropy(labels, z), reference.cross_entropy(labels, z))
+    close("kd", softened_kl(t, z, 4.0), reference.softened_kl(t, z, 4.0))
+    grads = gradient(lambda a: cross_entropy(labels, a), z)
+    grads += gradient(lambda a: softened_kl(t, a, 4.0), z)
     for name, value in zip(["ce", "kd"], grads, strict=True):
         assert np.isfinite(value).all(), f"{name}: gradient {value}"
 
 
 def test_no_gradient_reaches_the_target():
     to_target, to_guided = gradient(
-        lambda t, z: losses.softened_kl(t, z, 4.0), reference.TEACHER, reference.STUDENT
+        lambda t, z: softened_kl(t, z, 4.0),
+        reference.TEACHER,
+        reference.STUDENT,
     )
     assert to_target is None or not np.any(to_target)
     assert np.any(to_guided)
@@ -121,12 +127,12 @@ def test_no_gradient_reaches_the_target():
 
 def test_gradients_match_finite_differences_of_the_reference():
     z, t, labels = reference.STUDENT, reference.TEACHER, reference.LABELS
-    (got,) = gradient(lambda a: losses.cross_entropy(labels, a), z)
+    (got,) = gradient(lambda a: cross_entropy(labels, a), z)
     expected = reference.numeric_gradient(
         lambda a: reference.cross_entropy(labels, a).sum(), z
     )
     close("gradient of ce", got, expected, 1e-4, 1e-6)
-    (got,) = gradient(lambda a: losses.softened_kl(t, a, 4.0), z)
+    (got,) = gradient(lambda a: softened_kl(t, a, 4.0), z)
     expected = reference.numeric_gradient(
         lambda a: reference.softened_kl(t, a, 4.0).sum(), z
     )
@@ -137,7 +143,7 @@ def test_gradients_match_finite_differences_of_the_reference():
 
 def test_correct_marks_the_rows_whose_highest_score_is_at_the_label():
     scores = [[0.1, 0.9], [3.0, -1.0], [0.0, 1.0]]
-    assert list(losses.correct(np.array([1, 1, 1], np.int32), scores)) == [
+    assert list(correct(np.array([1, 1, 1], np.int32), scores)) == [
         1.0,
         0.0,
         1.0,

@@ -190,7 +190,7 @@ STUDENTS = [
     ("keras:MobileNetV2?alhpa=1", "argument of keras:MobileNetV2 'alhpa'; .*'alpha'"),
     ("keras:MobileNetV2?alpha=x", "--model: alpha takes a value like 1.0, got 'x'"),
     ("keras:MobileNetV2", "keras:MobileNetV2 cannot be built: Input size must be"),
-    ("{files}/seven.keras", "ends in probabilities of 7 classes, the data have 10"),
+    ("{files}/seven.keras", "ends in probabilities of 7 classes, the data need 10"),
     ("{files}/two_inputs.keras", r"reads \(4,\), \(4,\), the data have images \(8, 8"),
     ("tests.own_networks:failing", r"failed when .*=\(8, 8, 1\): KeyError: 'no netw"),
     ("tests.own_networks:smal", "Unknown function of tests.own_networks 'smal'; .*sma"),
@@ -216,7 +216,7 @@ def test_what_does_not_fit_a_file_is_refused(files):
         student(small, Shapes(10, (9, 9, 1)))
     with pytest.raises(UserError, match="taps=one places exits, .*its own, exit_1, e"):
         student(exits, taps="one")
-    with pytest.raises(UserError, match="has exits for 10 classes, the data have 7"):
+    with pytest.raises(UserError, match="has exits for 10 classes, the data need 7"):
         student(exits, Shapes(7))
     with pytest.raises(UserError, match="=mixed_float16 does not change .* float32"):
         student(small, dtype_policy="mixed_float16")

@@ -70,7 +70,23 @@ def test_what_no_run_writes_is_refused(tmp_path, change):
     assert str(error.value).isprintable()
 
 
-@pytest.mark.parametrize("name", sorted(PLAIN.to_json().keys() - {"format"}))
+LATER = {"task", "metric", "step_metric", "unit"}  # which former files lack
+
+
+def test_a_result_without_a_task_is_one_of_classes(tmp_path):
+    path, content = tmp_path / "result.json", PLAIN.to_json()
+    path.write_text(json.dumps({n: v for n, v in content.items() if n not in LATER}))
+    assert read_result(path) == PLAIN
+
+
+def test_figures_without_unit_may_be_above_1(tmp_path):
+    path = tmp_path / "result.json"
+    decibels = {"metric": "psnr", "unit": "dB", "test": {"exit_1": 18.5}}
+    path.write_text(json.dumps({**PLAIN.to_json(), **decibels}))
+    assert read_result(path).summary() == "test exit_1 18.50 dB"
+
+
+@pytest.mark.parametrize("name", sorted(PLAIN.to_json().keys() - {"format"} - LATER))
 def test_a_result_without_one_of_its_values_is_refused(tmp_path, name):
     path, content = tmp_path / "result.json", PLAIN.to_json()
     del content[name]

@@ -17,8 +17,8 @@ def test_a_search_finds_the_rate_that_learns(tmp_path):
     config = dataclasses.replace(SMALL, method="ce", epochs=2, lr_schedule="constant")
     space = read_space("lr=1e-7|0.05;nesterov=no")
     best, worst = search(config, space, tmp_path, trials=2)
-    assert best.settings["lr"] == 0.05 and best.accuracy > 0.3
-    assert worst.settings["lr"] == 1e-7 and worst.accuracy < best.accuracy
+    assert best.settings["lr"] == 0.05 and best.score > 0.3
+    assert worst.settings["lr"] == 1e-7 and worst.score < best.score
     names = ["lr=0.05,nesterov=false", "lr=1e-07,nesterov=false"]
     assert list(read_runs([tmp_path])) == names
     assert list(read_runs([tmp_path / names[1]])) == names[1:]
@@ -68,7 +68,7 @@ def test_a_search_goes_on_after_trials_that_fail_and_says_their_errors(
     space = read_space("epochs=1|2|3|4|5|9")
     for _ in range(2):  # the same command again keeps the trials
         first, *failed = search(SMALL, space, tmp_path, trials=6)
-        assert (first.settings, first.accuracy) == ({"epochs": 9}, 0.75)
+        assert (first.settings, first.score) == ({"epochs": 9}, 0.75)
         errors = {t.settings["epochs"]: t.error for t in failed}
         room = "MemoryError: no room\\nfor it"
         assert errors == {**dict.fromkeys((1, 2, 3, 4), room), 5: errors[5]}
@@ -80,13 +80,13 @@ def test_a_search_goes_on_after_trials_that_fail_and_says_their_errors(
 
 def test_the_summary_is_a_table_with_errors_only_where_there_are_some():
     good = Trial({"lr": 0.1, "nesterov": "true"}, 0.5)
-    assert summary([good]).splitlines() == [
+    assert summary([good], "%").splitlines() == [
         "| lr  | nesterov | validation |",
         "| --- | -------: | ---------: |",
         "| 0.1 |     true |      50.00 |",
     ]
     bad = Trial({"lr": 9.0, "nesterov": "false"}, math.nan, "it diverged")
-    lines = summary([good, bad]).splitlines()
+    lines = summary([good, bad], "%").splitlines()
     assert lines[0].endswith("| validation |       error |")
     assert lines[3].endswith("|    false |            | it diverged |")
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 
@@ -95,14 +96,14 @@ def test_run_folder_holds_what_it_should(oto, runs):
 @pytest.mark.run
 def test_evaluate_repeats_the_numbers_and_gives_subsets(oto, runs):
     _, result = oto
-    table = evaluate_run(FinishedRun(runs / "oto"), subsets=True)
+    table = evaluate_run(FinishedRun(runs / "oto"), subsets=True)["accuracy"]
     assert {n: table[n] for n in result.test} == result.test
     assert sum("+" in name for name in table) == 2**4 - 1 - 4 - 1
     run = FinishedRun(runs / "oto")
     logits, labels = run.logits(run.student())
     two = np.mean(np.argmax(logits["exit_1"] + logits["exit_3"], -1) == labels)
     assert abs(table["exit_1+exit_3"] - two) < 1e-12
-    assert evaluate_run(run, which="best") == result.test_best
+    assert evaluate_run(run, which="best") == {"accuracy": result.test_best}
 
 
 @pytest.mark.run
@@ -133,7 +134,7 @@ def test_photographs_of_mixed_sizes_train_and_one_line_says_what_was_read(
         "data folder: train 30 images (3 15, 8 15), test 10 (3 5, 8 5), 8x8x3; "
         "38 of 40 resized from 8x9 to 8x27 (crop); passed over: 1 .md\n"
     ) in capsys.readouterr().out
-    assert evaluate_run(FinishedRun(tmp_path / "own")) == result.test
+    assert evaluate_run(FinishedRun(tmp_path / "own"))["accuracy"] == result.test
 
 
 @pytest.mark.run
@@ -266,6 +267,21 @@ def test_a_teacher_of_another_kind_is_refused(runs, oto, tmp_path):
     resized = {"method": "kd", "teacher": str(runs / "teacher"), "image_size": 16}
     with pytest.raises(UserError, match="differ in image size"):
         run(tmp_path, "size", exits="last", **resized)
+
+
+@pytest.mark.run
+def test_a_teacher_of_larger_images_teaches(tmp_path, capsys):
+    few = {"exits": "last", "train_fraction": 0.3, "width": 0.0625, "epochs": 1}
+    larger = dataclasses.replace(SMALL, image_size=16, **few)
+    (tmp_path / "larger.flags").write_text(to_flagfile(larger))
+    settings = {"teacher_flagfile": str(tmp_path / "larger.flags"), **few}
+    settings |= {"teacher_cache": str(tmp_path / "cache"), "cached_augmentations": 1}
+    run(tmp_path, "own", method="kd", teacher_size=16, **settings)
+    text = capsys.readouterr().out
+    assert text.count("gets the images resized to 16x16 (bilinear)") == 1
+    measured = re.search(r"on the test split: exit_4 (\S+) %", text)[1]
+    accuracy = read_result(tmp_path / "larger" / "result.json").test["exit_4"]
+    assert float(measured) == pytest.approx(100 * accuracy, abs=5)
 
 
 @pytest.mark.run

@@ -20,12 +20,12 @@ if typing.TYPE_CHECKING:
     from tf_mskd.models.costs import exit_costs as exit_costs
     from tf_mskd.models.create import available_models as available_models
     from tf_mskd.models.create import create_model as create_model
-    from tf_mskd.models.ensemble import accuracies as accuracies
-    from tf_mskd.models.ensemble import ensemble_scores as ensemble_scores
-    from tf_mskd.models.ensemble import fit_weights as fit_weights
     from tf_mskd.models.macs import count_macs as count_macs
     from tf_mskd.models.saving import load_model as load_model
     from tf_mskd.models.saving import save_model as save_model
+    from tf_mskd.tasks.classification import accuracies as accuracies
+    from tf_mskd.tasks.ensemble import ensemble_scores as ensemble_scores
+    from tf_mskd.tasks.ensemble import fit_weights as fit_weights
     from tf_mskd.training.distiller import Distiller as Distiller
     from tf_mskd.training.optimizers import SGD as SGD
     from tf_mskd.utils.errors import UserError as UserError
@@ -38,16 +38,16 @@ _HOME = {  # public name -> module that defines it
     "Distiller": "training.distiller",
     "OtO": "methods.oto",
     "UserError": "utils.errors",
-    "accuracies": "models.ensemble",
+    "accuracies": "tasks.classification",
     "add_exits": "models.attach",
     "available_models": "models.create",
     "callbacks": "",
     "count_macs": "models.macs",
     "create_model": "models.create",
     "exit_costs": "models.costs",
-    "ensemble_scores": "models.ensemble",
+    "ensemble_scores": "tasks.ensemble",
     "export_student": "deployment.export",
-    "fit_weights": "models.ensemble",
+    "fit_weights": "tasks.ensemble",
     "load_model": "models.saving",
     "save_model": "models.saving",
 }

@@ -31,7 +31,7 @@ def define() -> None:
 
 
 def main() -> None:
-    """Measures and prints the accuracies in percent."""
+    """Measures and prints the figures of the run's task."""
     values = flags.FLAGS
     if values.early_exit and (values.subsets or values.which != "last"):
         raise UserError(
@@ -50,9 +50,7 @@ def main() -> None:
         print(f"wrote early_exit.json and early_exit.png to {folder}")
         return
     table = evaluation.evaluate_run(run, values.which, values.subsets)
-    width = max(map(len, table))
-    for name, value in table.items():
-        print(f"{name:{width}}  {100 * value:6.2f} %")
+    print("\n".join(evaluation.lines_of(table, run.config.task)))
 
 
 if __name__ == "__main__":

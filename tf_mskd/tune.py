@@ -16,6 +16,7 @@ from tf_mskd.runs import cli
 from tf_mskd.runs import flags as run_flags
 from tf_mskd.runs.search import TUNERS, read_space, search, summary
 from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.units import shown
 
 
 def define() -> None:
@@ -41,8 +42,11 @@ def main() -> None:
     space = read_space(values.space)
     trials = search(config, space, values.tune_dir, values.trials, values.tuner)
     best = trials[0]
-    print(summary(trials))
-    print(f"best validation accuracy {100 * best.accuracy:.2f} % with")
+    from tf_mskd.tasks import create_task
+
+    task = create_task(config.task)
+    print(summary(trials, task.unit))
+    print(f"best validation {task.metric} {shown(best.score, task.unit)} with")
     for name, value in best.settings.items():
         print(shlex.quote(f"--{name}={value}"))
 

@@ -272,7 +272,9 @@ def measure_input():
     from tf_mskd.data import augment, pipeline, sources
 
     images, labels = timing.digits_batch(1792)
-    split = sources.Split(np.tile(images, (16, 1, 1, 1)), np.tile(labels, 16))
+    split = sources.Split(
+        np.tile(images, (16, 1, 1, 1)), {"label": np.tile(labels, 16)}
+    )
     ids = np.arange(len(split.labels))
     cases, batch_size = {}, 128
     for names in ("none", "crop,flip", "rotate,flip", "crop,flip,autoaugment"):

@@ -43,7 +43,7 @@ class OurCases:
         self._teacher_name, self._teachers = teacher_name, {}
         self._augment = make_augment("crop,flip")
         self._split = sources.Split(
-            np.tile(batch[0], (4, 1, 1, 1)), np.tile(batch[1], 4)
+            np.tile(batch[0], (4, 1, 1, 1)), {"label": np.tile(batch[1], 4)}
         )
         self._ids = np.arange(len(self._split.labels))
 

@@ -125,7 +125,7 @@ def test_evaluation_sees_each_example_once(digits, count, batch_size):
 def test_memory_mapped_images_are_read_in_place(digits, ids, tmp_path):
     np.save(tmp_path / "images.npy", digits.train.images)
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
-    split = type(digits.train)(mapped, digits.train.labels)
+    split = type(digits.train)(mapped, digits.train.targets)
     got = pipeline.train_stream(
         split, ids, batch_size=16, seed=3, augment=None, start_step=0, num_steps=3
     )

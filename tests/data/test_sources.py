@@ -114,7 +114,7 @@ def test_settings_that_cannot_be_obeyed_are_refused(settings, message):
 
 
 def test_what_was_read_is_one_printable_line():
-    split = Split(np.zeros((3, 2, 4, 1), np.uint8), np.array([0, 1, 1]))
+    split = Split(np.zeros((3, 2, 4, 1), np.uint8), {"label": np.array([0, 1, 1])})
     source = Source("own", split, split, ("a\nb", "c"), ("1 of 6 resized",))
     assert describe(source) == (
         r"data own: train 3 images (a\nb 1, c 2), test 3 (a\nb 1, c 2), 2x4x1; "

@@ -43,7 +43,8 @@ def test_prepared_set_comes_back_whole_and_in_a_fixed_order(data_dir, digits):
     assert source.class_names == tuple(f"d{k}" for k in range(10))
     assert source.train.images.dtype == np.uint8
     assert source.train.labels.dtype == np.int32
-    expected = type(digits.train)(digits.train.images[:40], digits.train.labels[:40])
+    targets = {"label": digits.train.labels[:40]}
+    expected = type(digits.train)(digits.train.images[:40], targets)
     assert rows(source.train) == rows(expected)
     again = load_source("small_digits", str(data_dir))
     assert np.array_equal(source.train.images, again.train.images)

@@ -75,7 +75,7 @@ def test_application_saves_cuts_and_counts(mobilenet, tmp_path):
 
 
 def test_dense_head_follows_the_given_network(mobilenet):
-    model = add_exits(mobilenet, TAPS, 7)
+    model = add_exits(mobilenet, TAPS, 7, exit_head="dense")
     shapes = [model.get_layer(f"exit_1_conv_{j}").kernel.shape for j in (2, 3)]
     maps = [mobilenet.get_layer(n).output.shape for n in [*TAPS, "out_relu"]]
     widths = [shape[-1] for shape in maps]

@@ -6,6 +6,8 @@ import typing
 import keras
 import tqdm
 
+from tf_mskd.utils.units import scaled
+
 
 class Progress(keras.callbacks.Callback):
     """Shows how far the run is, when it will end, and the metrics of each epoch.
@@ -36,14 +38,17 @@ class Progress(keras.callbacks.Callback):
         self._bar.update(done - self._bar.n)
 
     def on_epoch_end(self, epoch: int, logs: typing.Any = None) -> None:
-        """Prints the epoch's line; accuracies in percent."""
+        """Prints the epoch's line: the figure of each exit."""
         width = len(str(self._epochs))
         parts = [f"epoch {epoch + 1:{width}}/{self._epochs}"]
         parts.append(f"loss {logs['loss']:.3f}")
         val = any(name.startswith("val_") for name in logs)
+        task = self.model.task
+        end = f"_{task.metric if val else task.step_metric}"
         for name, value in logs.items():
-            if name.endswith("_accuracy") and name.startswith("val_") == val:
-                parts.append(f"{name.removesuffix('_accuracy')} {100 * value:.1f}")
+            if name.endswith(end) and name.startswith("val_") == val:
+                figure = scaled(value, task.unit)
+                parts.append(f"{name.removesuffix(end)} {figure:.1f}")
         parts.append(f"{logs['seconds']:.1f} s")
         self._bar.write("  ".join(parts), file=sys.stdout)
         sys.stdout.flush()

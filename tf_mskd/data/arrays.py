@@ -1,4 +1,4 @@
-"""A data set in memory: images and labels per split, and the checks on both."""
+"""A data set in memory: images and targets per split, and the checks on both."""
 
 import dataclasses
 import math
@@ -19,11 +19,26 @@ class Split:
 
     Args:
         images: uint8 [N, H, W, C], a NumPy array or `np.memmap`.
-        labels: int32 [N], in [0, number of classes).
+        targets: dict, name -> array [N, ...], what belongs to each image; "label" is
+            int [N], in [0, number of classes), unless the task has others.
     """
 
     images: np.ndarray
-    labels: np.ndarray
+    targets: dict[str, np.ndarray]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The target "label"."""
+        return self.targets["label"]
+
+    @property
+    def strata(self) -> np.ndarray:
+        """int [N], the group of each image: its class, or 0 where it has not just one.
+
+        A part of the split holds the same share of every group.
+        """
+        one_class = self.labels.ndim == 1
+        return self.labels if one_class else np.zeros(len(self.labels), np.int32)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -25,10 +25,15 @@ class Batch(typing.NamedTuple):
     """One batch as it was fetched, before augmentation."""
 
     images: tf.Tensor  # uint8 [B, H, W, C]
-    label: tf.Tensor  # int32 [B]
+    targets: dict[str, tf.Tensor]  # of the split, each [B, ...]
     index: tf.Tensor  # int64 [B], positions in the split
     view: tf.Tensor  # int64 scalar, which augmentation
     step: tf.Tensor  # int64 scalar
+
+    @property
+    def label(self) -> tf.Tensor:
+        """The target "label"."""
+        return self.targets["label"]
 
 
 Loader = Callable[[Batch], dict[str, typing.Any]]

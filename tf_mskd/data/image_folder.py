@@ -70,7 +70,7 @@ def _read_split(class_files, shape, resize):
         decode_into(images, sizes, paths, resize)
     except Undecodable as error:
         raise _unreadable(paths[error.position], error) from error
-    return Split(images, labels), sizes
+    return Split(images, {"label": labels}), sizes
 
 
 def _unreadable(path, reason):

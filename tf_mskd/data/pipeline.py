@@ -78,7 +78,7 @@ def train_stream(
     Returns:
         `tf.data.Dataset` of (images, targets), sharded by data under a strategy:
             images: uint8 [batch_size, H, W, C].
-            targets: "label", "index" and those of `target_keys`, as
+            targets: those of the split, "index" and those of `target_keys`, as
                 `utils.targets.TARGETS` describes them; with `teacher_rows` also
                 "teacher": dict, output name -> float16 [batch_size, D].
 
@@ -110,15 +110,15 @@ def train_stream(
         epoch, position = divmod(int(step), per_epoch)
         index = order(epoch)[position * batch_size : (position + 1) * batch_size]
         view = np.int64(epoch % views if views else epoch)
-        return split.images[index], _int32(split.labels[index]), index, view
+        return *_rows(split, index), index, view
 
     def load(step):
-        types = (tf.uint8, tf.int32, tf.int64, tf.int64)
-        shapes = ((batch_size, *split.images.shape[1:]), (batch_size,), (batch_size,))
-        fetched = tf.numpy_function(fetch, [step], types)
-        shaped = map(tf.ensure_shape, fetched, (*shapes, ()))
-        batch = Batch(*shaped, step)
-        targets = {"label": batch.label, "index": batch.index}
+        types = (*_types(split), tf.int64, tf.int64)
+        *rows, index, view = tf.numpy_function(fetch, [step], types)
+        images, targets = _shaped(split, rows, batch_size)
+        index = tf.ensure_shape(index, (batch_size,))
+        batch = Batch(images, targets, index, tf.ensure_shape(view, ()), step)
+        targets = {**targets, "index": index}
         for extra in extras:
             targets.update(extra(batch))
         images = augmented(batch.images, batch.index, batch.view, view_seed, augment)
@@ -151,8 +151,8 @@ def eval_stream(
     Returns:
         `tf.data.Dataset` of (images, targets, weight):
             images: uint8 [batch_size, H, W, C]; padding repeats the first example.
-            targets: {"label": int32 [batch_size], "index": int64 [batch_size]}; the
-                index of padding is -1.
+            targets: those of the split, ints as int32 and floats as float32
+                [batch_size, ...], and "index", int64 [batch_size], -1 of padding.
             weight: float32 [batch_size], 1, or 0 for padding.
 
     Raises:
@@ -170,17 +170,15 @@ def eval_stream(
         rows = np.concatenate([index, np.full(padding, ids[0])])
         index = np.concatenate([index, np.full(padding, -1)])
         weight = (index >= 0).astype(np.float32)
-        return split.images[rows], _int32(split.labels[rows]), index, weight
+        return *_rows(split, rows), index, weight
 
     def load(step):
-        types = (tf.uint8, tf.int32, tf.int64, tf.float32)
-        images, label, index, weight = tf.numpy_function(fetch, [step], types)
-        images = tf.ensure_shape(images, (batch_size, *split.images.shape[1:]))
-        label, index, weight = (
-            tf.ensure_shape(rows, (batch_size,)) for rows in (label, index, weight)
-        )
+        types = (*_types(split), tf.int64, tf.float32)
+        *rows, index, weight = tf.numpy_function(fetch, [step], types)
+        images, targets = _shaped(split, rows, batch_size)
+        index, weight = (tf.ensure_shape(v, (batch_size,)) for v in (index, weight))
         images = augmented(images, index, np.int64(view), seed, augment)
-        return images, {"label": label, "index": index}, weight
+        return images, {**targets, "index": index}, weight
 
     num_batches = -(-len(ids) // batch_size)
     return _stream(tf.data.Dataset.range(num_batches), load)
@@ -198,8 +196,28 @@ def _stream(steps, load):
     return stream.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
-def _int32(labels):
-    return np.asarray(labels, np.int32)
+def _rows(split, index):
+    """The images and targets at some positions, in the order of `_types`."""
+    targets = (_narrow(target[index]) for target in split.targets.values())
+    return split.images[index], *targets
+
+
+def _narrow(values):
+    kinds = {"i": np.int32, "u": np.int32, "b": np.int32, "f": np.float32}
+    return np.asarray(values, kinds[values.dtype.kind])
+
+
+def _types(split):
+    dtypes = (_narrow(target[:0]).dtype for target in split.targets.values())
+    return tf.uint8, *map(tf.as_dtype, dtypes)
+
+
+def _shaped(split, rows, batch_size):
+    """Fetched rows as (images, dict of targets) of known shapes."""
+    arrays = (split.images, *split.targets.values())
+    shapes = [(batch_size, *array.shape[1:]) for array in arrays]
+    images, *targets = map(tf.ensure_shape, rows, shapes)
+    return images, dict(zip(split.targets, targets, strict=True))
 
 
 def _check_batch_size(batch_size):

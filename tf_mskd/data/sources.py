@@ -83,8 +83,8 @@ def load_digits(image_size: int | None = None) -> Source:
     train_ids, test_ids = split_ids(labels, validation_fraction=0.2, seed=0)
     return Source(
         name="digits",
-        train=Split(images[train_ids], labels[train_ids]),
-        test=Split(images[test_ids], labels[test_ids]),
+        train=Split(images[train_ids], {"label": labels[train_ids]}),
+        test=Split(images[test_ids], {"label": labels[test_ids]}),
         class_names=tuple(str(name) for name in bunch.target_names),
     )
 

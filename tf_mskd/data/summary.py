@@ -16,17 +16,22 @@ def describe(source: Source) -> str:
         >>> print(describe(load_source("digits")).partition(", test")[0])
         data digits: train 1,438 images (10 classes of 139 to 146)
     """
-    names = source.class_names
-    train, test = (
-        np.bincount(split.labels, minlength=len(names))
-        for split in (source.train, source.test)
-    )
+    names, splits = source.class_names, (source.train, source.test)
+    train, test = (_counts(split.labels, len(names)) for split in splits)
     line = (
-        f"data {source.name}: train {train.sum():,} images ({_classes(names, train)}), "
-        f"test {test.sum():,} ({_classes(names, test)}), "
+        f"data {source.name}: train {len(splits[0].images):,} images "
+        f"({_classes(names, train)}), "
+        f"test {len(splits[1].images):,} ({_classes(names, test)}), "
         f"{'x'.join(map(str, source.image_shape))}"
     )
     return one_line("; ".join([line, *source.notes]))
+
+
+def _counts(labels, num_classes):
+    """Images of each class; one of several classes counts for each of them."""
+    if labels.ndim == 2:
+        return (labels > 0.5).sum(0)
+    return np.bincount(labels, minlength=num_classes)
 
 
 def _classes(names, counts):

@@ -1,6 +1,7 @@
 """Prepared TensorFlow Datasets image-classification sets, read into arrays."""
 
 import difflib
+import functools
 import importlib
 import io
 import json
@@ -90,7 +91,8 @@ def load_tfds(
     """Decodes the train and test (else validation) splits of a prepared TFDS set.
 
     Args:
-        name: str, TFDS name of a set with keys `image` and `label`.
+        name: str, TFDS name of a set with keys `image` and `label`, a class, or
+            `labels`, several.
         data_dir: directory it was prepared in; None is the TFDS default.
         image_size: int or None; resize to a square.
         resize: "crop" or "squeeze", see `decode.fit`.
@@ -107,7 +109,7 @@ def load_tfds(
     builder = find_builder(name, data_dir)
     if not builder.is_prepared():
         raise not_prepared(name, data_dir)
-    image, label = _features(name, builder.info.features)
+    image, label, key_of_label = _features(name, builder.info.features)
     splits = {"train": "train", "test": _test_split(name, builder.info.splits)}
     shape = _image_shape(name, image.shape, image_size)
     sizes = [builder.info.splits[key].num_examples for key in splits.values()]
@@ -115,12 +117,14 @@ def load_tfds(
     parts = {}
     for size, (part, key) in zip(sizes, splits.items(), strict=True):
         try:
-            parts[part] = _read_split(builder, key, size, shape, resize)
+            read = functools.partial(_read_label, key_of_label, len(label.names))
+            parts[part] = _read_split(builder, key, size, shape, resize, read)
         except (tf.errors.OpError, OSError, ValueError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             what = f"Split {key!r} of {name!r}"
             raise _unreadable(what, builder.data_path, reason) from error
-        check_labels(name, key, parts[part].labels, len(label.names))
+        if parts[part].labels.ndim == 1:
+            check_labels(name, key, parts[part].labels, len(label.names))
     return Source(name, parts["train"], parts["test"], tuple(label.names))
 
 
@@ -132,24 +136,27 @@ def _unreadable(what, folder, reason):
 
 
 def _features(name, features):
-    """The image and label features, checked."""
+    """The features of image and class, and the key of the latter, checked."""
     import tensorflow_datasets as tfds
 
-    image, label = (
+    image, label, labels = (
         features[key] if hasattr(features, "keys") and key in features else None
-        for key in ("image", "label")
+        for key in ("image", "label", "labels")
     )
+    key_of_label = "label"
+    if label is None and isinstance(labels, tfds.features.Sequence):
+        key_of_label, label = "labels", labels.feature
     if not isinstance(image, tfds.features.Image) or not isinstance(
         label, tfds.features.ClassLabel
     ):
         keys = ", ".join(features) if hasattr(features, "keys") else str(features)
         raise UserError(
             f"Data set {name!r} is not an image-classification set: expected features "
-            f"'image' and 'label', got {keys}."
+            f"'image' and 'label' (or 'labels'), got {keys}."
         )
     if image.np_dtype != np.uint8:
         raise UserError(f"Images of {name!r} must be uint8, got {image.np_dtype}.")
-    return image, label
+    return image, label, key_of_label
 
 
 def _test_split(name, splits):
@@ -174,12 +181,20 @@ def _image_shape(name, shape, image_size):
     return height, width, channels
 
 
-def _read_split(builder, key, size, shape, resize):
+def _read_label(key, num_classes, row):
+    """The class of a row, or a row of 0 and 1 for its classes."""
+    if key == "label":
+        return row[key]
+    counts = tf.reduce_sum(tf.one_hot(row[key], num_classes), 0)
+    return tf.minimum(counts, 1.0)
+
+
+def _read_split(builder, key, size, shape, resize, read_label):
     """Decodes one split into a preallocated array, a few hundred images at a time."""
     import tensorflow_datasets as tfds
 
     def select(row):  # batching would fail on other features of varying length
-        return row["image"], row["label"]
+        return row["image"], read_label(row)
 
     dataset = builder.as_dataset(
         split=key,
@@ -189,7 +204,9 @@ def _read_split(builder, key, size, shape, resize):
     )
     dataset = dataset.map(select, num_parallel_calls=tf.data.AUTOTUNE)
     images = np.empty((size, *shape), np.uint8)
-    labels = np.empty(size, np.int32)
+    spec = dataset.element_spec[1]
+    dtype = np.float32 if spec.dtype.is_floating else np.int32
+    labels = np.empty((size, *spec.shape), dtype)
     sizes = np.empty((size, 2), np.int64)
     start = 0
     for files, label in dataset.batch(READ_BATCH).prefetch(1).as_numpy_iterator():
@@ -201,4 +218,4 @@ def _read_split(builder, key, size, shape, resize):
         start = stop
     if start != size:
         raise OSError(f"{start} examples instead of {size}")
-    return Split(images, labels)
+    return Split(images, {"label": labels})

@@ -51,10 +51,11 @@ def checked_names(
 
 def checked_exits(student: keras.Model, deepest: int | None) -> list[str]:
     """Returns the exits to export, shallow to deep, or raises `UserError`."""
-    if len(student.inputs) != 1:
+    if [len(t.shape) for t in student.inputs] != [4]:
+        shapes = ", ".join(str(tuple(t.shape)) for t in student.inputs)
         raise UserError(
-            f"A student to export takes one image, {student.name} has "
-            f"{len(student.inputs)} inputs."
+            f"A student to export takes one image [B, H, W, C], {student.name} reads "
+            f"{shapes}: Keras exports it, with student.export(path)."
         )
     names = exit_names(student)
     if not names:
@@ -92,6 +93,11 @@ def check_class_names(
 ) -> None:
     """Raises `UserError` unless there is a name for each class, or none at all."""
     classes = student.output[names[0]].shape[-1]
+    if classes == 1:
+        raise UserError(
+            f"An exported student tells classes apart, the exits of {student.name} "
+            "have one logit: Keras exports it, student.export(folder)."
+        )
     if class_names is not None and len(class_names) != classes:
         raise UserError(
             f"class_names must name the {classes} classes of {student.name}, got "

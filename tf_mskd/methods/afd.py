@@ -90,8 +90,8 @@ class AFD(Method):
         terms = self.label_terms(student, targets)
         for name in naming.numbered(student, "exit"):
             target = teacher[self.pairs[name][0]]
-            kl = losses.softened_kl(target, student[name], self.temperature)
-            terms[f"kd/{name}"] = kl
+            kd = self.task.imitation(target, student[name], self.temperature)
+            terms[f"kd/{name}"] = kd
         active = [s for s, name in enumerate(self.student_blocks) if name in student]
         if not active:
             return terms

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from tf_mskd.methods import Method, losses, naming, ranges, register
+from tf_mskd.tasks import softmax
 
 
 @register("aft")
@@ -46,6 +47,8 @@ class AFT(Method):
         >>> {t: round(w, 3) for t, w in AFT().schedule(2, 9, history).items()}
         {'ce': 0.876, 'kd': 1.124}
     """
+
+    tasks = ("classification",)
 
     default_weights = {"ce": 1.0, "kd": 1.0, "aft": 1.0}
 
@@ -101,7 +104,7 @@ class AFT(Method):
         for name, student_x, teacher_x in self.paired(student, teacher):
             teacher_x = ops.stop_gradient(teacher_x)
             if naming.is_kind(name, "exit"):
-                kl = losses.softened_kl(teacher_x, student_x, self.temperature)
+                kl = softmax.softened_kl(teacher_x, student_x, self.temperature)
                 terms[f"kd/{name}"] = kl
                 continue
             if name in self.adapters:

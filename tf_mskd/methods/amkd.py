@@ -5,6 +5,7 @@ from keras import ops
 
 from tf_mskd.methods import Method, losses, naming, ranges, register, rows
 from tf_mskd.methods.common.gradients import input_gradient
+from tf_mskd.tasks import softmax
 
 
 @register("amkd")
@@ -50,6 +51,8 @@ class AMKD(Method):
         >>> AMKD().schedule(epoch=3, epochs=8, history=[])
         {'amkd': 0.5}
     """
+
+    tasks = ("classification",)
 
     default_weights = {"ce": 1.0, "kd": 1.0, "amkd": 1.0}
     label_use = "class"
@@ -130,7 +133,7 @@ class AMKD(Method):
         terms = self.label_terms(plain, rows.first_rows(targets, 2))
         for name, student_x, teacher_x in self.paired(student, teacher):
             target, moved = ops.stop_gradient(teacher_x[::2]), student_x[1::2]
-            kl = losses.softened_kl(target, plain[name], self.temperature)
+            kl = softmax.softened_kl(target, plain[name], self.temperature)
             terms[f"kd/{name}"] = kl
             triplet = losses.triplet_margin(target, plain[name], moved, self.margin)
             if "boundary" in targets:  # always, behind `augment`

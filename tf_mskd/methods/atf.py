@@ -32,6 +32,8 @@ class ATF(Method):
         {'ce': 1.0, 'atf': 9.0}
     """
 
+    tasks = ("classification",)
+
     default_weights = {"ce": 1.0, "atf": 9.0}
 
     def __init__(self, alpha=0.5, temperature=1.0, **kwargs):

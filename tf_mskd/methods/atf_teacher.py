@@ -31,6 +31,8 @@ class ATFTeacher(ATF):
         {'ce': 1.0, 'atf_teacher': 1.0}
     """
 
+    tasks = ("classification",)
+
     default_weights = {"ce": 1.0, "atf_teacher": 1.0}
 
     def call(self, student, teacher, targets):

@@ -9,7 +9,7 @@ class Bilateral(Mutual):
     """Distillation in both directions, slowly in the one to the teacher.
 
     L_S = CE(y, z) + KD_T(sg t, z),  L_T = CE(y, t) + KD_T(sg z, t), T = 4,
-    z and t logits of student and teacher [B, classes], KD_T of `losses.softened_kl`;
+    z and t logits of student and teacher [B, classes], KD_T of `softmax.softened_kl`;
     means over the batch, at every pair of exits, see `mutual.Mutual`. The teacher
     learns at `teacher_rate` times the student's rate. It runs in training mode: its
     batch norms use the batch and move their statistics at full speed, whatever the

@@ -47,6 +47,7 @@ class BYOT(SelfTaught):
         {'ce': 0.7, 'byot': 0.3, 'byot_feature': 0.03}
     """
 
+    tasks = ("classification",)
     label_use = "soft"
     default_weights = {"ce": 0.7, "byot": 0.3, "byot_feature": 0.03}
 

@@ -3,6 +3,7 @@
 from keras import ops
 
 from tf_mskd.methods import Method, losses, naming, ranges, register, rows
+from tf_mskd.tasks import softmax
 
 
 @register("ccd")
@@ -13,7 +14,7 @@ class CCD(Method):
         ce = mean CE(y, z_k),  ccd = mean w * KD_T(t, z_k),
         w = 1 for a clean row and 1 + cos(t[clean], t[augmented]) for the augmented row
     of the same image, from 0 (the teacher's logits are opposite) to 2 (they are the
-    same); t the teacher's last logits, z_k the student's, KD of `losses.softened_kl`.
+    same); t the teacher's last logits, z_k the student's, KD of `softmax.softened_kl`.
     Both terms have weight 1.
 
     The pipeline makes the augmented view: `--second_augment=jda,crop,flip` is the
@@ -35,6 +36,8 @@ class CCD(Method):
         >>> CCD().output_pairs(["exit_1", "exit_2"], ["exit_1", "exit_4"])
         {'exit_1': ('exit_4',), 'exit_2': ('exit_4',)}
     """
+
+    tasks = ("classification",)
 
     default_weights = {"ce": 1.0, "ccd": 1.0}
     target_keys = ("label", "second_view")
@@ -59,7 +62,7 @@ class CCD(Method):
         terms = self.label_terms(student, targets)
         for name, student_x, teacher_x in self.paired(student, teacher):
             teacher_x = ops.stop_gradient(teacher_x)
-            kl = losses.softened_kl(teacher_x, student_x, self.temperature)
+            kl = softmax.softened_kl(teacher_x, student_x, self.temperature)
             terms[f"ccd/{name}"] = self.row_weights(teacher_x) * kl
         return terms
 

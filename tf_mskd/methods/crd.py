@@ -52,6 +52,8 @@ class CRD(Method):
         ('label', 'index', 'negatives')
     """
 
+    tasks = ("classification",)
+
     default_weights = {"ce": 1.0, "crd": 0.8}
     label_use = "class"
     target_keys = ("label", "index", "negatives")

@@ -40,6 +40,8 @@ class DBT(SelfTaught):
         {'ce': 1.25, 'dbt': 1.25}
     """
 
+    tasks = ("classification",)
+
     default_weights = {"ce": 0.5, "dbt": 0.5}
 
     def __init__(self, temperature=None, scale=1.0, **kwargs):

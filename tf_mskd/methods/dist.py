@@ -34,6 +34,8 @@ class DIST(Method):
         {'ce': 1.0, 'dist_inter': 2.0, 'dist_intra': 2.0}
     """
 
+    tasks = ("classification",)
+
     default_weights = {"ce": 1.0, "dist_inter": 2.0, "dist_intra": 2.0}
 
     def __init__(self, temperature=4.0, **kwargs):

@@ -35,6 +35,7 @@ class DKD(Method):
         {'dkd_target': 0.25, 'dkd_others': 0.25}
     """
 
+    tasks = ("classification",)
     label_use = "class"
     default_weights = {"ce": 1.0, "dkd_target": 1.0, "dkd_others": 8.0}
 

@@ -42,6 +42,8 @@ class EED(SelfTaught):
         {'ce': 1.0, 'eed': 0.1, 'eed_feature': 1.0}
     """
 
+    tasks = ("classification",)
+
     default_weights = {"ce": 1.0, "eed": FORMS["mse"], "eed_feature": 1.0}
 
     def __init__(self, form="mse", ensemble=True, temperature=3.0, **kwargs):

@@ -1,7 +1,8 @@
 """HSAKD: the teacher's distributions over class and rotation, stage by stage."""
 
-from tf_mskd.methods import Method, losses, naming, ranges, register, rows
+from tf_mskd.methods import Method, naming, ranges, register, rows
 from tf_mskd.methods.common.rotations import rotations
+from tf_mskd.tasks import softmax
 from tf_mskd.utils.names import ROTATIONS
 
 
@@ -14,7 +15,7 @@ class HSAKD(Method):
       + sum_l mean over 4 B rows of KD_T(q_t^l, q_s^l);
     rows are the four rotations of B images, z_k the logits of student exit k, t those
     of the teacher's last exit, q^l the logits of `rotation_l` over 4 * classes joint
-    labels; all weights 1, KD of `losses.softened_kl`. The student's auxiliary
+    labels; all weights 1, KD of `softmax.softened_kl`. The student's auxiliary
     classifiers see no labels. They are paired with the teacher's from the deep end.
 
     The teacher's auxiliary classifiers are trained first, by method "hsakd_teacher".
@@ -36,6 +37,8 @@ class HSAKD(Method):
         >>> HSAKD().output_pairs(["exit_2", "rotation_1"], ["exit_3", "rotation_2"])
         {'exit_2': ('exit_3',), 'rotation_1': ('rotation_2',)}
     """
+
+    tasks = ("classification",)
 
     default_weights = {"ce": 1.0, "kd": 1.0, "hsakd": 1.0}
     rows_per_image = ROTATIONS
@@ -66,6 +69,6 @@ class HSAKD(Method):
         terms = self.label_terms(upright, rows.first_rows(targets, ROTATIONS))
         for name, student_x, teacher_x in self.paired(student, teacher):
             term = "kd" if naming.is_kind(name, "exit") else "hsakd"
-            kl = losses.softened_kl(teacher_x, student_x, self.temperature)
+            kl = softmax.softened_kl(teacher_x, student_x, self.temperature)
             terms[f"{term}/{name}"] = kl
         return terms

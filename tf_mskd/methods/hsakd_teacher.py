@@ -1,7 +1,8 @@
 """HSAKD's stage before distillation: the teacher's auxiliary classifiers."""
 
-from tf_mskd.methods import Method, losses, naming, register, rows
+from tf_mskd.methods import Method, naming, register, rows
 from tf_mskd.methods.common.rotations import joint_labels, rotations
+from tf_mskd.tasks import softmax
 from tf_mskd.utils.names import ROTATIONS
 
 
@@ -32,6 +33,8 @@ class HSAKDTeacher(Method):
         {'exit_4': (), 'rotation_3': (), 'rotation_4': ()}
     """
 
+    tasks = ("classification",)
+
     default_weights = {"ce": 1.0, "hsakd_teacher": 1.0}
     label_use = "class"
     rows_per_image = ROTATIONS
@@ -54,5 +57,5 @@ class HSAKDTeacher(Method):
         terms = self.label_terms(upright, rows.first_rows(targets, ROTATIONS))
         joint = joint_labels(targets["label"])
         for name in naming.numbered(student, "rotation"):
-            terms[f"hsakd_teacher/{name}"] = losses.cross_entropy(joint, student[name])
+            terms[f"hsakd_teacher/{name}"] = softmax.cross_entropy(joint, student[name])
         return terms

@@ -36,6 +36,8 @@ class PURF(Method):
         {'ce': 1.0, 'purf': 1.0}
     """
 
+    tasks = ("classification",)
+
     default_weights = {"ce": 1.0, "purf": 1.0}
     needs_teacher = False
     rows_per_image = 2

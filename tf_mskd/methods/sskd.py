@@ -2,9 +2,10 @@
 
 from keras import ops
 
-from tf_mskd.methods import losses, naming, ranges, register, rows
+from tf_mskd.methods import naming, ranges, register, rows
 from tf_mskd.methods.common.contrast import best_ranked, contrast, mean_of, parents
 from tf_mskd.methods.common.rotations import RotatedCrops, turned, upright
+from tf_mskd.tasks import softmax
 from tf_mskd.utils.names import ROTATIONS
 
 
@@ -18,8 +19,8 @@ class SSKD(RotatedCrops):
         sskd_transformed = mean over kept a of KD_T(t[a], z_k[a]);
     and once, with C[i, j] = cos(h(a_i), h(n_j)) of the projection head h [3 B, B]:
         sskd_contrast = mean over kept i of KD_s(C_t[i], C_s[i]).
-    KD of `losses.softened_kl`. The teacher selects the rows that are kept: all those it
-    ranks correctly (label or parent image above all others) and of the W others the
+    KD of `softmax.softened_kl`. The teacher selects the rows that are kept: all those
+    it ranks correctly (label or parent image above all others) and of the W others the
     floor(fraction * W) with the fewest columns above the true one; see
     `contrast.best_ranked`.
 
@@ -50,6 +51,7 @@ class SSKD(RotatedCrops):
         {'ce': 0.1, 'kd': 0.9, 'sskd_transformed': 2.7, 'sskd_contrast': 10.0}
     """
 
+    tasks = ("classification",)
     label_use = "class"
     default_weights = {
         "ce": 0.1,
@@ -99,7 +101,7 @@ class SSKD(RotatedCrops):
             if naming.is_kind(name, "projection"):
                 terms[f"sskd_contrast/{name}"] = self._contrast(student_x, teacher_x)
                 continue
-            kl = losses.softened_kl(teacher_x, student_x, self.temperature)
+            kl = softmax.softened_kl(teacher_x, student_x, self.temperature)
             terms[f"kd/{name}"] = upright(kl)
             scores, truth = turned(teacher_x), turned(label)
             kept = best_ranked(scores, truth, self.transformed_fraction)
@@ -110,5 +112,5 @@ class SSKD(RotatedCrops):
         student_x, teacher_x = contrast(student_x), contrast(teacher_x)
         truth = parents(ops.shape(teacher_x)[0])
         kept = best_ranked(teacher_x, truth, self.contrast_fraction)
-        kl = losses.softened_kl(teacher_x, student_x, self.contrast_temperature)
+        kl = softmax.softened_kl(teacher_x, student_x, self.contrast_temperature)
         return mean_of(kl, kept)

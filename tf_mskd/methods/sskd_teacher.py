@@ -2,9 +2,10 @@
 
 from keras import ops
 
-from tf_mskd.methods import losses, register
+from tf_mskd.methods import register
 from tf_mskd.methods.common.contrast import contrast, parents
 from tf_mskd.methods.common.rotations import RotatedCrops
+from tf_mskd.tasks import softmax
 
 
 @register("sskd_teacher")
@@ -36,6 +37,8 @@ class SSKDTeacher(RotatedCrops):
         {'projection_4': ()}
     """
 
+    tasks = ("classification",)
+
     default_weights = {"sskd_teacher": 1.0}
     aux_heads = ("projection",)
     needs_teacher = False
@@ -53,5 +56,5 @@ class SSKDTeacher(RotatedCrops):
             self.fail("needs the whole network in every phase: take phases='joint'.")
         scores = contrast(student[name])
         truth = parents(ops.shape(scores)[0])
-        loss = losses.cross_entropy(truth, scores)
+        loss = softmax.cross_entropy(truth, scores)
         return {f"sskd_teacher/{name}": ops.mean(loss)}

@@ -3,6 +3,7 @@
 from keras import ops
 
 from tf_mskd.methods import Method, losses, naming, ranges, register, rows
+from tf_mskd.tasks import softmax
 
 
 @register("triplet")
@@ -12,7 +13,7 @@ class Triplet(Method):
     L = CE(y, z(x)) + KD_1(t(x), z(x))
         + 2 * max(d(t(x), z(x)) - d(t(x), z(x')) + 5, 0),  d(p, q) = ||p - q + 1e-6||_2,
     z and t logits of student and teacher [B, classes], x' an image of another class
-    than x, drawn anew at each step, KD_T of `losses.softened_kl`; mean over the batch,
+    than x, drawn anew at each step, KD_T of `softmax.softened_kl`; mean over the batch,
     at every exit of the student, under the teacher's last one. The anchor is the
     teacher's output, both others are the student's; distances are not squared, so the
     margin is on the scale of the logits.
@@ -38,6 +39,8 @@ class Triplet(Method):
         >>> Triplet().default_weights
         {'ce': 1.0, 'kd': 1.0, 'triplet': 2.0}
     """
+
+    tasks = ("classification",)
 
     default_weights = {"ce": 1.0, "kd": 1.0, "triplet": 2.0}
     label_use = "class"
@@ -74,7 +77,7 @@ class Triplet(Method):
         terms = self.label_terms(own, rows.first_rows(targets, 2))
         for name, student_x, teacher_x in self.paired(student, teacher):
             anchor, other = teacher_x[::2], student_x[1::2]
-            kl = losses.softened_kl(anchor, own[name], self.temperature)
+            kl = softmax.softened_kl(anchor, own[name], self.temperature)
             terms[f"kd/{name}"] = kl
             anchor = ops.stop_gradient(anchor)
             gap = losses.triplet_margin(anchor, own[name], other, self.margin)

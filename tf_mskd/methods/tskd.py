@@ -5,6 +5,7 @@ from keras import ops
 
 from tf_mskd.methods import losses, naming, ranges, register
 from tf_mskd.methods.common.self_taught import SelfTaught
+from tf_mskd.tasks import softmax
 
 SUPERVISED = {"all": slice(None), "last": slice(-1, None)}
 FEATURES = ("embedding", "feature")
@@ -17,7 +18,7 @@ class TSKD(SelfTaught):
     L = sum_k [CE(y, z_k) + KD_T(t, z_k)]
         + sum_{k<K} [KD_T(sg z_K, z_k) + 0.03 * mean (A_k(f_k) - sg f_K)^2],
     z_k logits of student exit k [B, classes], t the teacher's last logits, f_k the
-    vector of exit k [B, D_k] or the map of stage k, KD_T of `losses.softened_kl`,
+    vector of exit k [B, D_k] or the map of stage k, KD_T of `softmax.softened_kl`,
     T = 3; means over the batch and all entries of f. A_k, linear or a 1x1 convolution
     to the width of f_K, learns with the student; of two maps the larger is pooled
     first.
@@ -45,6 +46,8 @@ class TSKD(SelfTaught):
         >>> TSKD().default_weights
         {'ce': 1.0, 'kd': 1.0, 'tskd': 1.0, 'tskd_feature': 0.03}
     """
+
+    tasks = ("classification",)
 
     default_weights = {"ce": 1.0, "kd": 1.0, "tskd": 1.0, "tskd_feature": 0.03}
     needs_teacher = True
@@ -87,12 +90,12 @@ class TSKD(SelfTaught):
         """Returns {"ce/exit_k", "kd/...", "tskd/...", "tskd_feature/...": [B]}."""
         terms = self.label_terms(student, targets)
         for name, logits, target in self.paired(student, teacher):
-            terms[f"kd/{name}"] = losses.softened_kl(target, logits, self.temperature)
+            terms[f"kd/{name}"] = softmax.softened_kl(target, logits, self.temperature)
         *exits, last = naming.numbered(self.pairs, "exit")
         if last not in student:
             return terms
         for name in exits:
-            terms[f"tskd/{name}"] = losses.softened_kl(
+            terms[f"tskd/{name}"] = softmax.softened_kl(
                 student[last], student[name], self.temperature
             )
         goal = student[naming.numbered(self.pairs, self.features)[-1]]

@@ -7,11 +7,11 @@ import keras
 
 from tf_mskd.models import blocks, graph
 from tf_mskd.models.backbone import Backbone, Stage
-from tf_mskd.models.costs import worthwhile_head
-from tf_mskd.models.exits import check_head, classify, head_map, pool
-from tf_mskd.models.macs import macs_of_tensors
+from tf_mskd.models.costs import head_for, tell_costs
+from tf_mskd.models.exits import check_head, head_map
 from tf_mskd.models.nested import box_names, nested_names, open_nested
 from tf_mskd.models.probabilities import kind_of_output
+from tf_mskd.tasks import Task, create_task
 from tf_mskd.utils import names
 from tf_mskd.utils.errors import UserError, unknown_name
 from tf_mskd.utils.private import node_of
@@ -22,9 +22,11 @@ def add_exits(
     taps: str | Sequence[str],
     num_classes: int,
     *,
-    exit_head: str = "dense",
+    exit_head: str = "auto",
     attention: bool = False,
     features: str | Sequence[str] = (),
+    task: str | Task = "classification",
+    verbose: bool = True,
 ) -> keras.Model:
     """Gives exits to any functional or built sequential model with one output.
 
@@ -43,11 +45,14 @@ def add_exits(
         num_classes: int.
         exit_head: "dense", "separable", "bottleneck" or "linear"; or "auto", for each
             exit the first of these whose multiply-accumulates are at most a quarter of
-            those of the network behind its tap. Exits of sequences and vectors are
-            linear.
+            those of the network behind its tap ("linear" where they cannot be counted).
+            Exits of sequences and vectors are linear.
         attention: bool, a mask over each tapped map, see `heads.attend`.
         features: names of further outputs: `feature_k`, and `embedding_k` where exit k
             has a vector before its logits.
+        task: what the exits answer, a `Task` or the name of one.
+        verbose: bool, whether a table of `exit_costs` is printed. A head that costs
+            more than the rest of the network is warned of either way.
 
     Returns:
         functional model with the dict output exit_1 .. exit_K; K is the number of taps
@@ -59,14 +64,17 @@ def add_exits(
     Example:
         >>> net = keras.applications.MobileNetV2(
         ...     (32, 32, 3), alpha=0.35, include_top=False, weights=None)
-        >>> model = add_exits(net, ["block_5_add", "block_12_add"], 10)
+        >>> taps = ["block_5_add", "block_12_add"]
+        >>> model = add_exits(net, taps, 10, verbose=False)
         >>> list(model.output)
         ['exit_1', 'exit_2', 'exit_3']
     """
     _check_kind(exit_head)
+    task = create_task(task)
+    width = task.num_outputs(num_classes)
     taps = [taps] if isinstance(taps, str) else list(taps)
     model = open_nested(_functional(model), taps)
-    _check_end(model, num_classes)
+    _check_end(model, width)
     tapped = _tap_tensors(model, taps)
     end = model.outputs[0]
     final = _last_map(end, tapped)
@@ -74,26 +82,28 @@ def add_exits(
     last = len(tapped) + 1
 
     renamed = {id(t): f"feature_{k}" for k, t in enumerate(maps, start=1)}
-    vector = _vector_before(end, num_classes)
+    vector = _vector_before(end, width)
     if vector is not None and id(vector) not in renamed:
         renamed[id(vector)] = f"embedding_{last}"
     known = {id(tensor): tensor for tensor in model.inputs}
     (x,) = graph.replay([end], known, renamed)
 
-    made = {renamed[i]: known[i] for i in renamed}
+    made, heads = {renamed[i]: known[i] for i in renamed}, {}
     for k, tensor in enumerate(tapped, start=1):
-        y = known[id(tensor)]
+        y, kind = known[id(tensor)], "linear"
         if len(y.shape) == 4:
-            backbone = _backbone(maps, k)
-            kind = exit_head
+            backbone, kind = _backbone(maps, k), exit_head
             if kind == "auto":
-                rest = macs_of_tensors([end]) - macs_of_tensors([tensor])
-                kind = worthwhile_head(k, backbone, attention, rest)
+                kind = head_for(k, backbone, attention, tensor, end)
             y = head_map(y, k, backbone, kind, attention, 128, blocks.batch_norm)
-        made[f"embedding_{k}"] = pool(y, k)
-        made[f"exit_{k}"] = classify(made[f"embedding_{k}"], k, num_classes)
-    made.update(_end_exit(x, last, num_classes))
-    return _with_outputs(model, made, last, features)
+        heads[f"exit_{k}"] = kind
+        made[f"embedding_{k}"] = task.pool(y, k)
+        made[f"exit_{k}"] = task.classify(made[f"embedding_{k}"], k, width)
+    made.update(_end_exit(x, last, width, task))
+    student = _with_outputs(model, made, last, features)
+    if tapped:
+        tell_costs(student, heads, verbose)
+    return student
 
 
 def _check_kind(kind):
@@ -114,15 +124,15 @@ def _backbone(maps, k):
     return Backbone(lambda x: x, tuple(sizes))
 
 
-def _end_exit(x, k, num_classes):
+def _end_exit(x, k, width, task):
     """The deepest exit, from whatever the model ends in."""
-    if tuple(x.shape[1:]) == (num_classes,):
+    if tuple(x.shape[1:]) == (width,):
         logits = keras.layers.Identity(dtype="float32", name=f"exit_{k}")(x)
         return {f"exit_{k}": logits}
     made = {}
     if len(x.shape) > 2:
-        x = made[f"embedding_{k}"] = pool(x, k)
-    return {**made, f"exit_{k}": classify(x, k, num_classes)}
+        x = made[f"embedding_{k}"] = task.pool(x, k)
+    return {**made, f"exit_{k}": task.classify(x, k, width)}
 
 
 def _with_outputs(model, made, last, features):

@@ -9,6 +9,7 @@ import keras
 from tf_mskd.models import aux_heads as auxiliary
 from tf_mskd.models import blocks, resnet, vgg, wrn
 from tf_mskd.models import exits as heads
+from tf_mskd.tasks import Task, create_task
 from tf_mskd.utils.channel_statistics import CHANNEL_STATISTICS
 from tf_mskd.utils.choices import MODELS, WIDE_RESNET
 from tf_mskd.utils.errors import UserError, unknown_name
@@ -41,6 +42,7 @@ def create_model(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     synchronized_bn: bool = False,
+    task: str | Task = "classification",
 ) -> keras.Model:
     """Builds a network whose output is a dict of named tensors.
 
@@ -72,6 +74,7 @@ def create_model(
         mean, std: per channel, in units of the [0, 1] range, of the scaling the network
             does first. Default: those of CIFAR-100 for 3 channels, else 0.5.
         synchronized_bn: bool, batch statistics over all replicas.
+        task: what the exits answer, a `Task` or the name of one.
 
     Returns:
         functional model; takes [B, H, W, C] in 0 .. 255, returns {"exit_k": float32
@@ -90,6 +93,8 @@ def create_model(
         (['exit_1', 'exit_2', 'exit_3', 'exit_4', 'feature_2'], (None, 16, 16, 128))
     """
     input_shape = _check(num_classes, input_shape, width, dropout)
+    task = create_task(task)
+    num_outputs = task.num_outputs(num_classes)
     heads.check_head(exit_head)
     aux_heads = [aux_heads] if isinstance(aux_heads, str) else list(aux_heads)
     auxiliary.check(aux_heads)
@@ -114,10 +119,10 @@ def create_model(
             mid_width = blocks.scaled(128, width)
             x = made[f"feature_{k}"]
             x = heads.head_map(x, k, backbone, exit_head, attention, mid_width, norm)
-        made[f"embedding_{k}"] = heads.pool(x, k)
+        made[f"embedding_{k}"] = task.pool(x, k)
         if f"exit_{k}" in wanted:
             x = made[f"embedding_{k}"]
-            made[f"exit_{k}"] = heads.classify(x, k, num_classes, rate)
+            made[f"exit_{k}"] = task.classify(x, k, num_outputs, rate)
     beside = auxiliary.attach(aux_heads, made, backbone, num_classes, norm)
     outputs = {**{n: made[n] for n in wanted}, **beside}
     return keras.Model(image, outputs, name=name)

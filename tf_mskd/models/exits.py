@@ -1,10 +1,4 @@
-"""Exits: from the map of a stage to logits.
-
-The rule of names: exit k makes `embedding_k` [B, D], its pooled vector, and `exit_k`
-[B, classes], its logits in float32. The layer that makes an output carries its name.
-"""
-
-import keras
+"""Exits: from the map of a stage to the map that an exit answers from."""
 
 from tf_mskd.models import blocks
 from tf_mskd.models.backbone import Backbone, Norm
@@ -50,29 +44,6 @@ def head_map(
 
 def _activate(x, backbone, bn, relu):
     return blocks.relu(backbone.close(x, bn), relu) if backbone.close else x
-
-
-def pool(x: Tensor, k: int) -> Tensor:
-    """`embedding_k` [B, C]: the mean over the positions of a map or a sequence.
-
-    Args:
-        x: [B, H, W, C]; or [B, T, C], positions that its mask leaves out do not count;
-            or [B, C], which stays as it is.
-        k: int, number of the exit.
-    """
-    kinds = {
-        2: keras.layers.Identity,
-        3: keras.layers.GlobalAveragePooling1D,
-        4: keras.layers.GlobalAveragePooling2D,
-    }
-    return kinds[len(x.shape)](name=f"embedding_{k}")(x)
-
-
-def classify(x: Tensor, k: int, num_classes: int, dropout: float = 0.0) -> Tensor:
-    """`exit_k`: float32 logits [B, num_classes] from a vector [B, D]."""
-    if dropout:
-        x = keras.layers.Dropout(dropout, name=f"exit_{k}_dropout")(x)
-    return keras.layers.Dense(num_classes, dtype="float32", name=f"exit_{k}")(x)
 
 
 def check_head(kind: str) -> None:

@@ -35,6 +35,27 @@ class LogProbabilities(keras.layers.Layer):
         return keras.KerasTensor(inputs.shape, "float32")
 
 
+@keras.saving.register_keras_serializable(package="tf_mskd")
+class LogOdds(keras.layers.Layer):
+    """Logits log(p / (1 - p)) in float32, p within [1e-7, 1 - 1e-7].
+
+    Call with probabilities [B, C], each of a yes-or-no question.
+    """
+
+    def call(self, inputs):
+        p = ops.clip(ops.cast(inputs, "float32"), SMALLEST, 1 - SMALLEST)
+        return ops.log(p) - ops.log1p(-p)
+
+    def compute_output_spec(self, inputs):
+        return keras.KerasTensor(inputs.shape, "float32")
+
+
+LOGITS = {  # kind of probabilities -> the layer that makes logits of them, in words how
+    "softmax": (LogProbabilities, "logarithm"),
+    "sigmoid": (LogOdds, "log odds"),
+}
+
+
 def kind_of_rows(rows: typing.Any) -> str:
     """What the numbers of some rows [N, C] are.
 
@@ -52,9 +73,9 @@ def kind_of_rows(rows: typing.Any) -> str:
         'logits'
     """
     rows = np.asarray(rows, "float64")
-    if not (rows.shape[-1] > 1 and (rows >= 0).all() and (rows <= 1 + 1e-3).all()):
+    if not ((rows >= 0).all() and (rows <= 1 + 1e-3).all()):
         return "logits"
-    if (abs(rows.sum(-1) - 1) < 1e-2).all():
+    if rows.shape[-1] > 1 and (abs(rows.sum(-1) - 1) < 1e-2).all():
         return "softmax"
     return "logits" if np.ptp(rows) == 0 else "sigmoid"
 

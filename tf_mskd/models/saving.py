@@ -8,6 +8,7 @@ import keras
 
 from tf_mskd import models
 from tf_mskd.models.plain import as_functional, as_teacher
+from tf_mskd.tasks import Task
 from tf_mskd.utils import files
 from tf_mskd.utils.errors import UserError
 
@@ -30,12 +31,16 @@ def save_model(model: keras.Model, path: str | os.PathLike) -> None:
         model.save(temporary)
 
 
-def load_model(path: str | os.PathLike) -> keras.Model:
+def load_model(
+    path: str | os.PathLike, task: str | Task = "classification"
+) -> keras.Model:
     """Reads a trained network, in Keras' safe mode.
 
     Args:
         path: str or path of a `.keras` file, of an `.h5` file of a whole model, or of a
             run folder that holds `student.keras`.
+        task: what the exits answer, a `Task` or the name of one, for models without
+            named exits.
 
     Returns:
         functional Keras model, uncompiled; its output is a dict of exits. A classifier
@@ -53,7 +58,7 @@ def load_model(path: str | os.PathLike) -> keras.Model:
         return model
     if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
         raise UserError(f"{str(path)!r} has no output named exit_1, exit_2, ...")
-    return as_teacher(model)
+    return as_teacher(model, task=task)
 
 
 def read_model(path: str | os.PathLike) -> keras.Model:

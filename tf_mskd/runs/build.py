@@ -1,5 +1,7 @@
 """Networks, method, Distiller and optimizer from a configuration."""
 
+import contextlib
+import types
 import typing
 from collections.abc import Sequence
 
@@ -63,6 +65,7 @@ def build_student(
         mean=source.mean,
         std=source.std,
         synchronized_bn=synchronized_bn,
+        task=config.task,
     )
 
 
@@ -129,17 +132,31 @@ def build_distiller(
         student,
         teacher,
         method,
+        task=config.task,
         phases=config.phases,
         term_weights=config.term_weights,
         exit_weights=config.exit_weights,
         ensemble=config.ensemble,
+        teacher_size=config.teacher_size or None,
     )
 
 
 def build_peer(config: Config, source: typing.Any) -> keras.Model:
     """Creates the untrained network of `--untrained_teacher`; under the scope."""
     peer = read_flagfile(config.teacher_flagfile)
+    source = _teacher_source(config, peer, source)
     return build_network(peer, source, _several_replicas())
+
+
+def _teacher_source(config, of_teacher, source):
+    """The source as the teacher's own run sees it: of another image size, maybe."""
+    size = of_teacher.image_size or config.teacher_size
+    if not size:
+        return source
+    shape = (size, size, source.image_shape[-1])
+    names = ("num_classes", "mean", "std")
+    known = {name: getattr(source, name) for name in names}
+    return types.SimpleNamespace(image_shape=shape, **known)
 
 
 def _several_replicas():
@@ -164,18 +181,19 @@ def check_run(
     Raises:
         UserError: for whatever would stop the run later.
     """
-    teacher, init = (
-        build_network(required, source) if required else None
-        for required in (required_config(config, role) for role in ("teacher", "init"))
-    )
+    teacher, init = (required_config(config, role) for role in ("teacher", "init"))
+    if teacher:
+        teacher = build_network(teacher, _teacher_source(config, teacher, source))
+    init = build_network(init, source) if init else None
     if config.teacher:
-        teacher = networks.load_network(config.teacher, source)
+        teacher = networks.load_network(config.teacher, source, config.task)
     if config.untrained_teacher and not method.trains_teacher:
         raise UserError(
             f"--method={config.method} does not train its teacher: drop "
             "--untrained_teacher, or use a method such as dml."
         )
-    distiller = build_distiller(config, source, teacher, init, method)
+    with contextlib.redirect_stdout(None):  # what is said once, the run itself says
+        distiller = build_distiller(config, source, teacher, init, method)
     if own_model.kind_of(config.model) != "name":
         own_student.check_student(distiller.student, config.model)
     phase_lengths(config, distiller.exits)
@@ -258,6 +276,7 @@ def compile_distiller(
         config,
         steps=config.epochs * steps_per_epoch,
         several_devices=_several_replicas(),
+        one_class=distiller.task.one_class,
         reads_labels=weight is not None and float(weight) > 0,
     )
     loss = None

@@ -162,6 +162,7 @@ class Config:
         form=parsers.NUMBERS,
     )
 
+    task: str = _method("classification", "What the exits answer.", choices=names.TASKS)
     method: str = _method(
         "ce", "Method, such as ce, kd, mskd or oto, or several: kd,at; docs/methods.md."
     )
@@ -233,6 +234,12 @@ class Config:
     )
     untrained_teacher: bool = _teacher(
         False, "Use the network of teacher_flagfile untrained: a peer that learns too."
+    )
+    teacher_size: int = _teacher(
+        0,
+        "Side in pixels to which the images are resized for the teacher, if it was "
+        "trained on others than the student's; 0: they are not.",
+        low=0,
     )
     freeze: str = _teacher(
         "none",
@@ -358,6 +365,11 @@ class Config:
         if self.untrained_teacher and not self.teacher_flagfile:
             raise UserError(
                 "--untrained_teacher needs --teacher_flagfile, which is empty."
+            )
+        if self.teacher_size and not (self.teacher or self.teacher_flagfile):
+            raise UserError(
+                f"--teacher_size={self.teacher_size} needs a teacher: name one with "
+                "--teacher_flagfile or --teacher."
             )
         self._check_stages()
         if self.cache_top_k and not self.teacher_cache:

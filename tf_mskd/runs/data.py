@@ -1,20 +1,31 @@
 """The data of one run: a source, its split and the streams over it."""
 
+import dataclasses
+
 import numpy as np
 
 from tf_mskd.data import augment, pipeline, sources, splits
 from tf_mskd.runs.config import Config
+from tf_mskd.tasks import create_task
 
 
 def load(config: Config) -> sources.Source:
-    """Reads the data set of a configuration into memory."""
-    return sources.load_source(
+    """Reads the data set of a configuration into memory, with the task's labels."""
+    task = create_task(config.task)
+    source = sources.load_source(
         config.dataset,
         config.data_dir or None,
         config.image_size or None,
         resize=config.resize,
         test_fraction=config.test_fraction,
     )
+
+    def with_labels(split):
+        label = task.labels_of(split.labels, source.num_classes)
+        return dataclasses.replace(split, targets={**split.targets, "label": label})
+
+    train, test = map(with_labels, (source.train, source.test))
+    return dataclasses.replace(source, train=train, test=test)
 
 
 class Data:
@@ -32,7 +43,7 @@ class Data:
         self._num_negatives = getattr(method, "num_negatives", 0)
         self.source = source or load(config)
         self.train_ids, self.validation_ids = splits.split_ids(
-            self.source.train.labels,
+            self.source.train.strata,
             validation_fraction=config.validation_fraction,
             train_fraction=config.train_fraction,
             seed=config.seed,

@@ -14,17 +14,20 @@ from tf_mskd.deployment.verification import NUM_IMAGES
 from tf_mskd.early_exit import calibration
 from tf_mskd.early_exit import measure as early_exit
 from tf_mskd.early_exit.exits_file import read_exits, write_exits
-from tf_mskd.models import ensemble as ensembles
 from tf_mskd.models.saving import fingerprint, load_model
 from tf_mskd.runs.config import Config
-from tf_mskd.runs.data import Data, load
+from tf_mskd.runs.data import Data
 from tf_mskd.runs.finished_run import FinishedRun
 from tf_mskd.runs.result import Result, read_result
+from tf_mskd.tasks import Task, create_task
+from tf_mskd.tasks.meter import Meter
+from tf_mskd.training.chance import warn_at_chance
 from tf_mskd.training.distiller import Distiller
 from tf_mskd.training.evaluation import Evaluator
 from tf_mskd.utils import files
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.run_paths import RunPaths
+from tf_mskd.utils.units import shown
 
 NUM_CALIBRATION = 400  # training images that the ranges of int8 come from
 
@@ -49,17 +52,19 @@ def measure(
         paths: of the run; its best student is measured if there is one.
         history: the logs of the epochs.
     """
-    student, kind = distiller.student, config.ensemble
+    student, task, kind = distiller.student, distiller.task, config.ensemble
     weights, validation = None, None
     stream = data.validation_stream()
     if stream is not None:
-        held_out = Evaluator(strategy, stream).logits(student)
-        weights = ensembles.fit_weights(*held_out)
-        validation = ensembles.accuracies(*held_out, weights, kind)
+        held_out = Evaluator(strategy, stream)
+        if task.one_class:
+            weights = task.fit_weights(*held_out.logits(student))
+        validation = held_out.measure(student, Meter(task, kind, weights)).main()
 
-    def accuracies(model, weights=None):
-        return ensembles.accuracies(*test.logits(model), weights, kind)
+    def figures(model):
+        return test.measure(model, Meter(task, kind)).main()
 
+    tested = test.measure(student, Meter(task, kind, weights)).results()
     best = paths.student_best.exists()
     trains_teacher = distiller.method.trains_teacher
     bare = models.sub_model(student, distiller.exits)  # without auxiliary heads
@@ -69,6 +74,10 @@ def measure(
         teacher=distiller.teacher.name if distiller.teacher else None,
         method=config.method,
         phases=config.phases,
+        task=task.name,
+        metric=task.metric,
+        step_metric=task.step_metric,
+        unit=task.unit,
         ensemble=kind,
         seed=config.seed,
         epochs=config.epochs,
@@ -76,25 +85,33 @@ def measure(
         params=bare.count_params(),
         macs={**macs, "ensemble": models.count_macs(bare)},
         seconds=round(sum(epoch["seconds"] for epoch in history), 1),
-        test=accuracies(student, weights),
-        test_best=accuracies(load_model(paths.student_best)) if best else None,
-        test_teacher=accuracies(distiller.teacher) if trains_teacher else None,
+        test=tested.pop(task.metric),
+        test_more=tested or None,
+        test_best=figures(load_model(paths.student_best)) if best else None,
+        test_teacher=figures(distiller.teacher) if trains_teacher else None,
         validation=validation,
         fitted_weights=weights,
     )
 
 
-def report_teacher(teacher: keras.Model, test: Evaluator) -> None:
-    """Prints the accuracy of a trained teacher on the test split."""
-    logits, labels = test.logits(teacher)
-    table = ensembles.accuracies(logits, labels)
-    exits = ", ".join(f"{name} {100 * table[name]:.2f} %" for name in logits)
+def report_teacher(teacher: keras.Model, task: Task, test: Evaluator) -> None:
+    """Prints how good a trained teacher is on the test split; warns of chance."""
+    meter, answers = Meter(task), None
+    if task.one_class:
+        answers = test.logits(teacher)
+        meter.update(*answers)
+    else:
+        test.measure(teacher, meter)
+    table, names = meter.main(), models.exit_names(teacher)
+    exits = ", ".join(f"{name} {shown(table[name], task.unit)}" for name in names)
     print(f"teacher {teacher.name}, on the test split: {exits}")
+    if answers:
+        warn_at_chance(teacher.name, *answers, "the test split")
 
 
 def evaluate_run(
     run: FinishedRun, which: str = "last", subsets: bool = False
-) -> dict[str, float]:
+) -> dict[str, dict[str, float]]:
     """Measures the student of a finished run on its test split.
 
     Args:
@@ -103,28 +120,45 @@ def evaluate_run(
         subsets: also measure the ensemble of every smaller subset of the exits.
 
     Returns:
-        dict, name -> accuracy in [0, 1]: as "test" (or "test_best") of result.json, and
-        with `subsets` names such as "exit_1+exit_3".
+        dict, figure -> {name: value}, the task's main figure first: as "test" (or
+        "test_best") of result.json, and with `subsets` names such as "exit_1+exit_3".
 
     Raises:
         UserError: if the run's data are missing or its result does not fit its student.
     """
-    kind = run.config.ensemble
-    logits, labels = run.logits(run.student(which))
+    student = run.student(which)
+    exits = models.exit_names(student)
     weights = read_result(run.paths.result).fitted_weights
     weights = weights if which == "last" else None
-    if weights and set(weights) != set(logits):
+    if weights and set(weights) != set(exits):
         raise UserError(
             f"{run.paths.result} is damaged: fitted_weights is for "
-            f"{', '.join(weights)}, the student has {', '.join(logits)}."
+            f"{', '.join(weights)}, the student has {', '.join(exits)}."
         )
-    table = ensembles.accuracies(logits, labels, weights, kind)
-    for names in ensembles.subsets(list(logits)) if subsets else ():
-        if 1 < len(names) < len(logits):  # the others are in the table
-            chosen = {name: logits[name] for name in names}
-            found = ensembles.accuracies(chosen, labels, kind=kind)
-            table["+".join(names)] = found["ensemble"]
-    return table
+    task = create_task(run.config.task)
+    meter = Meter(task, run.config.ensemble, weights, subsets)
+    return run.test().measure(student, meter).results()
+
+
+def lines_of(table: dict[str, dict[str, float]], task: str) -> list[str]:
+    """Returns the figures of `evaluate_run` as lines: one for each output.
+
+    Example:
+        >>> lines_of({"accuracy": {"exit_1": 0.5, "ensemble": 1.0}}, "classification")
+        ['exit_1     50.00 %', 'ensemble  100.00 %']
+    """
+    unit = create_task(task).unit
+    names = list(next(iter(table.values())))
+    width = max(map(len, names))
+    columns = [[shown(column[n], unit) for n in names] for column in table.values()]
+    if len(columns) > 1:
+        names = ["", *names]
+        columns = [[f, *c] for f, c in zip(table, columns, strict=True)]
+    columns = [[text.rjust(max(map(len, c))) for text in c] for c in columns]
+    return [
+        f"{name:{width}}  {'  '.join(row)}"
+        for name, *row in zip(names, *columns, strict=True)
+    ]
 
 
 def evaluate_early_exit(
@@ -145,6 +179,7 @@ def evaluate_early_exit(
         UserError: if the student is not calibrated or was calibrated with other
             weights, or the run's data are missing.
     """
+    _check_one_class(run)
     path = pathlib.Path(exits_file or run.paths.exits)
     if not path.exists():
         raise UserError(
@@ -190,6 +225,7 @@ def calibrate_run(
         UserError: if the run held nothing out or its student has one exit; for a bad
             target; if data are missing.
     """
+    _check_one_class(run)
     if not run.config.validation_fraction and run.config.train_fraction == 1:
         raise UserError(
             f"{run.paths.folder} was trained with --validation_fraction=0, so no "
@@ -234,19 +270,28 @@ def export_run(
     Raises:
         UserError: if the run's data are missing, and as `export_student` does.
     """
+    _check_one_class(run)
     check_output(output, options.get("overwrite", False))  # before the data are read
-    source = load(run.config)
     if not exits_file and which == "last" and run.paths.exits.is_file():
         exits_file = run.paths.exits
     return export_student(
         run.student(which),
         output,
-        spread(source.test.images, NUM_IMAGES),
+        spread(run.source.test.images, NUM_IMAGES),
         exits_file=exits_file or None,
-        calibration_images=spread(source.train.images, NUM_CALIBRATION),
-        class_names=source.class_names,
+        calibration_images=spread(run.source.train.images, NUM_CALIBRATION),
+        class_names=run.source.class_names,
         **options,
     )
+
+
+def _check_one_class(run):
+    if not create_task(run.config.task).one_class:
+        raise UserError(
+            "Early exits and exported files answer with one class, the task of "
+            f"{run.paths.folder} is {run.config.task!r}: Keras exports its student, "
+            "tf_mskd.load_model(run_dir).export(folder)."
+        )
 
 
 def spread(images: np.ndarray, count: int) -> np.ndarray:

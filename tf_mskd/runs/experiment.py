@@ -20,6 +20,7 @@ from tf_mskd.runs.own_model import file_of
 from tf_mskd.runs.plan import plan, plan_cache
 from tf_mskd.runs.result import Result
 from tf_mskd.runs.run_folder import RunFolder
+from tf_mskd.tasks.meter import Meter
 from tf_mskd.teacher_cache.cached_teacher import CachedTeacher, cached_vectors
 from tf_mskd.teacher_cache.store import TeacherCache
 from tf_mskd.training.evaluation import Evaluator, validation_logs
@@ -80,17 +81,17 @@ def _run(planned, folder, strategy, data):
     config = planned.config
     _set_up(config)
     with strategy.scope():
-        teacher = _load(folder, "teacher", planned.teacher, data.source)
+        teacher = _load(folder, "teacher", planned.teacher, data.source, config.task)
         if config.untrained_teacher:
             teacher = build.build_peer(config, data.source)
-        init = _load(folder, "init", planned.init, data.source)
+        init = _load(folder, "init", planned.init, data.source, config.task)
         _check_file(folder, config.model)
         method = build.build_method(config, len(data.source.train.labels))
         distiller = build.build_distiller(config, data.source, teacher, init, method)
         build.compile_distiller(distiller, config, data.steps_per_epoch)
     test = Evaluator(strategy, data.test_stream())
     if distiller.teacher is not None and not config.untrained_teacher:
-        report_teacher(distiller.teacher, test)
+        report_teacher(distiller.teacher, distiller.task, test)
     history = _train(distiller, strategy, data, config, folder)
     result = measure(distiller, strategy, data, test, config, folder.paths, history)
     if folder.is_chief:
@@ -120,7 +121,7 @@ def fill_cache(config: Config) -> TeacherCache:
     path = runs[-1].run_dir if runs else config.teacher
     _set_up(config)
     with strategy.scope():
-        teacher = load_network(path, data.source) if path else None
+        teacher = load_network(path, data.source, config.task) if path else None
         method = build.build_method(config, len(data.source.train.labels))
         distiller = build.build_distiller(config, data.source, teacher, None, method)
     cached = CachedTeacher(distiller, strategy, data, config)
@@ -141,10 +142,10 @@ def _check_run(config):
     return data
 
 
-def _load(folder, role, path, source):
+def _load(folder, role, path, source, task):
     if not path:
         return None
-    model = load_network(path, source)
+    model = load_network(path, source, task)
     folder.check_fingerprint(role, path, fingerprint(model))
     return model
 
@@ -194,7 +195,8 @@ def _train(distiller, strategy, data, config, folder):
 
         def validate():
             network = distiller.evaluation_network()
-            return validation_logs(*evaluator.logits(network), config.ensemble)
+            meter = Meter(distiller.task, config.ensemble)
+            return validation_logs(evaluator.measure(network, meter))
 
         if folder.is_chief:
             callbacks.append(BestStudent(folder.student_best))

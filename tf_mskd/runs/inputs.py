@@ -7,6 +7,7 @@ import re
 from tf_mskd.runs import own_model
 from tf_mskd.runs.config import Config, differing
 from tf_mskd.runs.flags import read_flagfile
+from tf_mskd.runs.stages import required_config
 from tf_mskd.utils import files
 from tf_mskd.utils.choices import MODELS, WIDE_RESNET
 from tf_mskd.utils.errors import UserError, nearest, unknown_name
@@ -32,18 +33,32 @@ def check_finished_run(run_dir: str | os.PathLike, flag: str = "run_dir") -> Non
 def check_inputs(config: Config) -> None:
     """Raises `UserError` if a run would not find what it reads.
 
-    Looks for files of networks and the data folder only: their contents need
+    Looks for files of networks, the teacher's task and the data folder: contents need
     TensorFlow.
     """
     own_model.check_file("model", config.model)
     if own_model.kind_of(config.teacher) == "name" and config.teacher:
         files.model_file(config.teacher)
     own_model.check_file("teacher", config.teacher)
+    _check_task(config)
     folder = os.path.expanduser(config.data_dir)
     if config.data_dir and config.dataset != "digits" and not os.path.isdir(folder):
         raise UserError(
             f"No folder {config.data_dir!r} for data set {config.dataset!r}: name "
             "another --data_dir, or prepare it with python -m tf_mskd.data.prepare."
+        )
+
+
+def _check_task(config):
+    """The answers of a teacher that a run has trained are those of the student."""
+    teacher = required_config(config, "teacher")
+    flagfile = RunPaths(config.teacher).flags if config.teacher else None
+    if flagfile and flagfile.is_file():
+        teacher = read_flagfile(flagfile)
+    if teacher and teacher.task != config.task:
+        raise UserError(
+            f"The teacher answers the task {teacher.task!r}, the student "
+            f"{config.task!r}: train a teacher with --task={config.task}."
         )
 
 

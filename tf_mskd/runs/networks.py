@@ -19,12 +19,15 @@ from tf_mskd.utils.private import fresh_names
 from tf_mskd.utils.run_paths import RunPaths
 
 
-def load_network(text: str, source: typing.Any) -> keras.Model:
+def load_network(
+    text: str, source: typing.Any, task: str = "classification"
+) -> keras.Model:
     """Reads a trained network: a run folder's, a file's, or one of the user's own.
 
     Args:
         text: str, the value of --teacher, or path of a run folder.
         source: see `build.build_student`.
+        task: name of the task that it answers.
 
     Returns:
         functional Keras model.
@@ -34,7 +37,7 @@ def load_network(text: str, source: typing.Any) -> keras.Model:
     """
     if kind_of(text) in ("name", "file"):
         import_layers(text)
-        return load_model(text)
+        return load_model(text, task)
     if kind_of(text) == "keras" and not read_application("teacher", text)[2]:
         raise UserError(
             f"--teacher={text} has no weights: name a file of them, weights=PATH."

@@ -43,7 +43,12 @@ def check_optimizer(config: typing.Any, changed: typing.Collection[str]) -> None
 
 
 def check_training(
-    config: typing.Any, *, steps: int, several_devices: bool, reads_labels: bool
+    config: typing.Any,
+    *,
+    steps: int,
+    several_devices: bool,
+    one_class: bool,
+    reads_labels: bool,
 ) -> None:
     """Raises `UserError` for settings that a run would not follow.
 
@@ -51,6 +56,7 @@ def check_training(
         config: `Config`.
         steps: int, length of the run.
         several_devices: bool, whether each sees but a part of a batch.
+        one_class: bool, whether an image has one of several classes.
         reads_labels: bool, whether the term "ce" counts.
     """
     for name, unset in (("clip_norm", 0), ("accumulate_steps", 1)):
@@ -64,6 +70,11 @@ def check_training(
         raise UserError(
             f"--accumulate_steps={config.accumulate_steps} must be at most the steps "
             f"of the run, {steps}: no update would be made."
+        )
+    if config.label_smoothing and not one_class:
+        raise UserError(
+            f"--label_smoothing={config.label_smoothing} shares a label among classes, "
+            f"the task {config.task!r} has labels of another kind: set it to 0."
         )
     if config.label_smoothing and not reads_labels:
         raise UserError(

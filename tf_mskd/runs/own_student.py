@@ -13,6 +13,7 @@ from tf_mskd.models.saving import load_model, save_model
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.networks import network_of, reason_of
 from tf_mskd.runs.own_model import kind_of
+from tf_mskd.tasks import create_task
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.private import all_layers, fresh_names
 
@@ -33,16 +34,22 @@ def build_own_student(
     Raises:
         UserError: if there is no such network, or it does not fit the data.
     """
+    task = create_task(config.task)
+    width = task.num_outputs(source.num_classes)
     with fresh_names():  # they lead from one build's weights to another's
         network = network_of("model", config.model, source, include_top=False)
         _check_policy(network, config)
         network = _for_images(network, config.model, source.image_shape)
         if models.exit_names(network):
-            _check_exits(network, config, source.num_classes)
+            _check_exits(network, config, width)
         else:
-            _check_end(network, config.model, source.num_classes)
+            _check_end(network, config.model, width, task)
             network = models.add_exits(
-                network, config.taps, source.num_classes, exit_head=config.exit_head
+                network,
+                config.taps,
+                source.num_classes,
+                exit_head=config.exit_head,
+                task=task,
             )
     for layer in all_layers(network) if synchronized_bn else ():
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -107,7 +114,7 @@ def _check_readable(network, model):
             ) from error
 
 
-def _check_exits(network, config, num_classes):
+def _check_exits(network, config, width):
     """A network that has exits already keeps them."""
     if config.taps:
         raise UserError(
@@ -115,21 +122,21 @@ def _check_exits(network, config, num_classes):
             f"its own, {', '.join(models.exit_names(network))}: leave --taps empty."
         )
     last = output_tensors(network)[models.exit_names(network)[-1]]
-    if last.shape[-1] != num_classes:
+    if last.shape[-1] != width:
         raise UserError(
             f"--model={config.model} has exits for {last.shape[-1]} classes, the data "
-            f"have {num_classes}: take the network without its exits."
+            f"need {width}: take the network without its exits."
         )
 
 
-def _check_end(network, model, num_classes):
+def _check_end(network, model, width, task):
     """Refuses probabilities of other classes, which a further layer would read."""
     end = network.outputs[0]
-    if len(end.shape) != 2 or end.shape[-1] in (None, num_classes):
+    if len(end.shape) != 2 or end.shape[-1] in (None, width):
         return
     kind = kind_of_output(network, end)
-    if kind == "softmax":
+    if kind == task.probabilities:
         raise UserError(
             f"--model={model} ends in probabilities of {end.shape[-1]} classes, the "
-            f"data have {num_classes}: take the network without its last layer."
+            f"data need {width}: take the network without its last layer."
         )

@@ -6,6 +6,7 @@ import re
 
 from tf_mskd.utils import files
 from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.units import PERCENT, shown
 
 FORMAT = 2  # 1 had no number, and accuracies in percent
 EXIT = re.compile(r"exit_[1-9]\d*")
@@ -15,15 +16,15 @@ FORMER_ENSEMBLES = {
     "mean_probabilities": "ensemble_probabilities",
     "fitted": "ensemble_fitted",
 }
-ACCURACY = re.compile(rf"{MACS.pattern}(_(logits|probabilities|fitted))?")
+FIGURE = re.compile(rf"{MACS.pattern}(_(logits|probabilities|fitted))?")
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """The result of a run; accuracies are top-1, as fractions in [0, 1].
+    """The result of a run, in figures of its task: fractions where the unit is "%".
 
-    A table of accuracies holds each exit by name, "ensemble" (the ensemble that the run
-    uses) and beside it the other ensembles, see `ensemble.accuracies`.
+    A table of figures holds each exit by name, "ensemble" (the ensemble that the run
+    uses) and beside it the other ensembles, see `tasks.meter.Meter`.
 
     Args:
         model: name of the student's network.
@@ -37,11 +38,16 @@ class Result:
         params: parameters of the student, without auxiliary heads.
         macs: multiply-accumulates of each exit alone, and "ensemble" of all of them.
         seconds: duration of the training.
-        test: accuracies on the test split after the last epoch.
-        test_best: those of the best student by validation, or None.
-        test_teacher: those of a teacher that the run has trained, or None.
-        validation: accuracies on the validation split, or None without one.
+        test: the main figure on the test split after the last epoch.
+        test_best: that of the best student by validation, or None.
+        test_teacher: that of a teacher that the run has trained, or None.
+        validation: the main figure on the validation split, or None without one.
         fitted_weights: weight of each exit in "ensemble_fitted", or None.
+        task: name of the task.
+        metric: name of the main figure.
+        step_metric: name of the figure in the logs of training.
+        unit: unit of both.
+        test_more: further figures on the test split, figure -> table, or None.
     """
 
     model: str
@@ -60,6 +66,11 @@ class Result:
     test_teacher: dict[str, float] | None = None
     validation: dict[str, float] | None = None
     fitted_weights: dict[str, float] | None = None
+    task: str = "classification"
+    metric: str = "accuracy"
+    step_metric: str = "accuracy"
+    unit: str = PERCENT
+    test_more: dict[str, dict[str, float]] | None = None
 
     def to_json(self) -> dict:
         """Returns the content of result.json; what is None is left out."""
@@ -68,8 +79,8 @@ class Result:
         return {"format": FORMAT, "teacher": None, **known}
 
     def summary(self) -> str:
-        """Returns the test accuracies as one line, in percent."""
-        parts = [f"{name} {100 * value:.2f} %" for name, value in self.test.items()]
+        """Returns the main figure on the test split as one line."""
+        parts = [f"{name} {shown(v, self.unit)}" for name, v in self.test.items()]
         return f"test {', '.join(parts)}"
 
 
@@ -132,15 +143,18 @@ def _is_valid(values):
     if not required <= values.keys() <= {f.name for f in fields}:
         return False
     texts = [values[name] for name in ("model", "method", "phases", "ensemble")]
+    names = ("task", "metric", "step_metric", "unit")
+    texts += [values[name] for name in names if name in values]
     counts = [values[name] for name in ("seed", "epochs", "train_examples", "params")]
     tables = [values["test"]]
     tables += [values.get(f"test_{name}") or {} for name in ("best", "teacher")]
     tables.append(values.get("validation") or {})
+    highest = 1.0 if values.get("unit", PERCENT) == PERCENT else float("inf")
     return (
         all(isinstance(text, str) for text in (*texts, values["teacher"] or ""))
         and all(type(count) is int for count in counts)
         and _is_number(values["seconds"])
-        and all(_is_table(table, ACCURACY, highest=1.0) for table in tables)
+        and all(_is_table(table, FIGURE, highest) for table in tables)
         and _is_table(values.get("fitted_weights") or {}, EXIT)
         and _is_table(values["macs"], MACS)
         and "ensemble" in values["macs"]

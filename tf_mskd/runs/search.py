@@ -11,6 +11,7 @@ from tf_mskd.runs.config import Config, check_bounds, read_setting, text_of
 from tf_mskd.utils.errors import UserError, nearest, unknown_name
 from tf_mskd.utils.start import start_tensorflow
 from tf_mskd.utils.tables import as_text
+from tf_mskd.utils.units import scaled
 
 TUNERS = {"random": "RandomSearch", "bayesian": "BayesianOptimization"}
 LONGEST = 200  # bytes of a trial's folder name, before the code that tells it apart
@@ -23,12 +24,13 @@ class Trial:
 
     Args:
         settings: dict, setting -> the value tried.
-        accuracy: validation accuracy of the ensemble in [0, 1], NaN if it failed.
+        score: the task's main figure of the ensemble on the validation split, NaN if
+            it failed.
         error: one line that says why it failed, or "".
     """
 
     settings: dict[str, typing.Any]
-    accuracy: float
+    score: float
     error: str = ""
 
 
@@ -138,18 +140,18 @@ def search(
             folder = pathlib.Path(tune_dir) / folder_name(chosen)
             try:
                 run = dataclasses.replace(config, **chosen, run_dir=str(folder))
-                return {"accuracy": experiment.run(run).validation["ensemble"]}
+                return {"score": experiment.run(run).validation["ensemble"]}
             except Exception as error:
                 # KerasTuner keeps it and goes on
                 raise keras_tuner.errors.FailedTrialError(_line(error)) from error
 
     tuning = Search(
-        objective=keras_tuner.Objective("accuracy", "max"),
+        objective=keras_tuner.Objective("score", "max"),
         max_trials=trials,
         max_consecutive_failed_trials=trials + 1,  # the rest may do better
         seed=config.seed,
         directory=str(tune_dir),
-        project_name="search_2",  # "search" held scores in percent
+        project_name="search_3",  # former ones called the score otherwise
     )
     tuning.search()
     return _best_first(tuning.oracle.trials.values(), tune_dir)
@@ -157,7 +159,7 @@ def search(
 
 def _best_first(trials, tune_dir):
     ended = [_ended(trial) for trial in trials]
-    ended.sort(key=lambda trial: -1.0 if trial.error else trial.accuracy, reverse=True)
+    ended.sort(key=lambda t: -math.inf if t.error else t.score, reverse=True)
     if not ended or ended[0].error:
         last = ended[-1].error if ended else "none was run"
         raise UserError(f"No trial of {tune_dir} has finished; the last error: {last}")
@@ -203,18 +205,19 @@ def _ended(trial):
     return Trial(settings, math.nan, lines[-1].split("FailedTrialError: ")[-1])
 
 
-def summary(trials: list[Trial]) -> str:
-    """Returns a table of trials, accuracies in percent, and the error of each failed.
+def summary(trials: list[Trial], unit: str) -> str:
+    """Returns a table of trials, their scores and the error of each that failed.
 
     Args:
         trials: list of `search`.
+        unit: unit of the scores, fractions where it is "%".
     """
     fields = {field.name: field for field in dataclasses.fields(Config)}
     names = list(dict.fromkeys(name for trial in trials for name in trial.settings))
     rows = [[*names, "validation", "error"]]
     for trial in trials:
         row = [_shown(fields[name], trial.settings.get(name, "")) for name in names]
-        score = "" if trial.error else f"{100 * trial.accuracy:.2f}"
+        score = "" if trial.error else f"{scaled(trial.score, unit):.2f}"
         rows.append([*row, score, trial.error])
     if not any(trial.error for trial in trials):
         rows = [row[:-1] for row in rows]

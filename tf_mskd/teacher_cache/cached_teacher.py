@@ -49,6 +49,7 @@ class CachedTeacher:
         identity = {
             "teacher": fingerprint(distiller.teacher),
             "network": _digest(distiller.teacher.to_json()),
+            "teacher size": config.teacher_size or None,
             "data": data_digest(data.source),
             "augmentation": data.augmentation,
             "view_seed": config.augment_seed,
@@ -175,6 +176,11 @@ def cached_vectors(distiller: Distiller, top_k: int = 0) -> dict[str, int]:
                 f"reads {name} of the teacher, a feature map of shape "
                 f"{tensor.shape[1:]}: only vectors (exits and embeddings) can be "
                 "cached. Remove --teacher_cache."
+            )
+        if top_k and not distiller.task.one_class:
+            raise UserError(
+                f"--cache_top_k ranks classes, task {distiller.task.name!r} answers "
+                "for each of them: remove --cache_top_k."
             )
         if top_k and not is_kind(name, "exit"):
             method.fail(

@@ -9,62 +9,37 @@ import typing
 import keras
 from keras import ops
 
+from tf_mskd.tasks import Task
+from tf_mskd.tasks.class_labels import text_of_shape
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.types import Tensor, Tensors
 
 
-def read_targets(y: typing.Any, classes: int) -> Tensors:
+def read_targets(y: typing.Any, task: Task, shape: tuple[int, ...]) -> Tensors:
     """Returns the targets of a batch as a dict; bare labels are {"label": labels}.
 
     Args:
-        y: labels, a dict of targets with or without "label", or None. Labels are class
-            numbers [B] or [B, 1] of any dtype, or one-hot or soft labels [B, classes].
-        classes: int, width of the exits.
+        y: labels, a dict of targets with or without "label", or None.
+        task: `Task`, which reads the labels.
+        shape: shape of an exit's output.
 
     Returns:
-        dict; "label", if there is one, is int [B] or float32 [B, classes].
+        dict; "label", if there is one, as `Task.read_label` makes it.
 
     Raises:
         UserError: for labels of another shape or kind.
 
     Example:
-        >>> read_targets([[2.0], [0.0]], classes=3)["label"].numpy().tolist()
+        >>> from tf_mskd.tasks import create_task
+        >>> task = create_task("classification")
+        >>> read_targets([[2.0], [0.0]], task, (3,))["label"].numpy().tolist()
         [2, 0]
     """
     targets = dict(y) if isinstance(y, dict) else {"label": y}
     label = targets.pop("label", None)
-    return targets if label is None else {"label": _label(label, classes), **targets}
-
-
-def _label(label, classes):
-    try:
-        label = ops.convert_to_tensor(label)
-        shape = tuple(label.shape)
-        dtype = keras.backend.standardize_dtype(label.dtype)
-    except (ValueError, TypeError) as error:  # several targets, or of no known rank
-        raise _wrong_labels(type(label).__name__, classes) from error
-    if dtype == "string" or len(shape) not in (1, 2):
-        raise _wrong_labels(f"{dtype} {_text(shape)}", classes)
-    if len(shape) == 2 and shape[1] == classes:
-        return ops.cast(label, "float32")
-    if len(shape) == 2 and shape[1] != 1:
-        raise _wrong_labels(f"{dtype} {_text(shape)}", classes)
-    if len(shape) == 2:
-        label = ops.squeeze(label, 1)
-    return label if dtype in ("int32", "int64") else ops.cast(label, "int32")
-
-
-def _wrong_labels(arrived, classes):
-    return UserError(
-        f"Labels must be class numbers [B] or [B, 1], or one-hot or soft [B, {classes}]"
-        f" as the exits have {classes} classes, got {arrived}: change the labels, or "
-        "build the student with as many classes; further targets go in a dict beside "
-        "'label'."
-    )
-
-
-def _text(shape):
-    return "[" + ", ".join("B" if n is None else str(n) for n in shape) + "]"
+    if label is None:
+        return targets
+    return {"label": task.read_label(label, shape), **targets}
 
 
 def read_weight(sample_weight: typing.Any, x: typing.Any) -> Tensor | None:
@@ -100,7 +75,7 @@ def read_weight(sample_weight: typing.Any, x: typing.Any) -> Tensor | None:
     if len(shape) != 1:
         raise UserError(
             "Sample weights must be one for each image, [B] or [B, 1], got "
-            f"{_text(shape)}: take their mean over the further axes."
+            f"{text_of_shape(shape)}: take their mean over the further axes."
         )
     return weight
 

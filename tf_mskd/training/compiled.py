@@ -7,11 +7,11 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
-from tf_mskd.methods.common.losses import cross_entropy
+from tf_mskd.tasks import Task
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.types import Tensor
 
-MEASURED = ("accuracy", "acc")  # at every exit, without being asked for
+ACCURACY = ("accuracy", "acc")  # names by which Keras chooses a metric
 
 
 class ExitMetric(typing.NamedTuple):
@@ -28,12 +28,13 @@ class ExitMetric(typing.NamedTuple):
     weighted: bool
 
 
-def label_loss(loss: typing.Any) -> Callable[[Tensor, Tensor], Tensor]:
+def label_loss(loss: typing.Any, task: Task) -> Callable[[Tensor, Tensor], Tensor]:
     """Returns the loss of labels and logits, one number for each row.
 
     Args:
-        loss: as for `keras.Model.compile`, one for all exits; None for the
-            cross-entropy.
+        loss: as for `keras.Model.compile`, one for all exits; None for that
+            of the task.
+        task: `Task`.
 
     Returns:
         function of (labels, logits [B, classes]) -> float32 [B].
@@ -43,7 +44,7 @@ def label_loss(loss: typing.Any) -> Callable[[Tensor, Tensor], Tensor]:
             the batch's labels.
     """
     if loss is None:
-        return cross_entropy
+        return task.label_loss
     if isinstance(loss, list | tuple | dict):
         raise UserError(
             f"compile takes one loss for all exits, got {type(loss).__name__}: pass "
@@ -70,7 +71,7 @@ def label_loss(loss: typing.Any) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def exit_metrics(
-    metrics: typing.Any, exits: list[str], weighted: bool
+    metrics: typing.Any, exits: list[str], weighted: bool, task: Task
 ) -> list[ExitMetric]:
     """Returns a metric for every exit and every metric that `compile` is given.
 
@@ -78,6 +79,7 @@ def exit_metrics(
         metrics: a metric as for `keras.Model.compile`, a list of them, or None.
         exits: list of str, the exits and "ensemble".
         weighted: bool, whether they read the sample weights.
+        task: `Task`, whose own figure is measured without being asked for.
 
     Returns:
         list of `ExitMetric`, named "exit_k_name".
@@ -91,12 +93,21 @@ def exit_metrics(
             "the ensemble, got a dict."
         )
     metrics = metrics if isinstance(metrics, list | tuple) else [metrics]
-    metrics = [m for m in metrics if m is not None and m not in MEASURED]
+    metrics = [m for m in metrics if m is not None and not _is_measured(m, task)]
     return [
         ExitMetric(name, _copy(metric, name), weighted)
         for metric in metrics
         for name in exits
     ]
+
+
+def _is_measured(metric, task):
+    if metric in ACCURACY and task.step_metric != ACCURACY[0]:
+        raise UserError(
+            f"Task {task.name!r} has no metric {metric!r}: {task.step_metric} is "
+            "always measured, pass others as objects of keras.metrics."
+        )
+    return metric in ACCURACY
 
 
 def _copy(metric, exit_name):

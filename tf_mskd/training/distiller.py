@@ -1,5 +1,6 @@
 """Distiller: trains a multi-exit student under a teacher, as any Keras model."""
 
+import os
 import types
 import typing
 
@@ -9,13 +10,12 @@ from keras import ops
 from tf_mskd.methods.common.create import (
     create_method,
 )
-from tf_mskd.methods.common.losses import cross_entropy
 from tf_mskd.methods.common.method import Method
 from tf_mskd.methods.common.rows import mean_over_rows
-from tf_mskd.models import ensemble as ensembles
 from tf_mskd.models.graph import available_outputs, exit_names
+from tf_mskd.tasks import Task, create_task
 from tf_mskd.training.batch import num_rows, read_targets, read_weight
-from tf_mskd.training.distiller_files import DistillerFiles
+from tf_mskd.training.distiller_files import DistillerFiles, read_teacher
 from tf_mskd.training.distiller_fit import DistillerFit
 from tf_mskd.training.distiller_logs import DistillerLogs
 from tf_mskd.training.exit_metrics import ExitMetrics
@@ -50,9 +50,11 @@ class Distiller(Steps, DistillerLogs, DistillerFit, DistillerFiles, keras.Model)
             model with one output, logits, is a student with the exit "exit_1".
         teacher: a model of the same kind, where one output may be probabilities too; or
             a Keras layer or function of a batch that returns logits, for methods that
-            read nothing else; or None for methods that need none. It stays as it is,
-            its `trainable` too, unless the method trains it.
+            read nothing else; or the path of a `.keras` file or a run folder; or None
+            for methods that need none. It stays as it is, its `trainable` too, unless
+            the method trains it.
         method: `Method` or the name of one ("mskd"), or of several ("oto,crd").
+        task: what the exits answer, a `Task` or the name of one.
         phases: "joint" trains all exits at once. "progressive" trains exits 1..p in
             phase p and computes nothing deeper; the callback `ExitPhases` advances it.
             "detached" stops gradients between stages, so that each stage learns from
@@ -61,10 +63,15 @@ class Distiller(Steps, DistillerLogs, DistillerFit, DistillerFiles, keras.Model)
         exit_weights: dict, exit name -> float >= 0; exits not named keep w_k = 1.
         ensemble: what the ensemble in the metrics averages, "logits" or
             "probabilities".
+        teacher_size: int or (height, width), size of the images that the teacher gets,
+            in pixels: it resizes the student's itself (bilinear). None: their own.
+        store_teacher: bool, whether files of the Distiller hold the weights of a
+            teacher that does not learn.
 
     `save`, `keras.saving.load_model` and `ModelCheckpoint` keep the whole state of
-    training but the weights of a teacher that does not learn: after loading, give
-    `distiller.teacher` its weights before `fit`. `export` is the student's.
+    training but the weights of a teacher that does not learn. One that was given by a
+    path is read from there again; `store_teacher` keeps the weights in the file; else
+    give `distiller.teacher` its weights before `fit`. `export` is the student's.
 
     Call with images [B, H, W, C], raw values 0 to 255; returns the dict of exits.
 
@@ -76,14 +83,15 @@ class Distiller(Steps, DistillerLogs, DistillerFit, DistillerFiles, keras.Model)
     `utils.targets.TARGETS` lists the further targets that
     methods read. With targets["teacher"], a dict of the outputs of `teacher_network`
     from an earlier forward pass, the teacher is not run. Logged are "loss", every bare
-    term ("kd/exit_1"), the accuracy of every exit ("exit_1_accuracy") and of the
+    term ("kd/exit_1"), the task's figure of every exit ("exit_1_accuracy") and of the
     ensemble ("ensemble_accuracy"), in [0, 1]. `evaluate` runs the student alone; its
-    "loss" is the cross-entropy of the ensemble.
+    "loss" is the label loss of the ensemble.
 
     Attributes:
-        student, teacher, method, phases, ensemble: the arguments; `method` is always a
-            `Method`, student and teacher are functional models with a dict of exits.
-        num_classes: int, width of the exits.
+        student, teacher, method, task, phases, ensemble: the arguments; `method` is
+            always a `Method`, `task` a `Task`, student and teacher are functional
+            models with a dict of exits.
+        exit_shape: tuple of int, shape of an exit's output without the batch axis.
         exits: list of str, the names of the student's exits, shallow to deep.
         term_names: tuple of str, the terms "term/output" of the last phase.
         term_weights: dict, term -> scalar variable; callbacks may assign to it.
@@ -117,13 +125,16 @@ class Distiller(Steps, DistillerLogs, DistillerFit, DistillerFiles, keras.Model)
     def __init__(
         self,
         student: keras.Model,
-        teacher: keras.Model | None = None,
+        teacher: keras.Model | str | os.PathLike | None = None,
         method: str | Method = "mskd",
         *,
+        task: str | Task = "classification",
         phases: str = "joint",
         term_weights: dict[str, float] | None = None,
         exit_weights: dict[str, float] | None = None,
         ensemble: str = "logits",
+        teacher_size: int | tuple[int, int] | None = None,
+        store_teacher: bool = False,
         name: str = "distiller",  # fixed, as checkpoints keep the variables' paths
         **kwargs,
     ):
@@ -136,11 +147,20 @@ class Distiller(Steps, DistillerLogs, DistillerFit, DistillerFiles, keras.Model)
         if not isinstance(method, str | Method):
             raise UserError(f"method must be a name or a Method, got {method!r}.")
         self.method = create_method(method) if isinstance(method, str) else method
-        student, teacher = join_parts(student, teacher, self.method)
+        self.task = create_task(task)
+        self.method.set_task(self.task)
+        network, path = read_teacher(teacher, self.task)
+        student, teacher = join_parts(
+            student, network, self.method, self.task, teacher_size
+        )
+        if store_teacher and teacher is None:
+            raise UserError("store_teacher=True needs a teacher, got None.")
         self.student = student
         self._given = types.SimpleNamespace(  # not tracked by Keras
             teacher=teacher,
+            teacher_path=path,
             fingerprint=None,  # of a file's teacher, until it has its weights
+            looked=False,  # at the teacher, in the first `fit`
             compiled={},
             config={},
         )
@@ -151,22 +171,20 @@ class Distiller(Steps, DistillerLogs, DistillerFit, DistillerFiles, keras.Model)
         self._given.config = {
             "term_weights": dict(term_weights or {}),
             "exit_weights": dict(exit_weights or {}),
+            "store_teacher": store_teacher,
+            "teacher_size": teacher_size,
         }
         self.exits = exit_names(student)
-        self.num_classes = student.output[self.exits[-1]].shape[-1]
-        if self.num_classes == 1:
-            raise UserError(
-                f"The exits of {student.name!r} have one logit, distillation compares "
-                "two classes or more: build it with num_classes=2, labels 0 and 1."
-            )
+        self.exit_shape = tuple(student.output[self.exits[-1]].shape[1:])
+        self.task.check_outputs(student.name, self.exit_shape)
         image_shape = self._image_shape()
         self._networks = PhaseNetworks(student, teacher, self.method, phases)
         self.term_names = self._build_method(image_shape)
         self._create_weights(term_weights or {}, exit_weights or {})
-        self._measures = ExitMetrics(self.term_names, self.exits, ensemble)
+        self._measures = ExitMetrics(self.task, self.term_names, self.exits, ensemble)
         # once more as an attribute, which is where Keras finds metrics to reset
-        self._means = {**self._measures.terms, **self._measures.accuracies}
-        self._label_loss = cross_entropy
+        self._means = {**self._measures.terms, **self._measures.qualities}
+        self._label_loss = self.task.label_loss
         self._evaluating, self._labelled = False, True
         self.built = True
         self.set_phase(1 if phases == "progressive" else len(self.exits))
@@ -179,10 +197,10 @@ class Distiller(Steps, DistillerLogs, DistillerFit, DistillerFiles, keras.Model)
         reads = self._networks.teacher_reads(self.exits)
         teacher = _symbols(self.teacher, reads) if reads else {}
         sizes = image_shape, getattr(self.method, "num_negatives", 0)
-        targets = {
-            name: keras.KerasTensor(*target_spec(name, None, *sizes))
-            for name in self.method.target_keys
-        }
+        specs = {n: target_spec(n, None, *sizes) for n in self.method.target_keys}
+        label, dtype = self.task.label_spec(self.exit_shape)
+        specs["label"] = (None, *label), dtype
+        targets = {n: keras.KerasTensor(*specs[n]) for n in self.method.target_keys}
         return tuple(self.method(student, teacher, targets))
 
     def _image_shape(self):
@@ -351,7 +369,7 @@ class Distiller(Steps, DistillerLogs, DistillerFit, DistillerFiles, keras.Model)
             y: labels or a dict of targets, as `fit` takes them; likewise.
             y_pred: dict of student outputs.
             sample_weight: [B], [B, 1], a number or None.
-            training: bool; False gives the cross-entropy of the ensemble.
+            training: bool; False gives the label loss of the ensemble.
             teacher: dict of teacher outputs, or None to run the teacher here.
 
         Returns:
@@ -392,7 +410,7 @@ class Distiller(Steps, DistillerLogs, DistillerFit, DistillerFiles, keras.Model)
 
     def read_targets(self, y: typing.Any) -> dict[str, typing.Any]:
         """Returns the targets of a batch; see `batch.read_targets`."""
-        return read_targets(y, self.num_classes)
+        return read_targets(y, self.task, self.exit_shape)
 
     def _ensemble_loss(self, outputs, targets, sample_weight):
         if "label" not in targets:
@@ -401,10 +419,8 @@ class Distiller(Steps, DistillerLogs, DistillerFit, DistillerFiles, keras.Model)
                 f"{', '.join(targets) or 'nothing'}: pass y, or call predict."
             )
         exits = {name: outputs[name] for name in self.exits if name in outputs}
-        scores = ensembles.ensemble_scores(exits, self.ensemble)
-        if self.ensemble == "probabilities":
-            scores = ops.log(scores + 1e-12)
-        loss = self._label_loss(targets["label"], scores)
+        answer = self.task.vote(exits, self.ensemble)
+        loss = self._label_loss(targets["label"], answer)
         return replica_mean(loss, sample_weight) + self._added_losses(self.student)
 
 

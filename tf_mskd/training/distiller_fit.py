@@ -4,6 +4,7 @@ import keras
 
 from tf_mskd.training import label_checks
 from tf_mskd.training.compiled import exit_metrics, label_loss
+from tf_mskd.training.first_look import FirstLook
 from tf_mskd.training.optimizers import SGD
 from tf_mskd.training.term_schedule import TermSchedule
 from tf_mskd.utils.errors import UserError
@@ -22,11 +23,11 @@ class DistillerFit(keras.Model):
         loss_weights=None,
         **kwargs,
     ):
-        """Configures training; accuracies are measured without being asked for.
+        """Configures training; the task's figure is measured without being asked for.
 
         Args:
             optimizer: Keras optimizer; `tf_mskd.SGD` is the published codes' one.
-            loss: the label loss of every exit instead of the cross-entropy, in the
+            loss: the label loss of every exit instead of the task's, in the
                 terms "ce/exit_k" and in evaluation; as for `keras.Model.compile`,
                 from logits. The terms of the method stay what they are.
             metrics: list, measured at every exit and the ensemble ("exit_2_top5");
@@ -43,12 +44,12 @@ class DistillerFit(keras.Model):
                 "Distiller.compile takes no loss_weights: pass term_weights and "
                 "exit_weights to Distiller."
             )
-        self._label_loss = label_loss(loss)
+        self._label_loss = label_loss(loss, self.task)
         self.method.set_label_loss(self._label_loss)
         names = [*self.exits, "ensemble"]
         self._measures.further = [
-            *exit_metrics(metrics, names, weighted=False),
-            *exit_metrics(weighted_metrics, names, weighted=True),
+            *exit_metrics(metrics, names, False, self.task),
+            *exit_metrics(weighted_metrics, names, True, self.task),
         ]
         super().compile(optimizer=optimizer, **kwargs)
         self._given.compiled = {
@@ -84,35 +85,68 @@ class DistillerFit(keras.Model):
     ):
         """Trains as `keras.Model.fit`, with the method's schedule of weights.
 
+        The first time the teacher's accuracy on the first batch is printed, and a
+        warning if that is chance level.
+
         Raises:
-            UserError: for labels that are no classes of the student.
+            UserError: for labels that are none of the task, and for a teacher that
+                turns out to make probabilities.
         """
-        self._check_teacher()
         callbacks = [*keras.tree.flatten(callbacks or ()), TermSchedule()]
+        keep = None
+        if not (self._given.looked or self.method.trains_teacher) and (
+            self.teacher_network is not None
+        ):
+            look = FirstLook(batch_size or 32, verbose=verbose != 0)
+            callbacks.append(look)
+            keep = look.keep
         for callback in callbacks:  # Keras knows the direction of its own metrics alone
             if getattr(callback, "mode", None) == "auto":
                 callback.mode = self._measures.mode_of(callback.monitor)
-        x = label_checks.checked(x, y, self.num_classes)
+        x = label_checks.checked(x, y, self._check_label, keep)
         held_out = kwargs.get("validation_data")
         if isinstance(held_out, tuple):
-            label_checks.checked(*held_out[:2], self.num_classes)
+            label_checks.checked(*held_out[:2], self._check_label)
         elif held_out is not None:
-            checked = label_checks.checked(held_out, None, self.num_classes)
+            checked = label_checks.checked(held_out, None, self._check_label)
             kwargs["validation_data"] = checked
         with label_checks.explained():
-            return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+            made = super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+        self._given.looked = True
+        return made
+
+    def _check_label(self, label):
+        label_checks.check_labels(label, self.task, self.exit_shape)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Runs the student alone over a data set; as `keras.Model.evaluate`.
 
         Raises:
-            UserError: for labels that are no classes of the student.
+            UserError: for labels that are none of the task.
         """
         if not kwargs.get("_use_cached_eval_dataset"):
-            x = label_checks.checked(x, y, self.num_classes)
+            x = label_checks.checked(x, y, self._check_label)
         self._evaluating = True
         try:
             with label_checks.explained():
                 return super().evaluate(x, y, *args, **kwargs)
         finally:
             self._evaluating = False
+
+    def train_on_batch(self, x, y=None, *args, **kwargs):
+        """Trains one step; as `keras.Model.train_on_batch`.
+
+        Raises:
+            UserError: for labels that are no classes of the student.
+        """
+        label_checks.checked(x, y, self.num_classes)
+        return super().train_on_batch(x, y, *args, **kwargs)
+
+    def test_on_batch(self, x, y=None, *args, **kwargs):
+        """Evaluates one batch; as `keras.Model.test_on_batch`.
+
+        Raises:
+            UserError: for labels that are no classes of the student.
+        """
+        label_checks.checked(x, y, self.num_classes)
+        return super().test_on_batch(x, y, *args, **kwargs)

@@ -17,12 +17,12 @@ class DistillerLogs(keras.Model):
         y_pred: dict[str, typing.Any],
         sample_weight: typing.Any = None,
     ) -> dict[str, typing.Any]:
-        """Updates the accuracies and returns the logs, for Keras' own steps."""
+        """Updates the metrics and returns the logs, for Keras' own steps."""
         weight = read_weight(sample_weight, x)
-        self.update_accuracies(y_pred, self.read_targets(y), weight)
+        self.update_qualities(y_pred, self.read_targets(y), weight)
         return self.get_metrics_result()
 
-    def update_accuracies(
+    def update_qualities(
         self,
         outputs: dict[str, typing.Any],
         targets: dict[str, typing.Any],
@@ -32,7 +32,7 @@ class DistillerLogs(keras.Model):
         self._labelled = "label" in targets
         if self._labelled:
             label = targets["label"]
-            self._measures.update_accuracies(outputs, label, sample_weight)
+            self._measures.update_qualities(outputs, label, sample_weight)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:

@@ -1,14 +1,14 @@
 """All exits over a data set from one forward pass, on any number of devices."""
 
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_mskd.models import ensemble as ensembles
 from tf_mskd.models import exit_names, sub_model
+from tf_mskd.tasks.meter import Meter
 from tf_mskd.training.strategies import explaining_lost_workers
 
 
@@ -96,19 +96,41 @@ class Evaluator:
         Raises:
             UserError: if another worker of several has stopped.
         """
+        batches = list(self._exits(model))
+        joined = {
+            name: np.concatenate([exits[name] for exits, _ in batches])
+            for name in exit_names(model)
+        }
+        return joined, np.concatenate([targets["label"] for _, targets in batches])
+
+    def measure(self, model: keras.Model, meter: Meter) -> Meter:
+        """Adds what the exits answer to a meter, batch by batch; returns the meter.
+
+        Args:
+            model: see `logits`.
+            meter: `Meter`.
+
+        Raises:
+            UserError: if another worker of several has stopped.
+        """
+        for exits, targets in self._exits(model):
+            meter.update(exits, targets["label"])
+        return meter
+
+    def _exits(self, model):
         names = exit_names(model)
         if id(model) not in self._networks:  # a student without its auxiliary heads
             bare = model if list(model.output) == names else sub_model(model, names)
             self._networks[id(model)] = (bare, model)  # kept as in `Predictor`
         network = self._networks[id(model)][0]
-        batches = list(self._predictor.batches(network, self._batches))
-        joined = {n: np.concatenate([out[n] for out, _ in batches]) for n in names}
-        return joined, np.concatenate([targets["label"] for _, targets in batches])
+        for outputs, targets in self._predictor.batches(network, self._batches):
+            yield {name: outputs[name] for name in names}, targets
 
 
-def validation_logs(
-    outputs: Mapping[str, np.ndarray], labels: np.ndarray, kind: str = "logits"
-) -> dict[str, float]:
-    """Names `ensemble.accuracies` for the log: "val_exit_1_accuracy", ..."""
-    table = ensembles.accuracies(outputs, labels, kind=kind)
-    return {f"val_{name}_accuracy": value for name, value in table.items()}
+def validation_logs(meter: Meter) -> dict[str, float]:
+    """Names the figures of a meter for the log: "val_exit_1_accuracy", ..."""
+    return {
+        f"val_{name}_{figure}": value
+        for figure, table in meter.results().items()
+        for name, value in table.items()
+    }

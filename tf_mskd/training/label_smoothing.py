@@ -5,7 +5,7 @@ import typing
 import keras
 from keras import ops
 
-from tf_mskd.methods.common.losses import cross_entropy
+from tf_mskd.tasks.softmax import cross_entropy
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.types import Tensor
 

@@ -13,6 +13,7 @@ from tf_mskd.models.graph import (
     sub_model,
 )
 from tf_mskd.models.plain import as_student, as_teacher
+from tf_mskd.tasks import Task
 from tf_mskd.training.batch_norm import fold_batch_norms, fuse_batch_norms
 from tf_mskd.utils.errors import UserError, unknown_name
 from tf_mskd.utils.names import is_kind, number
@@ -97,7 +98,11 @@ class PhaseNetworks:
 
 
 def join_parts(
-    student: keras.Model, teacher: typing.Any, method: Method
+    student: keras.Model,
+    teacher: typing.Any,
+    method: Method,
+    task: Task,
+    teacher_size: typing.Any = None,
 ) -> tuple[keras.Model, keras.Model | None]:
     """Makes networks with exits of what was passed; refuses what does not fit.
 
@@ -105,6 +110,8 @@ def join_parts(
         student: see `plain.as_student`.
         teacher: see `plain.as_teacher`, or None.
         method: `Method`.
+        task: `Task`.
+        teacher_size: see `plain.as_teacher`.
 
     Returns:
         (student, teacher or None), each functional with a dict of exits.
@@ -114,18 +121,23 @@ def join_parts(
             classes or inputs, shared variables, a student with nothing to train, or a
             method that needs the TensorFlow backend on another one.
     """
-    student = as_student(student)
+    student = as_student(student, task)
     if not student.trainable_variables:
         raise UserError(
             f"The student {student.name!r} has nothing to train: no trainable variable."
             " Set student.trainable = True, as a teacher's is set to False."
         )
     if teacher is not None:
-        teacher = as_teacher(teacher, student)
+        teacher = as_teacher(teacher, student, task, teacher_size)
         _check_pair(teacher, student)
     elif method.needs_teacher:
         name = getattr(method, "registry_name", method.name)
         raise UserError(f"Method {name!r} needs a teacher, got None.")
+    elif teacher_size is not None:
+        raise UserError(
+            f"teacher_size={teacher_size} resizes images for a teacher, got None as "
+            "teacher: leave teacher_size out."
+        )
     backend = keras.backend.backend()
     if backend != "tensorflow" and (method.trains_teacher or method.changes_batch):
         method.fail(
@@ -136,7 +148,7 @@ def join_parts(
 
 
 def _check_pair(teacher, student):
-    _check_same("classes", _classes(teacher), _classes(student), teacher, student)
+    _check_same("classes", *map(_answers, (teacher, student)), teacher, student)
     shapes = [_input_shapes(model) for model in (teacher, student)]
     if not _fits(*shapes):
         whats = ["image size" if len(s) == 1 else "inputs" for s in shapes]
@@ -169,12 +181,25 @@ def _check_same(what, of_teacher, of_student, teacher, student):
     if of_teacher != of_student:
         raise UserError(
             f"Teacher and student differ in {what}: teacher {teacher.name!r} has "
-            f"{of_teacher}, student {student.name!r} has {of_student}."
+            f"{of_teacher}, student {student.name!r} has {of_student}"
+            f"{_remedy(what, of_teacher, of_student)}"
         )
 
 
-def _classes(model):
-    return model.output[exit_names(model)[-1]].shape[-1]
+def _remedy(what, of_teacher, of_student):
+    """The end of the sentence: what to do where only height and width differ."""
+    if what != "image size" or len(of_teacher) != 3 or None in of_teacher:
+        return "."
+    if of_teacher[2:] != of_student[2:]:
+        return "."
+    height, width = of_teacher[:2]
+    size = height if height == width else (height, width)
+    return f": set teacher_size={size}, which resizes the images for the teacher."
+
+
+def _answers(model):
+    shape = tuple(model.output[exit_names(model)[-1]].shape[1:])
+    return shape[0] if len(shape) == 1 else shape
 
 
 def _check_output(role, name, known):

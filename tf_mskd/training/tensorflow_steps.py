@@ -72,7 +72,7 @@ class TensorFlowSteps:
         rows = self.method.rows_per_image
         exits = first_rows({name: outputs[name] for name in self.trained_exits}, rows)
         label = {n: targets[n] for n in ("label",) if n in targets}
-        self.update_accuracies(exits, first_rows(label, rows), sample_weight)
+        self.update_qualities(exits, first_rows(label, rows), sample_weight)
         return tf.constant(0)  # of `tf.cond`
 
     def test_step(self, data):
@@ -82,7 +82,7 @@ class TensorFlowSteps:
         outputs = self(x, training=False)
         loss = self.compute_loss(x, targets, outputs, sample_weight, training=False)
         self._track_loss(loss, x)
-        self.update_accuracies(outputs, targets, sample_weight)
+        self.update_qualities(outputs, targets, sample_weight)
         return self.evaluation_logs()
 
     def _track_loss(self, loss, x):

@@ -194,9 +194,10 @@ class Trainer:
     def _stop_if(self, asked):
         if not asked:
             return
+        saved = "Checkpoint saved" if self.cursor.step else "No step is done yet"
         raise Stopped(
             self._stop.signal or signal.SIGTERM,
-            f"Stopped {self.cursor}. Checkpoint saved; run the same command to resume.",
+            f"Stopped {self.cursor}. {saved}; run the same command to resume.",
         )
 
     def _fail(self, epoch, step):

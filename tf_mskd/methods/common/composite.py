@@ -72,6 +72,12 @@ class Composite(Method):
             return images, targets
         return self._augmenting.augment(images, targets, student, teacher)
 
+    def set_task(self, task):
+        """Sets what the exits answer, of all methods."""
+        super().set_task(task)
+        for method in getattr(self, "methods", ()):  # not yet while it is made
+            method.set_task(task)
+
     def set_label_loss(self, loss):
         """Sets the loss of labels of all methods."""
         super().set_label_loss(loss)

@@ -4,7 +4,9 @@ import typing
 
 import keras
 
-from tf_mskd.methods.common import losses, naming
+from tf_mskd.methods.common import naming
+from tf_mskd.tasks.base import Task
+from tf_mskd.tasks.classification import Classification
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.types import Network, Shapes, Tensor, Tensors
 
@@ -34,6 +36,8 @@ class Method(keras.layers.Layer):
             further terms too, "class" where they must be class numbers. With "terms"
             a batch may have no labels if the term "ce" weighs 0; all but "class" take
             soft labels, float [B, classes].
+        tasks: tuple of str, names of the tasks that it is made for; () for any. One for
+            any reads exits by `task.imitation` and `label_loss` alone.
         rows_per_image: int, rows that `augment` makes of each image; row
             `rows_per_image * i` is image i as it would be without.
         aux_heads: tuple of str, kinds of further outputs that the student must have
@@ -47,6 +51,7 @@ class Method(keras.layers.Layer):
     default_weights: dict[str, float] = {}
     target_keys: tuple[str, ...] = ("label",)
     label_use: str = "terms"
+    tasks: tuple[str, ...] = ()
     rows_per_image: int = 1
     aux_heads: tuple[str, ...] = ()
     needs_teacher: bool = True
@@ -61,7 +66,7 @@ class Method(keras.layers.Layer):
         name = name or type(self).__name__.lower()
         super().__init__(dtype=dtype, name=name, **kwargs)
         self.pairs = {}
-        self.set_label_loss(losses.cross_entropy)
+        self.set_task(Classification())
 
     def output_pairs(self, student: list[str], teacher: list[str]) -> naming.Pairs:
         """Names the outputs that the method reads, and their targets of the teacher.
@@ -145,11 +150,25 @@ class Method(keras.layers.Layer):
         """Returns the terms; every method defines its own."""
         raise TypeError(f"{type(self).__name__} defines no call(); see Method.")
 
+    def set_task(self, task: Task) -> None:
+        """Sets what the exits answer, at first classification.
+
+        Raises:
+            UserError: if the method is made for other tasks.
+        """
+        if self.tasks and task.name not in self.tasks:
+            self.fail(
+                f"is made for the task {' or '.join(self.tasks)}, got {task.name!r}: "
+                "take another method, such as 'mskd'."
+            )
+        self.task = task
+        self.set_label_loss(task.label_loss)
+
     def set_label_loss(self, loss: typing.Callable[[Tensor, Tensor], Tensor]) -> None:
-        """Sets the loss of labels and logits, at first the cross-entropy.
+        """Sets the loss of labels and outputs, at first that of the task.
 
         Args:
-            loss: function of (labels, logits) -> float32 [rows].
+            loss: function of (labels, outputs) -> float32 [rows].
         """
         self.label_loss = loss
 

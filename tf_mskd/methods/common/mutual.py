@@ -1,7 +1,6 @@
 """What DML and bilateral distillation share: student and teacher teach each other."""
 
 from tf_mskd.methods.common import naming
-from tf_mskd.methods.common.losses import softened_kl
 from tf_mskd.methods.common.method import Method
 from tf_mskd.methods.common.ranges import check_positive
 
@@ -12,7 +11,7 @@ class Mutual(Method):
     With (z, t) the logits of a pair of exits [B, classes], paired from the deep end:
     L_S = sum_k CE(y, z_k) + w_S * sum_pairs KD_T(sg t, z),
     L_T = sum_pairs [w_TC * CE(y, t) + w_T * KD_T(sg z, t)], KD_T of
-    `losses.softened_kl`; means over the batch. The terms of both are one sum; as each
+    `softmax.softened_kl`; means over the batch. The terms of both are one sum; as each
     stops gradients into the other network, each network gets the gradient of its own
     loss alone.
 
@@ -45,7 +44,8 @@ class Mutual(Method):
         terms, start = self.label_terms(student, targets), self.registry_name
         for name, z, t in self.paired(student, teacher):
             label = self.label_loss(targets["label"], t)
-            terms[f"{start}/{name}"] = softened_kl(t, z, self.temperature)
+            terms[f"{start}/{name}"] = self.task.imitation(t, z, self.temperature)
             terms[f"{start}_teacher_ce/{name}"] = label
-            terms[f"{start}_teacher/{name}"] = softened_kl(z, t, self.temperature)
+            guided = self.task.imitation(z, t, self.temperature)
+            terms[f"{start}_teacher/{name}"] = guided
         return terms

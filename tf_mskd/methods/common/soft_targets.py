@@ -1,6 +1,5 @@
 """What KD, MSKD and OtO share: labels and softened teacher logits at each exit."""
 
-from tf_mskd.methods.common import losses
 from tf_mskd.methods.common.method import Method
 from tf_mskd.methods.common.ranges import check_choice, check_positive
 
@@ -15,7 +14,7 @@ PRESETS = {
 class SoftTargets(Method):
     """Base of the methods in which a teacher exit guides each student exit.
 
-    L_k = w_kd * KD_T(u_k, z_k) + w_ce * CE(y, z_k), with KD_T of `losses.softened_kl`;
+    L_k = w_kd * KD_T(u_k, z_k) + w_ce * CE(y, z_k), with KD_T of `softmax.softened_kl`;
     subclasses say in `output_pairs` which teacher exit u_k guides student exit k.
 
     Args:
@@ -41,6 +40,6 @@ class SoftTargets(Method):
         terms = {}
         for name, student_x, teacher_x in self.paired(student, teacher):
             terms |= self.label_terms({name: student_x}, targets)
-            kl = losses.softened_kl(teacher_x, student_x, self.temperature)
-            terms[f"kd/{name}"] = kl
+            kd = self.task.imitation(teacher_x, student_x, self.temperature)
+            terms[f"kd/{name}"] = kd
         return terms

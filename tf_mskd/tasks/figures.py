@@ -1,0 +1,42 @@
+"""Figures of one output over a data set, gathered batch by batch."""
+
+import abc
+from collections.abc import Callable
+
+import numpy as np
+
+from tf_mskd.utils.types import Tensor
+
+
+class Figures(abc.ABC):
+    """What is measured of one output; holds no more than it needs."""
+
+    @abc.abstractmethod
+    def update(self, label: np.ndarray, output: np.ndarray) -> None:
+        """Adds a batch: labels [n, ...] and outputs [n, ...]."""
+
+    @abc.abstractmethod
+    def results(self) -> dict[str, float]:
+        """Returns the figures by name, the main one first; NaN without examples."""
+
+
+class Mean(Figures):
+    """The mean of one figure of each example.
+
+    Args:
+        name: its name.
+        quality: function of (labels [n, ...], outputs [n, ...]) -> float [n].
+    """
+
+    def __init__(self, name: str, quality: Callable[[Tensor, Tensor], Tensor]):
+        self._name, self._quality = name, quality
+        self._total, self._count = 0.0, 0
+
+    def update(self, label, output):
+        """Adds a batch."""
+        self._total += float(np.sum(self._quality(label, output), dtype=np.float64))
+        self._count += len(label)
+
+    def results(self):
+        """Returns {name: mean}."""
+        return {self._name: self._total / self._count if self._count else np.nan}

@@ -1,0 +1,32 @@
+"""The end of an exit whose answer is a vector: pooling and a dense layer.
+
+The rule of names: exit k makes `embedding_k` [B, D], its pooled vector, and `exit_k`
+[B, width], its logits in float32. The layer that makes an output carries its name.
+"""
+
+import keras
+
+from tf_mskd.utils.types import Tensor
+
+
+def pool(x: Tensor, k: int) -> Tensor:
+    """`embedding_k` [B, C]: the mean over the positions of a map or a sequence.
+
+    Args:
+        x: [B, H, W, C]; or [B, T, C], positions that its mask leaves out do not count;
+            or [B, C], which stays as it is.
+        k: int, number of the exit.
+    """
+    kinds = {
+        2: keras.layers.Identity,
+        3: keras.layers.GlobalAveragePooling1D,
+        4: keras.layers.GlobalAveragePooling2D,
+    }
+    return kinds[len(x.shape)](name=f"embedding_{k}")(x)
+
+
+def classify(x: Tensor, k: int, width: int, dropout: float = 0.0) -> Tensor:
+    """`exit_k`: float32 logits [B, width] from a vector [B, D]."""
+    if dropout:
+        x = keras.layers.Dropout(dropout, name=f"exit_{k}_dropout")(x)
+    return keras.layers.Dense(width, dtype="float32", name=f"exit_{k}")(x)
