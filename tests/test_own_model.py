@@ -130,6 +130,24 @@ def test_a_network_of_keras_applications_is_built_and_cut(tmp_path):
     np.testing.assert_array_equal(teacher.get_weights()[0], made.get_weights()[0])
 
 
+@pytest.mark.parametrize(("task", "width"), [("binary", 1), ("multi_label", 10)])
+def test_a_function_is_told_the_width_that_the_task_needs(task, width):
+    shapes = Shapes(2 if task == "binary" else 10)
+    made = student(SMALL, shapes, task=task, taps="one")
+    assert made.output["exit_2"].shape == made.output["exit_1"].shape == (None, width)
+    teacher = networks.load_network(SMALL, shapes, task)
+    assert teacher.output.shape == (None, width)
+
+
+def test_a_function_makes_a_teacher_of_the_size_that_it_is_shown():
+    config = Config(model=SMALL, teacher=SMALL, teacher_size=12, method="kd")
+    seen = build.teacher_source(config, DIGITS)
+    teacher = networks.load_network(SMALL, seen)
+    assert teacher.input.shape == (None, 12, 12, 1)
+    distiller = build.build_distiller(config, DIGITS, teacher)
+    assert distiller.teacher.input.shape == (None, 8, 8, 1)
+
+
 # ---- mistakes
 
 

@@ -148,9 +148,17 @@ def build_peer(config: Config, source: typing.Any) -> keras.Model:
     return build_network(peer, source, _several_replicas())
 
 
+def teacher_source(config: Config, source: typing.Any) -> typing.Any:
+    """Returns the source as --teacher sees it, of --teacher_size."""
+    return _resized(source, config.teacher_size)
+
+
 def _teacher_source(config, of_teacher, source):
     """The source as the teacher's own run sees it: of another image size, maybe."""
-    size = of_teacher.image_size or config.teacher_size
+    return _resized(source, of_teacher.image_size or config.teacher_size)
+
+
+def _resized(source, size):
     if not size:
         return source
     shape = (size, size, source.image_shape[-1])
@@ -186,7 +194,9 @@ def check_run(
         teacher = build_network(teacher, _teacher_source(config, teacher, source))
     init = build_network(init, source) if init else None
     if config.teacher:
-        teacher = networks.load_network(config.teacher, source, config.task)
+        teacher = networks.load_network(
+            config.teacher, teacher_source(config, source), config.task
+        )
     if config.untrained_teacher and not method.trains_teacher:
         raise UserError(
             f"--method={config.method} does not train its teacher: drop "

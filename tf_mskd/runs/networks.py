@@ -14,6 +14,7 @@ from tf_mskd.models.saving import load_model, read_model
 from tf_mskd.runs import parsers
 from tf_mskd.runs.flags import read_flagfile
 from tf_mskd.runs.own_model import kind_of, read_application
+from tf_mskd.tasks import create_task
 from tf_mskd.utils.errors import UserError, unknown_name
 from tf_mskd.utils.private import fresh_names
 from tf_mskd.utils.run_paths import RunPaths
@@ -42,8 +43,9 @@ def load_network(
         raise UserError(
             f"--teacher={text} has no weights: name a file of them, weights=PATH."
         )
+    width = create_task(task).num_outputs(source.num_classes)
     with fresh_names():
-        return network_of("teacher", text, source, include_top=True)
+        return network_of("teacher", text, width, source.image_shape, include_top=True)
 
 
 def import_layers(text: str) -> None:
@@ -69,14 +71,19 @@ def import_layers(text: str) -> None:
 
 
 def network_of(
-    flag: str, text: str, source: typing.Any, include_top: bool
+    flag: str,
+    text: str,
+    num_classes: int,
+    input_shape: tuple[int, int, int],
+    include_top: bool,
 ) -> keras.Model:
     """Makes the network that a flag names: a file's, a function's or an application's.
 
     Args:
         flag: str, "model" or "teacher", for errors.
         text: str, the flag's value.
-        source: see `build.build_student`.
+        num_classes: int, width of an end in logits.
+        input_shape: (int, int, int), height, width, channels of the images.
         include_top: bool, whether a network of `keras.applications` ends in logits.
 
     Returns:
@@ -90,32 +97,31 @@ def network_of(
         import_layers(text)
         return read_model(text)
     if kind == "function":
-        return _from_function(flag, text, source)
+        return _from_function(flag, text, num_classes, tuple(input_shape))
     name, given, weights = read_application(flag, text)
     arguments = {
         "include_top": include_top,
         **parsers.typed(flag, given, application_arguments(name)),
     }
     return create_application(
-        name, source.num_classes, source.image_shape, weights=weights, **arguments
+        name, num_classes, input_shape, weights=weights, **arguments
     )
 
 
-def _from_function(flag, text, source):
+def _from_function(flag, text, num_classes, input_shape):
     module, name = _module(flag, text), text.partition(":")[2]
     function = getattr(module, name, None)
     if not callable(function):
         known = [n for n in vars(module) if callable(getattr(module, n))]
         raise unknown_name(f"function of {module.__name__}", name, known)
     try:
-        made = function(num_classes=source.num_classes, input_shape=source.image_shape)
+        made = function(num_classes=num_classes, input_shape=input_shape)
     except UserError:
         raise
     except Exception as error:  # of the user's own code
         raise UserError(
             f"--{flag}={text} failed when it was called with "
-            f"num_classes={source.num_classes}, input_shape={source.image_shape}: "
-            f"{reason_of(error)}"
+            f"num_classes={num_classes}, input_shape={input_shape}: {reason_of(error)}"
         ) from error
     network = as_functional(made)
     if network is None:

@@ -37,7 +37,9 @@ def build_own_student(
     task = create_task(config.task)
     width = task.num_outputs(source.num_classes)
     with fresh_names():  # they lead from one build's weights to another's
-        network = network_of("model", config.model, source, include_top=False)
+        network = network_of(
+            "model", config.model, width, source.image_shape, include_top=False
+        )
         _check_policy(network, config)
         network = _for_images(network, config.model, source.image_shape)
         if models.exit_names(network):
