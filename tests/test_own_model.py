@@ -293,7 +293,7 @@ def test_a_run_tells_the_network_as_it_was_named(run):
 def test_a_finished_run_is_measured_calibrated_and_exported(run, tmp_path):
     finished = FinishedRun(run.run_dir)
     result = read_result(finished.paths.result)
-    assert evaluation.evaluate_run(finished) == result.test
+    assert evaluation.evaluate_run(finished)["accuracy"] == result.test
     assert evaluation.calibrate_run(finished) and finished.paths.exits.is_file()
     record = evaluation.export_run(finished, tmp_path / "export", formats=["tflite"])
     assert record["files"]
