@@ -287,7 +287,7 @@ def compile_distiller(
         steps=config.epochs * steps_per_epoch,
         several_devices=_several_replicas(),
         one_class=distiller.task.one_class,
-        reads_labels=weight is not None and float(weight) > 0,
+        reads_labels=weight is not None and weight.numpy() > 0,
     )
     loss = None
     if config.label_smoothing:
