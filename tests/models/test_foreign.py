@@ -13,7 +13,11 @@ pytestmark = pytest.mark.run  # seconds of building
 
 layers = keras.layers
 LABELS = np.arange(8) % 4
-RANDOM = np.random.default_rng(0)
+
+
+def random():
+    """The same numbers for every network, whichever tests ran before."""
+    return np.random.default_rng(0)
 
 
 def nested(training=None, base_name="base"):
@@ -26,7 +30,7 @@ def nested(training=None, base_name="base"):
     x = layers.Rescaling(1 / 127.5, -1)(outer)
     x = base(x) if training is None else base(x, training=training)
     x = layers.Dropout(0.1)(layers.GlobalAveragePooling2D()(x))
-    return keras.Model(outer, layers.Dense(4)(x)), RANDOM.normal(size=(8, 8, 8, 3))
+    return keras.Model(outer, layers.Dense(4)(x)), random().normal(size=(8, 8, 8, 3))
 
 
 def text(masked=True):
@@ -35,7 +39,7 @@ def text(masked=True):
     x = layers.Embedding(20, 5, mask_zero=masked, name="embedding_1")(tokens)
     x = layers.LSTM(5, return_sequences=True, name="lstm")(x)
     x = layers.LSTM(5, name="feature_2")(x)
-    made = RANDOM.integers(1, 20, (8, 6))
+    made = random().integers(1, 20, (8, 6))
     made[:, 4:] = 0
     return keras.Model(tokens, layers.Dense(4)(x)), made
 
@@ -47,7 +51,7 @@ def transformer():
     for k in (1, 2):
         attended = layers.MultiHeadAttention(2, 4, name=f"attention_{k}")(x, x)
         x = layers.LayerNormalization(name=f"norm_{k}")(layers.Add()([x, attended]))
-    made = RANDOM.integers(1, 20, (8, 6))
+    made = random().integers(1, 20, (8, 6))
     made[:, 4:] = 0
     return keras.Model(
         tokens, layers.Dense(4)(layers.GlobalAveragePooling1D()(x))
@@ -58,7 +62,7 @@ def table():
     row = keras.Input((5,))
     x = layers.Dense(6, activation="relu", name="one")(row)
     x = layers.Dense(6, activation="relu", name="two")(x)
-    return keras.Model(row, layers.Dense(4)(x)), RANDOM.normal(size=(8, 5))
+    return keras.Model(row, layers.Dense(4)(x)), random().normal(size=(8, 5))
 
 
 def two_inputs(kind=list):
@@ -66,7 +70,7 @@ def two_inputs(kind=list):
     x = layers.Conv2D(4, 3, name="one")(image)
     x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(x))
     x = layers.Dense(4)(layers.Concatenate()([x, row]))
-    arrays = [RANDOM.normal(size=(8, 8, 8, 3)), RANDOM.normal(size=(8, 5))]
+    arrays = [random().normal(size=(8, 8, 8, 3)), random().normal(size=(8, 5))]
     if kind is list:
         return keras.Model([image, row], x), arrays
     model = keras.Model({"image": image, "row": row}, x)
@@ -78,7 +82,7 @@ def sequential():
     scale = layers.Normalization(mean=1.0, variance=4.0)
     end = [layers.GlobalAveragePooling2D(), layers.Dense(4)]
     model = keras.Sequential([keras.Input((8, 8, 3)), scale, *parts, *end])
-    return model, RANDOM.normal(size=(8, 8, 8, 3))
+    return model, random().normal(size=(8, 8, 8, 3))
 
 
 def pair_called_twice():
@@ -87,7 +91,7 @@ def pair_called_twice():
     x = layers.Activation("relu", name="one")(norm(conv(image)))
     x = layers.Lambda(lambda x: 2 * x)(norm(conv(x)))
     x = layers.Dense(4)(layers.GlobalAveragePooling2D()(x))
-    return keras.Model(image, x), RANDOM.normal(size=(8, 8, 8, 3))
+    return keras.Model(image, x), random().normal(size=(8, 8, 8, 3))
 
 
 ZOO = {
@@ -140,7 +144,7 @@ def test_a_foreign_network_learns_from_one_of_its_kind(name):
     teacher, _ = make()
     student = add_exits(student, taps, 4, exit_head="linear")
     distiller = Distiller(student, teacher, "mskd")
-    distiller.compile(keras.optimizers.Adam(0.05), jit_compile=False)
+    distiller.compile(keras.optimizers.Adam(0.01), jit_compile=False)
     losses = distiller.fit(inputs, LABELS, epochs=6, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
     expected = np.asarray(teacher(inputs, training=False))

@@ -1,11 +1,16 @@
 """A teacher of images of another size than the student's."""
 
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_mskd import Distiller
+from tests.support import ROOT
+from tf_mskd import Distiller, save_model
 from tf_mskd.models import create_model
 from tf_mskd.models.resized import ResizeImages
 from tf_mskd.models.saving import fingerprint
@@ -90,6 +95,18 @@ def test_a_resized_teacher_learns_where_the_method_trains_it():
     distiller.train_step((IMAGES, LABELS))
     for old, new in zip(before, teacher.get_weights(), strict=True):
         assert (old != new).any()
+
+
+@pytest.mark.run
+def test_a_resized_teacher_that_has_learned_is_read_by_another_process(tmp_path):
+    distiller = Distiller(network(), network(16, 16), "dml", teacher_size=16)
+    save_model(distiller.teacher, tmp_path / "teacher.keras")
+    read = "import tf_mskd; print(tf_mskd.load_model('teacher.keras').input.shape)"
+    command = [sys.executable, "-c", read]
+    paths = {**os.environ, "PYTHONPATH": str(ROOT)}
+    options = {"cwd": tmp_path, "env": paths, "capture_output": True, "text": True}
+    done = subprocess.run(command, **options)
+    assert done.stdout == "(None, 8, 8, 3)\n", done.stderr[-2000:]
 
 
 @pytest.mark.run

@@ -109,9 +109,9 @@ def head_for(
     """
     try:
         rest = macs_of_tensors([end]) - macs_of_tensors([tap])
+        return worthwhile_head(k, backbone, attention, rest)
     except UserError:  # `tell_costs` says which layer
         return "linear"
-    return worthwhile_head(k, backbone, attention, rest)
 
 
 def tell_costs(model: keras.Model, heads: Mapping[str, str], verbose: bool) -> None:

@@ -71,12 +71,17 @@ def _of_layer(layer, sources, made):
                     f"gets {tuple(sources[0])}. Build the model with one."
                 )
             return rule(layer, sources, made)
-    if not isinstance(layer, FREE) and any(len(w.shape) > 1 for w in layer.weights):
+    if not isinstance(layer, FREE) and any(map(_is_matrix, layer.weights)):
         raise UserError(
             f"count_macs does not know {layer.name!r}, a {type(layer).__name__} with "
             "weights: build the model of Keras' own layers, or count its parts."
         )
     return 0
+
+
+def _is_matrix(weight):
+    """Whether it has two sides or more; [1, 1, C], of a class token, is a vector."""
+    return sum(n > 1 for n in weight.shape) > 1
 
 
 def _nested(node):

@@ -94,12 +94,9 @@ class DistillerFit(keras.Model):
         """
         callbacks = [*keras.tree.flatten(callbacks or ()), TermSchedule()]
         keep = None
-        if not (self._given.looked or self.method.trains_teacher) and (
-            self.teacher_network is not None
-        ):
-            look = FirstLook(batch_size or 32, verbose=verbose != 0)
-            callbacks.append(look)
-            keep = look.keep
+        if self._has_to_look():
+            callbacks.append(FirstLook(batch_size or 32, verbose=verbose != 0))
+            keep = callbacks[-1].keep
         for callback in callbacks:  # Keras knows the direction of its own metrics alone
             if getattr(callback, "mode", None) == "auto":
                 callback.mode = self._measures.mode_of(callback.monitor)
@@ -117,6 +114,11 @@ class DistillerFit(keras.Model):
 
     def _check_label(self, label):
         label_checks.check_labels(label, self.task, self.exit_shape)
+
+    def _has_to_look(self):
+        """Whether a teacher that is read, and does not learn, is not yet looked at."""
+        rests = self.teacher_network is not None and not self.method.trains_teacher
+        return rests and not self._given.looked
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Runs the student alone over a data set; as `keras.Model.evaluate`.

@@ -33,7 +33,7 @@ class FirstLook(keras.callbacks.Callback):
         super().__init__()
         self._rows, self._verbose = min(batch_size, MOST), verbose
         self._batch: typing.Any = None
-        self.is_waiting = True
+        self._is_waiting = True
 
     def keep(self, x: typing.Any, y: typing.Any = None) -> None:
         """Keeps the first rows of the first batch for the look.
@@ -42,8 +42,11 @@ class FirstLook(keras.callbacks.Callback):
             x: any tree of inputs [B, ...].
             y: labels, a dict of targets or None, as for `fit`.
         """
-        if self.is_waiting:
-            self.is_waiting = False
+        if not self._is_waiting:
+            return
+        self._is_waiting = False
+        leaves = [v for v in keras.tree.flatten((x, y)) if v is not None]
+        if all(hasattr(v, "__array__") for v in leaves):  # sparse ones are passed over
             self._batch = keras.tree.map_structure(self._first_rows, (x, y))
 
     def _first_rows(self, values):
