@@ -22,6 +22,17 @@ class Unregistered(keras.layers.Layer):
         return self.factor * x
 
 
+@keras.saving.register_keras_serializable("tests")
+class Quadratic(keras.layers.Layer):
+    """A layer whose cost nobody knows."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight((shape[-1], shape[-1]))
+
+    def call(self, x):
+        return x * (x @ self.kernel)
+
+
 def small(num_classes, input_shape, last=None):
     """Two stages and logits."""
     image = keras.Input(input_shape)
@@ -49,6 +60,12 @@ def unreadable(num_classes, input_shape):
     """A network that its file cannot give back."""
     plain = small(num_classes, input_shape)
     return keras.Model(plain.input, Unregistered(2.0)(plain.output))
+
+
+def quadratic(num_classes, input_shape):
+    """A network with a layer of unknown cost."""
+    plain = small(num_classes, input_shape)
+    return keras.Model(plain.input, Quadratic(name="quadratic")(plain.output))
 
 
 def failing(num_classes, input_shape):

@@ -186,6 +186,10 @@ def test_what_one_run_does_not_read_is_refused(monkeypatch):
     silent = Distiller(small, method="ce", term_weights={"ce": 0.0})
     with pytest.raises(UserError, match="label_smoothing=0.1 .* lacks or weighs 0"):
         build.compile_distiller(silent, Config(label_smoothing=0.1), 10)
+    binary = Distiller(own_networks.small(1, (8, 8, 1)), method="ce", task="binary")
+    config = Config(label_smoothing=0.1, task="binary")
+    with pytest.raises(UserError, match="shares a label among classes, the task 'bin"):
+        build.compile_distiller(binary, config, 10)
     monkeypatch.setattr(build, "_several_replicas", lambda: True)
     for settings in ({"clip_norm": 1.0}, {"accumulate_steps": 2}):
         with pytest.raises(UserError, match="one device, .*: set --num_devices=1"):

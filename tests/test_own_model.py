@@ -11,7 +11,15 @@ import pytest
 from tests import own_networks
 from tests.support import OWN, Command, weights_of
 from tf_mskd import load_model, models
-from tf_mskd.runs import build, evaluation, experiment, inputs, networks, plan
+from tf_mskd.runs import (
+    build,
+    evaluation,
+    experiment,
+    inputs,
+    networks,
+    own_student,
+    plan,
+)
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.finished_run import FinishedRun
 from tf_mskd.runs.result import read_result
@@ -45,9 +53,9 @@ def files(tmp_path_factory):
     small.save(folder / "small.keras")
     small.save(folder / "small.h5")
     own_networks.probabilities(7, (8, 8, 1)).save(folder / "seven.keras")
-    networks_ = {"exits": small, "any_size": any_size()}
-    networks_["exits"] = models.add_exits(small, ["one"], 10)
-    for name, network in networks_.items():
+    made = {"exits": small, "any_size": any_size()}
+    made["exits"] = models.add_exits(small, ["one"], 10)
+    for name, network in made.items():
         network.save(folder / f"{name}.keras")
     two = keras.Input((4,)), keras.Input((4,))
     keras.Model(two, keras.layers.Add()(two)).save(folder / "two_inputs.keras")
@@ -95,7 +103,7 @@ def test_a_function_makes_a_new_network_of_the_same_names():
 
 
 def test_batch_norms_are_those_of_all_devices():
-    made = networks.own_student(
+    made = own_student.build_own_student(
         Config(model="tests.own_networks:normalized"), DIGITS, synchronized_bn=True
     )
     assert made.get_layer("norm").synchronized
@@ -120,6 +128,24 @@ def test_a_network_of_keras_applications_is_built_and_cut(tmp_path):
     teacher = networks.load_network(f"{text}&weights={tmp_path}/w.weights.h5", shapes)
     assert teacher.output.shape == (None, 10)
     np.testing.assert_array_equal(teacher.get_weights()[0], made.get_weights()[0])
+
+
+@pytest.mark.parametrize(("task", "width"), [("binary", 1), ("multi_label", 10)])
+def test_a_function_is_told_the_width_that_the_task_needs(task, width):
+    shapes = Shapes(2 if task == "binary" else 10)
+    made = student(SMALL, shapes, task=task, taps="one")
+    assert made.output["exit_2"].shape == made.output["exit_1"].shape == (None, width)
+    teacher = networks.load_network(SMALL, shapes, task)
+    assert teacher.output.shape == (None, width)
+
+
+def test_a_function_makes_a_teacher_of_the_size_that_it_is_shown():
+    config = Config(model=SMALL, teacher=SMALL, teacher_size=12, method="kd")
+    seen = build.teacher_source(config, DIGITS)
+    teacher = networks.load_network(SMALL, seen)
+    assert teacher.input.shape == (None, 12, 12, 1)
+    distiller = build.build_distiller(config, DIGITS, teacher)
+    assert distiller.teacher.input.shape == (None, 8, 8, 1)
 
 
 # ---- mistakes
@@ -162,7 +188,7 @@ BEFORE = [  # before TensorFlow is imported
     ({"model": "keras:VGG16?a=1&a=2"}, "--model names a twice"),
     (
         {"teacher": "no/such.h5"},
-        "No model file at 'no/such.h5', which --teacher=no/such.h5",
+        "No model file at 'no/such.h5', which --te",
     ),
     ({"teacher": "keras:VGG16?weights=imagenet"}, "--teacher=keras:.* would download"),
     ({"teacher": "no/such"}, "No model file at 'no/such'"),
@@ -218,10 +244,21 @@ def test_what_does_not_fit_a_file_is_refused(files):
         networks.load_network("keras:VGG16", DIGITS)
 
 
-def test_a_network_that_no_file_gives_back_is_refused():
+def test_what_would_stop_a_run_at_its_end_is_refused_before(files):
     network = own_networks.unreadable(10, (8, 8, 1))
     with pytest.raises(UserError, match="cannot be read back .* Register its layers"):
-        networks.check_readable(network, "tests.own_networks:unreadable")
+        own_student.check_student(network, "tests.own_networks:unreadable")
+    with pytest.raises(UserError, match="count_macs does not know 'quadratic', a Quad"):
+        own_student.check_student(own_networks.quadratic(10, (8, 8, 1)), "a.keras")
+
+
+def test_a_file_may_do_without_a_module_that_is_gone(tmp_path, capsys):
+    network = own_networks.normalized(4, (8, 8, 1))
+    models.add_exits(network, [], 4).save(tmp_path / "student.keras")
+    (tmp_path / "flags.txt").write_text("--model=tests.no_networks:small\n")
+    read = networks.load_network(str(tmp_path), DIGITS)
+    assert list(read.output) == ["exit_1"]
+    assert "may be missing: --model=tests.no_networks:small" in capsys.readouterr().out
 
 
 # ---- whole runs
@@ -256,7 +293,7 @@ def test_a_run_tells_the_network_as_it_was_named(run):
 def test_a_finished_run_is_measured_calibrated_and_exported(run, tmp_path):
     finished = FinishedRun(run.run_dir)
     result = read_result(finished.paths.result)
-    assert evaluation.evaluate_run(finished) == result.test
+    assert evaluation.evaluate_run(finished)["accuracy"] == result.test
     assert evaluation.calibrate_run(finished) and finished.paths.exits.is_file()
     record = evaluation.export_run(finished, tmp_path / "export", formats=["tflite"])
     assert record["files"]

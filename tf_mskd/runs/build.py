@@ -11,9 +11,10 @@ import tensorflow as tf
 from tf_mskd import models
 from tf_mskd.methods.common.create import create_method, method_defaults
 from tf_mskd.methods.common.method import Method
-from tf_mskd.runs import networks, own_model, parsers
+from tf_mskd.runs import networks, own_model, own_student, parsers
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.flags import read_flagfile
+from tf_mskd.runs.optimizer_settings import check_training
 from tf_mskd.runs.stages import required_config
 from tf_mskd.training import schedules
 from tf_mskd.training.distiller import Distiller
@@ -49,7 +50,7 @@ def build_student(
                 f"({', '.join(aux_heads)}), which the library's networks have alone, "
                 f"not --model={config.model}: take another method."
             )
-        return networks.own_student(config, source, synchronized_bn)
+        return own_student.build_own_student(config, source, synchronized_bn)
     return models.create_model(
         config.model,
         source.num_classes,
@@ -147,9 +148,17 @@ def build_peer(config: Config, source: typing.Any) -> keras.Model:
     return build_network(peer, source, _several_replicas())
 
 
+def teacher_source(config: Config, source: typing.Any) -> typing.Any:
+    """Returns the source as --teacher sees it, of --teacher_size."""
+    return _resized(source, config.teacher_size)
+
+
 def _teacher_source(config, of_teacher, source):
     """The source as the teacher's own run sees it: of another image size, maybe."""
-    size = of_teacher.image_size or config.teacher_size
+    return _resized(source, of_teacher.image_size or config.teacher_size)
+
+
+def _resized(source, size):
     if not size:
         return source
     shape = (size, size, source.image_shape[-1])
@@ -185,7 +194,9 @@ def check_run(
         teacher = build_network(teacher, _teacher_source(config, teacher, source))
     init = build_network(init, source) if init else None
     if config.teacher:
-        teacher = networks.load_network(config.teacher, source, config.task)
+        teacher = networks.load_network(
+            config.teacher, teacher_source(config, source), config.task
+        )
     if config.untrained_teacher and not method.trains_teacher:
         raise UserError(
             f"--method={config.method} does not train its teacher: drop "
@@ -193,8 +204,8 @@ def check_run(
         )
     with contextlib.redirect_stdout(None):  # what is said once, the run itself says
         distiller = build_distiller(config, source, teacher, init, method)
-    if own_model.kind_of(config.model) == "function":
-        networks.check_readable(distiller.student, config.model)
+    if own_model.kind_of(config.model) != "name":
+        own_student.check_student(distiller.student, config.model)
     phase_lengths(config, distiller.exits)
     compile_distiller(distiller, config, steps_per_epoch)
     return distiller
@@ -231,7 +242,7 @@ def copy_weights(source: keras.Model, target: keras.Model) -> list[keras.Layer]:
             raise UserError(
                 f"The starting network {source.name!r} does not fit {target.name!r}: "
                 f"layer {layer.name!r} with shapes {shapes} has no match. Use the same "
-                "--model, --width and --vgg_taps in both flagfiles."
+                "--model, --taps, --width and --vgg_taps in both flagfiles."
             )
         mate.set_weights(layer.get_weights())
         given.append(mate)
@@ -270,7 +281,14 @@ def compile_distiller(
     Raises:
         UserError: for settings of training that this run does not read.
     """
-    _check_training(distiller, config, steps_per_epoch)
+    weight = distiller.term_weights.get("ce")
+    check_training(
+        config,
+        steps=config.epochs * steps_per_epoch,
+        several_devices=_several_replicas(),
+        one_class=distiller.task.one_class,
+        reads_labels=weight is not None and weight.numpy() > 0,
+    )
     loss = None
     if config.label_smoothing:
         loss = SmoothedCrossEntropy(config.label_smoothing)
@@ -279,30 +297,3 @@ def compile_distiller(
     optimizer.exclude_from_weight_decay([v for v in variables if len(v.shape) < 2])
     distiller.compile(optimizer, loss, jit_compile=False)
     distiller.optimizer.build(variables)
-
-
-def _check_training(distiller, config, steps_per_epoch):
-    for name, unset in (("clip_norm", 0), ("accumulate_steps", 1)):
-        value = getattr(config, name)
-        if value != unset and _several_replicas():
-            raise UserError(
-                f"--{name}={value} works on one device, as each clips and adds up its "
-                "own gradients; this run has several: set --num_devices=1."
-            )
-    steps = config.epochs * steps_per_epoch
-    if config.accumulate_steps > steps:
-        raise UserError(
-            f"--accumulate_steps={config.accumulate_steps} must be at most the steps "
-            f"of the run, {steps}: no update would be made."
-        )
-    if config.label_smoothing and not distiller.task.one_class:
-        raise UserError(
-            f"--label_smoothing={config.label_smoothing} shares a label among classes, "
-            f"the task {config.task!r} has labels of another kind: set it to 0."
-        )
-    weight = distiller.term_weights.get("ce")
-    if config.label_smoothing and not (weight is not None and float(weight)):
-        raise UserError(
-            f"--label_smoothing={config.label_smoothing} changes the term ce, which "
-            f"--method={config.method} lacks or weighs 0: set it to 0."
-        )

@@ -5,6 +5,7 @@ cannot show. Settings marked `free` may change when a run is resumed.
 """
 
 import dataclasses
+import functools
 import os
 import typing
 
@@ -418,16 +419,17 @@ def changed(config: Config) -> list[str]:
         >>> changed(Config(width=0.5, exits="all"))
         ['width']
     """
-    return [
-        f.name
-        for f in dataclasses.fields(Config)
-        if getattr(config, f.name) != read_setting(f, _default_text(f))
-    ]
+    return [n for n, value in _defaults().items() if getattr(config, n) != value]
 
 
-def _default_text(field):
-    default = field.default
-    return default if isinstance(default, str) else text_of(field, default)
+@functools.cache
+def _defaults():
+    values = {}
+    for field in dataclasses.fields(Config):
+        text = field.default
+        text = text if isinstance(text, str) else text_of(field, text)
+        values[field.name] = read_setting(field, text)
+    return values
 
 
 def check_bounds(field: dataclasses.Field, value: typing.Any) -> None:

@@ -81,7 +81,8 @@ def _run(planned, folder, strategy, data):
     config = planned.config
     _set_up(config)
     with strategy.scope():
-        teacher = _load(folder, "teacher", planned.teacher, data.source, config.task)
+        seen = build.teacher_source(config, data.source)
+        teacher = _load(folder, "teacher", planned.teacher, seen, config.task)
         if config.untrained_teacher:
             teacher = build.build_peer(config, data.source)
         init = _load(folder, "init", planned.init, data.source, config.task)
@@ -121,7 +122,8 @@ def fill_cache(config: Config) -> TeacherCache:
     path = runs[-1].run_dir if runs else config.teacher
     _set_up(config)
     with strategy.scope():
-        teacher = load_network(path, data.source, config.task) if path else None
+        seen = build.teacher_source(config, data.source)
+        teacher = load_network(path, seen, config.task) if path else None
         method = build.build_method(config, len(data.source.train.labels))
         distiller = build.build_distiller(config, data.source, teacher, None, method)
     cached = CachedTeacher(distiller, strategy, data, config)

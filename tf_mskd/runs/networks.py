@@ -4,64 +4,20 @@ import contextlib
 import importlib
 import os
 import sys
-import tempfile
 import typing
 
 import keras
 
-from tf_mskd import models
 from tf_mskd.models.applications import application_arguments, create_application
-from tf_mskd.models.graph import replay
 from tf_mskd.models.plain import as_functional
-from tf_mskd.models.probabilities import kind_of_output
-from tf_mskd.models.saving import load_model, read_model, save_model
+from tf_mskd.models.saving import load_model, read_model
 from tf_mskd.runs import parsers
-from tf_mskd.runs.config import Config
 from tf_mskd.runs.flags import read_flagfile
 from tf_mskd.runs.own_model import kind_of, read_application
 from tf_mskd.tasks import create_task
 from tf_mskd.utils.errors import UserError, unknown_name
-from tf_mskd.utils.private import all_layers, fresh_names
+from tf_mskd.utils.private import fresh_names
 from tf_mskd.utils.run_paths import RunPaths
-
-
-def own_student(
-    config: Config, source: typing.Any, synchronized_bn: bool = False
-) -> keras.Model:
-    """Creates the student of a --model of the user's own.
-
-    Args:
-        config: `Config`, with `taps` and `exit_head`.
-        source: see `build.build_student`.
-        synchronized_bn: bool, batch statistics over all replicas.
-
-    Returns:
-        functional Keras model with a dict of exits.
-
-    Raises:
-        UserError: if there is no such network, or it does not fit the data.
-    """
-    task = create_task(config.task)
-    width = task.num_outputs(source.num_classes)
-    with fresh_names():  # they lead from one build's weights to another's
-        network = _network("model", config.model, source, include_top=False)
-        _check_policy(network, config)
-        network = _for_images(network, config.model, source.image_shape)
-        if models.exit_names(network):
-            _check_exits(network, config, width)
-        else:
-            _check_end(network, config.model, width, task)
-            network = models.add_exits(
-                network,
-                config.taps,
-                source.num_classes,
-                exit_head=config.exit_head,
-                task=task,
-            )
-    for layer in all_layers(network) if synchronized_bn else ():
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.synchronized = True
-    return network
 
 
 def load_network(
@@ -87,18 +43,18 @@ def load_network(
         raise UserError(
             f"--teacher={text} has no weights: name a file of them, weights=PATH."
         )
+    width = create_task(task).num_outputs(source.num_classes)
     with fresh_names():
-        return _network("teacher", text, source, include_top=True)
+        return network_of("teacher", text, width, source.image_shape, include_top=True)
 
 
 def import_layers(text: str) -> None:
     """Imports the module of the layers that a file may hold, where a run tells it.
 
+    Where it cannot be imported, a line says so: the file may do without it.
+
     Args:
         text: str, path of a run folder, of a file in one, or a --model.
-
-    Raises:
-        UserError: if there is no such module.
     """
     seen = set()
     while text not in seen and kind_of(text) in ("name", "file"):
@@ -108,56 +64,64 @@ def import_layers(text: str) -> None:
         with contextlib.suppress(UserError):  # of a run of another version
             text = read_flagfile(str(flags)).model if flags.is_file() else text
     if kind_of(text) == "function":
-        _module("model", text)
-
-
-def check_readable(network: keras.Model, model: str) -> None:
-    """Raises `UserError` unless a network can be read back from its file."""
-    with tempfile.TemporaryDirectory() as folder:
         try:
-            path = os.path.join(folder, "student.keras")
-            save_model(network, path)
-            load_model(path)
-        except Exception as error:  # of the layers' own code, when it writes or reads
-            raise UserError(
-                f"The network of --model={model} cannot be read back from a .keras "
-                f"file: {_text_of(error)} Register its layers, with "
-                "keras.saving.register_keras_serializable, and give them get_config."
-            ) from error
+            _module("model", text)
+        except UserError as error:
+            print(f"Layers of your own may be missing: {error}")
 
 
-def _network(flag, text, source, include_top):
+def network_of(
+    flag: str,
+    text: str,
+    num_classes: int,
+    input_shape: tuple[int, int, int],
+    include_top: bool,
+) -> keras.Model:
+    """Makes the network that a flag names: a file's, a function's or an application's.
+
+    Args:
+        flag: str, "model" or "teacher", for errors.
+        text: str, the flag's value.
+        num_classes: int, width of an end in logits.
+        input_shape: (int, int, int), height, width, channels of the images.
+        include_top: bool, whether a network of `keras.applications` ends in logits.
+
+    Returns:
+        functional Keras model.
+
+    Raises:
+        UserError: if there is no such network.
+    """
     kind = kind_of(text)
     if kind == "file":
         import_layers(text)
         return read_model(text)
     if kind == "function":
-        return _from_function(flag, text, source)
+        return _from_function(flag, text, num_classes, tuple(input_shape))
     name, given, weights = read_application(flag, text)
     arguments = {
         "include_top": include_top,
         **parsers.typed(flag, given, application_arguments(name)),
     }
     return create_application(
-        name, source.num_classes, source.image_shape, weights=weights, **arguments
+        name, num_classes, input_shape, weights=weights, **arguments
     )
 
 
-def _from_function(flag, text, source):
+def _from_function(flag, text, num_classes, input_shape):
     module, name = _module(flag, text), text.partition(":")[2]
     function = getattr(module, name, None)
     if not callable(function):
         known = [n for n in vars(module) if callable(getattr(module, n))]
         raise unknown_name(f"function of {module.__name__}", name, known)
     try:
-        made = function(num_classes=source.num_classes, input_shape=source.image_shape)
+        made = function(num_classes=num_classes, input_shape=input_shape)
     except UserError:
         raise
     except Exception as error:  # of the user's own code
         raise UserError(
             f"--{flag}={text} failed when it was called with "
-            f"num_classes={source.num_classes}, input_shape={source.image_shape}: "
-            f"{_text_of(error)}"
+            f"num_classes={num_classes}, input_shape={input_shape}: {reason_of(error)}"
         ) from error
     network = as_functional(made)
     if network is None:
@@ -177,68 +141,10 @@ def _module(flag, text):
     except Exception as error:  # of the user's own code
         raise UserError(
             f"--{flag}={text}: module {name!r} cannot be imported from the current "
-            f"folder or the installed packages: {_text_of(error)}"
+            f"folder or the installed packages: {reason_of(error)}"
         ) from error
 
 
-def _text_of(error):
+def reason_of(error: Exception) -> str:
+    """Returns an error of foreign code as part of one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-
-
-def _check_policy(network, config):
-    """A file's layers keep their precision, whatever the policy of the run."""
-    policies = {layer.dtype_policy.name for layer in all_layers(network)}
-    if config.dtype_policy not in policies:
-        raise UserError(
-            f"--dtype_policy={config.dtype_policy} does not change layers that are "
-            f"built, those of --model={config.model} are "
-            f"{', '.join(sorted(policies))}: set one of these, or build the network "
-            "with yours."
-        )
-
-
-def _for_images(network, model, shape):
-    """The network on images of the data's size, where it takes any size."""
-    reads = [tuple(tensor.shape[1:]) for tensor in network.inputs]
-    takes = len(reads) == 1 and len(reads[0]) == len(shape)
-    if not takes or any(
-        n not in (None, m) for n, m in zip(reads[0], shape, strict=True)
-    ):
-        raise UserError(
-            f"--model={model} reads {', '.join(map(str, reads))}, the data have images "
-            f"{tuple(shape)}: take data of that shape; --image_size sets their side."
-        )
-    if None not in reads[0]:
-        return network
-    image = keras.Input(shape, dtype=network.inputs[0].dtype, name="image")
-    made = replay(network.outputs, {id(network.inputs[0]): image})
-    outputs = keras.tree.pack_sequence_as(network.output, made)
-    return keras.Model(image, outputs, name=network.name)
-
-
-def _check_exits(network, config, width):
-    """A network that has exits already keeps them."""
-    if config.taps:
-        raise UserError(
-            f"--taps={','.join(config.taps)} places exits, --model={config.model} has "
-            f"its own, {', '.join(models.exit_names(network))}: leave --taps empty."
-        )
-    last = network.output[models.exit_names(network)[-1]]
-    if last.shape[-1] != width:
-        raise UserError(
-            f"--model={config.model} has exits for {last.shape[-1]} classes, the data "
-            f"need {width}: take the network without its exits."
-        )
-
-
-def _check_end(network, model, width, task):
-    """Refuses probabilities of other classes, which a further layer would read."""
-    end = network.outputs[0]
-    if len(end.shape) != 2 or end.shape[-1] in (None, width):
-        return
-    kind = kind_of_output(network, end)
-    if kind == task.probabilities:
-        raise UserError(
-            f"--model={model} ends in probabilities of {end.shape[-1]} classes, the "
-            f"data need {width}: take the network without its last layer."
-        )

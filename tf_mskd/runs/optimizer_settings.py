@@ -40,3 +40,44 @@ def check_optimizer(config: typing.Any, changed: typing.Collection[str]) -> None
     for name in ("ema", "label_smoothing"):
         if getattr(config, name) == 1:
             raise UserError(f"--{name} must be below 1, got 1.0. 0 turns it off.")
+
+
+def check_training(
+    config: typing.Any,
+    *,
+    steps: int,
+    several_devices: bool,
+    one_class: bool,
+    reads_labels: bool,
+) -> None:
+    """Raises `UserError` for settings that a run would not follow.
+
+    Args:
+        config: `Config`.
+        steps: int, length of the run.
+        several_devices: bool, whether each sees but a part of a batch.
+        one_class: bool, whether an image has one of several classes.
+        reads_labels: bool, whether the term "ce" counts.
+    """
+    for name, unset in (("clip_norm", 0), ("accumulate_steps", 1)):
+        value = getattr(config, name)
+        if several_devices and value != unset:
+            raise UserError(
+                f"--{name}={value} works on one device, as each clips and adds up its "
+                "own gradients; this run has several: set --num_devices=1."
+            )
+    if config.accumulate_steps > steps:
+        raise UserError(
+            f"--accumulate_steps={config.accumulate_steps} must be at most the steps "
+            f"of the run, {steps}: no update would be made."
+        )
+    if config.label_smoothing and not one_class:
+        raise UserError(
+            f"--label_smoothing={config.label_smoothing} shares a label among classes, "
+            f"the task {config.task!r} has labels of another kind: set it to 0."
+        )
+    if config.label_smoothing and not reads_labels:
+        raise UserError(
+            f"--label_smoothing={config.label_smoothing} changes the term ce, which "
+            f"--method={config.method} lacks or weighs 0: set it to 0."
+        )

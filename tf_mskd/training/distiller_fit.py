@@ -112,13 +112,13 @@ class DistillerFit(keras.Model):
         self._given.looked = True
         return made
 
+    def _check_label(self, label):
+        label_checks.check_labels(label, self.task, self.exit_shape)
+
     def _has_to_look(self):
         """Whether a teacher that is read, and does not learn, is not yet looked at."""
         rests = self.teacher_network is not None and not self.method.trains_teacher
         return rests and not self._given.looked
-
-    def _check_label(self, label):
-        label_checks.check_labels(label, self.task, self.exit_shape)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Runs the student alone over a data set; as `keras.Model.evaluate`.
