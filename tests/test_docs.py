@@ -111,6 +111,6 @@ def test_python_of_the_library_runs(tiny, digits, tmp_path, monkeypatch):
 
 def test_the_python_of_every_page_is_run():
     """Of the README in test_readme.py, of the exported files in test_export.py."""
-    run = {"docs/models.md", "docs/adding.md", "docs/python.md"}
+    run = {"docs/models.md", "docs/adding.md", "docs/python.md", "docs/tasks.md"}
     elsewhere = {"README.md", "docs/deployment.md"}
     assert {page for page in TEXT if "```python" in TEXT[page]} == run | elsewhere

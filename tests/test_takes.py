@@ -15,7 +15,8 @@ import tensorflow as tf
 from tests.models.test_foreign import text, two_inputs
 from tests.support import Command
 from tf_mskd import SGD, Distiller, UserError, add_exits
-from tf_mskd.methods import Method, losses
+from tf_mskd.methods import Method
+from tf_mskd.tasks.softmax import softened_kl
 
 pytestmark = pytest.mark.run  # seconds of building
 
@@ -150,6 +151,16 @@ def test_probabilities_of_a_teacher():
         logs = [step(make(copy(student), t))[term] for t in (teacher, softmax)]
         found[make] = np.isclose(*logs, rtol=1e-4)
     assert found == {ours: True, theirs: False}
+
+
+def test_several_labels():
+    several = np.eye(4, dtype="float32")[LABELS] + np.eye(4, dtype="float32")[2]
+    several = np.minimum(several, 1)
+    logs = step(ours(task="multi_label"), y=several)
+    assert logs["exit_1_binary_accuracy"] >= 0
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    logs = step(theirs(loss=features(layer=None), compiled={"loss": loss}), y=several)
+    assert logs["student_loss"] > 0
 
 
 def test_outputs_that_are_no_classes():
@@ -317,7 +328,7 @@ def test_mixed_precision():
         rounded = step(theirs(copy(student), teacher))["distillation_loss"]
     finally:
         keras.config.set_dtype_policy(before)
-    expected = np.mean(losses.softened_kl(logits[1], logits[0], 4.0))
+    expected = np.mean(softened_kl(logits[1], logits[0], 4.0))
     np.testing.assert_allclose(got, expected, 1e-3)
     assert rounded == float(tf.cast(rounded, tf.bfloat16))
 

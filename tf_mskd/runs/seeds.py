@@ -86,13 +86,13 @@ def _mean(runs):
         test={name: statistics.fmean(values) for name, values in columns.items()},
     )
     epochs = zip(*(run.history for run in runs), strict=True)
-    accuracy = runs[0].accuracy
+    figure = runs[0].figure
     return ComparedRun(
         result,
         [
             {
                 "epoch": logs[0]["epoch"],
-                accuracy: statistics.fmean(log[accuracy] for log in logs),
+                figure: statistics.fmean(log[figure] for log in logs),
             }
             for logs in epochs
         ],

@@ -4,7 +4,6 @@ A teacher with untrained weights, classes in another order or inputs of another 
 still teaches, and its student still learns from the labels: nothing else shows it.
 """
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -35,25 +34,15 @@ def is_at_chance(predicted: np.ndarray, labels: np.ndarray) -> bool:
         >>> is_at_chance(labels, labels), is_at_chance(np.zeros(100, int), labels)
         (False, True)
     """
+    from scipy import stats
+
     classes = 1 + int(max(predicted.max(), labels.max()))
     shares = [np.bincount(v, minlength=classes) / len(v) for v in (predicted, labels)]
     guess = float(shares[0] @ shares[1])
-    below = _cumulated(len(labels), guess)
-    bound = int((below >= 1 - LEVEL).argmax())
+    bound = stats.binom.ppf(1 - LEVEL, len(labels), guess)
     if (predicted == labels).sum() > bound:
         return False
-    return bool(_cumulated(len(labels), (1 + guess) / 2)[bound] <= LEVEL)
-
-
-def _cumulated(count, probability):
-    """Probabilities [count + 1] of at most 0, 1, ... hits of `count`."""
-    p = min(max(probability, 1e-12), 1 - 1e-12)
-    gammas = np.array([math.lgamma(k + 1) for k in range(count + 1)])
-    hits = np.arange(count + 1)
-    logs = gammas[-1] - gammas - gammas[::-1]
-    logs += hits * math.log(p) + (count - hits) * math.log1p(-p)
-    total = np.exp(logs).cumsum()
-    return total / total[-1]
+    return bool(stats.binom.cdf(bound, len(labels), (1 + guess) / 2) <= LEVEL)
 
 
 def warn_at_chance(

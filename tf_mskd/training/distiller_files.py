@@ -81,8 +81,7 @@ class DistillerFiles(keras.Model):
         config["teacher"] = teacher
         config["method"] = method_from_config(config["method"])
         distiller = cls(**config)
-        distiller.expect_teacher(expected, path)
-        distiller._given.config["teacher_size"] = size  # the teacher resizes already
+        distiller.expect_teacher(expected, path, size)
         distiller.set_phase(phase)
         return distiller
 
@@ -114,14 +113,18 @@ class DistillerFiles(keras.Model):
     def _stores_teacher(self):
         return self._given.config["store_teacher"] and not self.method.trains_teacher
 
-    def expect_teacher(self, expected: str | None, path: str | None) -> None:
+    def expect_teacher(
+        self, expected: str | None, path: str | None, size: typing.Any = None
+    ) -> None:
         """Refuses `fit` until the teacher's weights have a fingerprint.
 
         Args:
             expected: str of `saving.fingerprint`, or None.
             path: str, where the teacher was read, or None.
+            size: of the images to which the teacher already resizes, or None.
         """
         self._given.fingerprint, self._given.teacher_path = expected, path
+        self._given.config["teacher_size"] = size
 
     def get_compile_config(self) -> dict[str, typing.Any] | None:
         """Returns the arguments of `compile` as a file holds them."""

@@ -141,7 +141,7 @@ class DistillerFit(keras.Model):
         Raises:
             UserError: for labels that are no classes of the student.
         """
-        label_checks.checked(x, y, self.num_classes)
+        label_checks.checked(x, y, self._check_label)
         return super().train_on_batch(x, y, *args, **kwargs)
 
     def test_on_batch(self, x, y=None, *args, **kwargs):
@@ -150,5 +150,5 @@ class DistillerFit(keras.Model):
         Raises:
             UserError: for labels that are no classes of the student.
         """
-        label_checks.checked(x, y, self.num_classes)
+        label_checks.checked(x, y, self._check_label)
         return super().test_on_batch(x, y, *args, **kwargs)
