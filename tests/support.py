@@ -42,7 +42,18 @@ SMALL = Config(
 TINY = dataclasses.replace(
     SMALL, method="ce", width=0.0625, train_fraction=0.5, epochs=3, dropout=0.1
 )
-STEPS = 20  # an epoch of TINY
+OWN = Config(  # a network of one's own, which traces in a moment
+    dataset="digits",
+    augment="none",
+    batch_size=32,
+    validation_fraction=0.1,
+    train_fraction=0.5,
+    model="tests.own_networks:small",
+    epochs=1,
+    lr_schedule="cosine",
+    tensorboard=False,
+)
+STEPS = 20  # an epoch of these two
 PLAIN = Result(  # numbers made up
     model="resnet10",
     teacher=None,

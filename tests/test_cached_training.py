@@ -1,9 +1,11 @@
 """Training from a teacher cache: the numbers of live training, and every refusal."""
 
 import dataclasses
+import os
 import pathlib
 import signal
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -17,6 +19,9 @@ from tf_mskd.runs.config import Config
 from tf_mskd.runs.data import Data
 from tf_mskd.runs.flags import to_flagfile
 from tf_mskd.teacher_cache.cached_teacher import CachedTeacher
+from tf_mskd.training.checkpoint import CheckpointManager
+from tf_mskd.training.stopping import Stopped
+from tf_mskd.training.trainer import Trainer
 from tf_mskd.utils.errors import UserError
 
 ROWS = 649  # training images of TINY
@@ -104,6 +109,33 @@ def test_losses_are_those_of_live_training_on_the_same_views(base, tmp_path, met
 def loss(distiller, x, targets):
     outputs = distiller(x, training=True)
     return float(distiller.compute_loss(x, targets, outputs))
+
+
+@pytest.mark.parametrize("steps, said", [(0, "No step is"), (3, "Checkpoint saved")])
+def test_a_stop_before_an_epoch_says_what_is_saved(steps, said, tiny, tmp_path):
+    def stop_while_filling(epoch, is_asked_to_stop):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert is_asked_to_stop()
+
+    distiller = tf_mskd.Distiller(tiny(), method="ce")
+    distiller.compile(tf_mskd.SGD(0.1))
+    distiller.optimizer.build(distiller.trainable_variables)
+    trainer = Trainer(
+        distiller,
+        tf.distribute.get_strategy(),
+        stream=None,  # not read before the teacher's rows are there
+        steps_per_epoch=3,
+        epochs=2,
+        checkpoints=CheckpointManager(tmp_path),
+        prepare=stop_while_filling,
+    )
+    if steps:
+        trainer.cursor.step, trainer.cursor.history = steps, [{"epoch": 1}]
+        trainer.cursor.write(trainer.checkpoints, distiller.state_variables)
+    with pytest.raises(Stopped) as stopped:
+        trainer.run()
+    assert f"step 0 of 3. {said}" in stopped.value.text
+    assert bool(list(tmp_path.iterdir())) == bool(steps)
 
 
 def test_the_teacher_is_not_run_where_its_answers_are_given(tiny, digits):
@@ -307,6 +339,23 @@ def test_a_cache_of_something_else_is_refused(filled, tmp_path, what):
         config = dataclasses.replace(config, teacher=str(tmp_path / "t"))
     with pytest.raises(UserError, match=f"was made for another {word} .*there"):
         experiment.run(config)
+
+
+@pytest.mark.run
+def test_sizes_of_the_teachers_images_do_not_share_a_cache(tmp_path):
+    config = with_cache(TINY, tmp_path, teacher="a", teacher_size=12)
+    config, data = dataclasses.replace(config, method="mskd"), Data(config)
+    image = keras.Input((None, None, 1))
+    vector = keras.layers.GlobalAveragePooling2D()(image)
+    teacher = keras.Model(image, keras.layers.Dense(10)(vector))
+    for size in (12, 16):
+        config = dataclasses.replace(config, teacher_size=size)
+        distiller = build_distiller(config, data.source, teacher)
+        arguments = (distiller, tf.distribute.get_strategy(), data, config)
+        if size == 12:
+            CachedTeacher(*arguments)
+    with pytest.raises(UserError, match=r"teacher size \(there 12, here 16\)"):
+        CachedTeacher(*arguments)
 
 
 @pytest.mark.run

@@ -75,6 +75,9 @@ COMMANDS = {  # -> a bad value, its message; a folder that is missing, its messa
 }
 NAMED = {  # what is refused by name before any package that knows the names is imported
     "--model=resnet11": "Unknown model 'resnet11'; did you mean 'resnet1",
+    "--model=keras:VGG16?weights=imagenet": "would download weights: save them to a f",
+    "--model=no/such.keras": "No model file at 'no/such.keras', which --mo",
+    "--optimizer=admaw": "--optimizer must be|adamw",
     "--method=kd,mksd": "Unknown method 'mksd'; did you mean 'mskd'",
     "--augment=crop,flipp": "Unknown --augment 'flipp'; did you mean 'flip'",
     "--flagfile=configs/digits/mksd.flags": "did you mean 'mskd.flags'",

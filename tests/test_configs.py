@@ -16,6 +16,7 @@ from tf_mskd.models import aux_heads, resnet
 from tf_mskd.runs import build
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.flags import read_flagfile, read_flags, to_flagfile
+from tf_mskd.runs.own_model import kind_of
 from tf_mskd.runs.stages import required_config
 from tf_mskd.utils.errors import UserError
 
@@ -72,8 +73,13 @@ def documented(path):
 
 def narrowed(path):
     """The flagfile's configuration at a width that builds in seconds."""
-    config = read_flagfile(path)
-    return dataclasses.replace(config, width=WIDTH)
+    return narrow(read_flagfile(path))
+
+
+def narrow(config):
+    """Narrower, unless the network is none of the library's."""
+    own = kind_of(config.model) != "name"
+    return config if own else dataclasses.replace(config, width=WIDTH)
 
 
 def shapes_of(config):
@@ -84,7 +90,8 @@ def shapes_of(config):
 
 def untrained(config, role):
     """The network that a run needs first, built but not trained; None for none."""
-    required = required_config(config, role, width=WIDTH)
+    required = required_config(config, role)
+    required = required and narrow(required)
     return required and build.build_network(required, shapes_of(required))
 
 
@@ -212,7 +219,7 @@ def assert_reads_back(config, folder, name):
 
 def built(case):
     """The Distiller of a case, compiled, and its method."""
-    config = dataclasses.replace(case.config, width=WIDTH)
+    config = narrow(case.config)
     method = build.build_method(config, num_examples=50_000)
     distiller = build.build_distiller(
         config,
@@ -280,6 +287,8 @@ def test_every_run_takes_one_step(case, monkeypatch):
         ({"phase_epochs": "1,2"}, "needs --phases=progressive, got --phases=joint"),
         ({"freeze": "backbone"}, "--freeze=backbone needs --init_flagfile"),
         ({"untrained_teacher": True}, "--untrained_teacher needs --teacher_flagfile"),
+        ({"teacher_size": 16}, "--teacher_size=16 needs a teacher: name one with"),
+        ({"teacher": "a", "teacher_size": -1}, "--teacher_size must be in"),
     ],
 )
 def test_contradictions_are_refused(values, message):

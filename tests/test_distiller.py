@@ -6,6 +6,7 @@ import pytest
 
 from tests import reference
 from tf_mskd import SGD, Distiller, UserError, callbacks, load_model, models, save_model
+from tf_mskd.models.saving import read_model
 
 BATCH = 12
 GUIDES = {  # method -> student exit -> teacher exit, for two exits under three
@@ -557,15 +558,51 @@ def test_load_refuses_what_it_cannot_trust(tiny, tmp_path):
     with pytest.raises(UserError, match="Cannot read model file .*[Ll]ambda"):
         load_model(path)
 
-    no_exits = keras.layers.Dense(10)(keras.layers.Flatten()(image))
-    save_model(keras.Model(image, no_exits), path)
-    with pytest.raises(UserError, match="has no output named exit_1, exit_2"):
+    without_exits = [
+        two_outputs(),
+        keras.Model(image, keras.layers.Conv2D(3, 3)(image)),
+    ]
+    for model in without_exits:
+        save_model(model, path)
+        with pytest.raises(UserError, match="has no output named exit_1, exit_2"):
+            load_model(path)
+    with pytest.raises(UserError, match=r"must end in .keras or .h5 or .hdf5, got"):
+        read_model(tmp_path / "model.weights")
+    save_model(keras.Model(image, Own()(image)).layers[-1], path)
+    with pytest.raises(UserError, match="must hold a functional .*, got a Own"):
         load_model(path)
 
 
-def test_save_wants_the_ending(tiny, tmp_path):
-    with pytest.raises(UserError, match=r"must end in .keras, got '.*student.h5'"):
-        save_model(tiny(), tmp_path / "student.h5")
+@keras.saving.register_keras_serializable("tests")
+class Own(keras.Model):
+    """Written as a class."""
+
+    def call(self, x):
+        return keras.ops.mean(x, (1, 2))
+
+
+@pytest.mark.parametrize("end", ["logits", "probabilities"])
+@pytest.mark.parametrize("name", ["model.keras", "model.h5"])
+def test_a_plain_classifier_is_read_with_one_exit(tmp_path, name, end):
+    image = keras.Input((8, 8, 1))
+    x = keras.layers.Dense(10)(keras.layers.Flatten()(image))
+    made = keras.layers.Softmax()(x) if end == "probabilities" else x
+    plain = keras.Model(image, made)
+    plain.save(tmp_path / name)
+    read = load_model(tmp_path / name)
+    assert list(read.output) == ["exit_1"]
+    images = np.random.default_rng(0).normal(size=(3, 8, 8, 1)).astype("float32")
+    found = read(images)["exit_1"]
+    if end == "probabilities":
+        found = keras.ops.softmax(found)
+    np.testing.assert_allclose(found, plain(images), rtol=1e-5, atol=1e-6)
+
+
+def test_code_in_an_h5_file_is_not_run(tmp_path):
+    code = keras.layers.Lambda(lambda x: x)
+    keras.Sequential([keras.Input((4,)), code]).save(tmp_path / "model.h5")
+    with pytest.raises(UserError, match="Cannot read model file .*[Ll]ambda"):
+        load_model(tmp_path / "model.h5")
 
 
 # ---- mistakes

@@ -4,8 +4,12 @@ import dataclasses
 import pathlib
 import re
 
+import keras
+import numpy as np
 import pytest
+import tensorflow as tf
 
+import tf_mskd
 from tf_mskd.methods.common import registry
 from tf_mskd.runs.config import Config
 
@@ -70,13 +74,43 @@ def test_named_flags_exist():
     assert not wrong
 
 
-@pytest.mark.parametrize("page", ["docs/models.md", "docs/adding.md", "docs/tasks.md"])
-def test_python_runs(page, capsys):
-    names = {}
+def run_python(page, names):
+    """Runs the blocks of a page in order; returns their text."""
     blocks = re.findall(r"```python\n(.*?)```", TEXT[page], re.S)
     for block in blocks:
         exec(compile(block, page, "exec"), names)
-    printed = re.findall(r"^print\(.*\)  # (.*)", "".join(blocks), re.M)
+    return "".join(blocks)
+
+
+@pytest.mark.parametrize("page", ["docs/models.md", "docs/adding.md", "docs/tasks.md"])
+def test_python_runs(page, capsys):
+    names = {}
+    text = run_python(page, names)
+    printed = re.findall(r"^(?:print\(.*\)  )?# (.*)", text, re.M)
     assert capsys.readouterr().out.splitlines() == printed
     if "LastExit" in names:
         assert registry._methods.pop("last_exit") is names["LastExit"]
+
+
+@pytest.mark.run
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config.exper")
+def test_python_of_the_library_runs(tiny, digits, tmp_path, monkeypatch):
+    """What the page speaks of is there: networks, their Distiller, images, labels."""
+    monkeypatch.chdir(tmp_path)
+    names = {"keras": keras, "tf_mskd": tf_mskd, "student": tiny(), "teacher": tiny()}
+    names["distiller"] = tf_mskd.Distiller(names["student"], names["teacher"])
+    names["images"], names["labels"] = digits[0][:32], np.eye(10)[digits[1][:32]]
+    tf.config.run_functions_eagerly(True)  # tracing would take most of the time
+    try:
+        run_python("docs/python.md", names)
+    finally:
+        tf.config.run_functions_eagerly(False)
+    assert "exit_2_top5" in names["distiller"].history.history
+    assert list(names["student"].output) == ["exit_1", "exit_2", "exit_3", "exit_4"]
+
+
+def test_the_python_of_every_page_is_run():
+    """Of the README in test_readme.py, of the exported files in test_export.py."""
+    run = {"docs/models.md", "docs/adding.md", "docs/python.md", "docs/tasks.md"}
+    elsewhere = {"README.md", "docs/deployment.md"}
+    assert {page for page in TEXT if "```python" in TEXT[page]} == run | elsewhere

@@ -193,6 +193,8 @@ def command(module, *arguments):
     """Runs a command of the package; returns what it printed."""
     done = Command(f"tf_mskd.{module}", *arguments).finish()
     assert done.returncode == 0, done
+    assert done.stdout.count("data digits: train 1,438 images") == 1
+    assert not re.search("TensorFlow Lite|flatbuffer|fully_quantize", done.stderr)
     return done.stdout
 
 
@@ -211,6 +213,7 @@ def test_the_commands_print_what_they_found(copied):
 def test_the_command_exports_a_finished_run(copied, tmp_path):
     (copied / "exits.json").unlink()
     out, settings = tmp_path / "out", ("--format=tflite", "--exit=1")
+    settings += ("--quantize=none,int8",)
     text = command("export", f"--run_dir={copied}", f"--output={out}", *settings)
     assert re.search(r"\| student_float32.tflite +\| +[\d,]+ \| +3 \|", text)
     assert "thresholds that no image reaches (no exits.json)" in text

@@ -184,7 +184,7 @@ def test_labels_that_a_term_reads_are_asked_for(tiny, batch):
         ([0.0, 2.5], r"class numbers 0..9, got 2.5: .*regression"),
         ([0.0, np.nan], r"class numbers 0..9, got nan"),
         ([[0], [11]], r"class numbers 0..9, got 11"),
-        (np.eye(10)[[0, 1]] + np.eye(10)[[2, 3]], r"sum to 1, got .* \(multi-label\)"),
+        (np.eye(10)[[0, 1]] + np.eye(10)[[2, 3]], r"sum to 1, got .* 'multi_label'"),
         (np.eye(10)[[0, 1]] - 0.1, r"one-hot or probabilities that sum to 1, got"),
     ],
 )
@@ -213,6 +213,17 @@ def test_validation_labels_are_looked_at_before_training(tiny, batch):
     for held_out in (wrong, tf.data.Dataset.from_tensors(wrong)):
         with pytest.raises(UserError, match="class numbers 0..9, got"):
             distiller.fit(images, labels, validation_data=held_out, verbose=0)
+
+
+def test_labels_of_one_batch_are_looked_at(tiny, batch):
+    images, labels = batch
+    distiller = compiled(tiny(), method="ce")
+    for call in (distiller.train_on_batch, distiller.test_on_batch):
+        for wrong in (labels + 5, {"label": labels + 5}):
+            with pytest.raises(UserError, match="class numbers 0..9, got"):
+                call(images, wrong)
+    logs = distiller.test_on_batch(images, labels, np.ones(IMAGES), return_dict=True)
+    assert logs["loss"] > 0
 
 
 def test_a_dataset_that_is_right_is_left_as_it_is(tiny, digits):

@@ -324,7 +324,7 @@ FAULTS = [  # fault -> its message -> the state of the run
     (damaged_teacher, "Cannot read model file .*student.keras", KEPT),
     (teacher_that_is_a_pickle, "Cannot read model file .*student.keras", KEPT),
     (teacher_with_code, "Cannot read model file .*Lambda", KEPT),
-    (teacher_that_is_no_keras_file, "must end in .keras, got .*teacher.h5", NONE),
+    (teacher_that_is_no_keras_file, "Cannot read model file .*teacher.h5", NONE),
     (bad_value_in_a_flagfile, "bad.flags: .*epochs", NONE),
     (binary_flagfile, "Flagfile .*bad.flags' is not text", NONE),
     (run_record_removed_and_teacher_swapped, "run.json is damaged: .*teacher", KEPT),
@@ -604,9 +604,13 @@ def test_a_kill_between_the_first_files_of_a_run_is_mended(world):
 def test_a_failed_write_keeps_the_old_file(tmp_path):
     path = tmp_path / "file.json"
     files.write_json(path, {"a": 1})
-    with pytest.raises(UserError, match="Cannot write .*file.json"):
-        with files.replacing(path) as temporary:
-            temporary.write_text("half")
-            raise OSError(28, "No space left on device")
+    for name, kept in (("file", " The previous file is unchanged."), ("new", "")):
+        message = (
+            rf"Cannot write .*{name}.json: No space left on device\.{kept} Fix the"
+        )
+        with pytest.raises(UserError, match=message):
+            with files.replacing(tmp_path / f"{name}.json") as temporary:
+                temporary.write_text("half")
+                raise OSError(28, "No space left on device")
     assert files.read_json(path) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["file.json"]

@@ -61,7 +61,7 @@ def test_only_one_module_uses_private_names():
 
 def test_each_of_them_says_for_which_version_it_holds():
     functions = [f for f in vars(private).values() if hasattr(f, "__code__")]
-    assert len(functions) == 10
+    assert len(functions) == 11
     for function in functions:
         text = function.__doc__
         assert "Keras 3.15: " in text or "TensorFlow 2.21: " in text, function.__name__
@@ -75,6 +75,14 @@ def test_a_call_is_found_and_made_again():
     ones = keras.ops.ones((1, 3))
     again = private.call_again(node, {id(image): ones})
     assert again.numpy().tolist() == dense(ones).numpy().tolist()
+
+
+def test_names_are_numbered_from_one_whatever_was_built_before():
+    keras.layers.Dense(2)
+    with private.fresh_names():
+        names = [keras.layers.Dense(2).name for _ in range(2)]
+    assert names == ["dense", "dense_1"]
+    assert keras.layers.Dense(2).name not in names
 
 
 def test_layers_inside_layers_are_found():

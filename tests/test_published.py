@@ -158,6 +158,7 @@ def test_the_command_prints_figures_and_names_runs_without(
         epoch = {"epoch": 1, "ensemble_accuracy": 0.5}
         (pathlib.Path(run) / "metrics.jsonl").write_text(json.dumps(epoch) + "\n")
     values = types.SimpleNamespace(run_dirs=runs, output="", published=True)
+    values.group_seeds = True  # of which each of these has one
     monkeypatch.setattr(flags, "FLAGS", values)
     report.main()
     printed = capsys.readouterr().out.splitlines()

@@ -16,7 +16,10 @@ from tf_mskd.runs.comparison import (
     split_folders,
     write,
 )
+from tf_mskd.runs.config import Config
+from tf_mskd.runs.flags import to_flagfile
 from tf_mskd.runs.result import write_result
+from tf_mskd.runs.seeds import group_seeds
 from tf_mskd.utils import figures
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.run_paths import RunPaths
@@ -238,3 +241,65 @@ def test_a_report_reads_results_in_percent_of_the_former_format(tmp_path):
         RunPaths(folder).result.write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match="result.json is damaged"):
             read_runs([folder])
+
+
+# ---- seeds
+
+
+def seeded(root, lr=0.1, tests=(0.50, 0.52, 0.57), name="kd"):
+    """Runs of one recipe with the seeds 0, 1, ..., in folders with their flags."""
+    folders = []
+    for seed, accuracy in enumerate(tests):
+        test = {"exit_1": accuracy, "exit_2": 0.75, "ensemble": accuracy + 0.1}
+        folder = root / f"{name}_seed{seed}"
+        values = [0.25 * seed, 0.5]
+        finished(folder, test, ensemble_accuracy=values, val_ensemble_accuracy=values)
+        config = Config(seed=seed, lr=lr, run_dir=str(folder))
+        RunPaths(folder).flags.write_text(to_flagfile(config), encoding="utf-8")
+        folders.append(folder)
+    return folders
+
+
+def test_runs_of_one_recipe_are_a_mean_and_a_deviation(tmp_path):
+    """0.50, 0.52, 0.57: mean 0.53, variance (9 + 1 + 16) / 2 = 13 in 1e-4."""
+    folders = seeded(tmp_path) + seeded(tmp_path, lr=0.2, tests=(0.5,), name="other")
+    runs = read_runs(folders)
+    shown = group_seeds(runs, folders)
+    header, *rows = rows_of(shown)
+    assert header == [
+        *("run", "exit 1", "exit 2", "ensemble", "params", "MACs", "seconds", "seeds")
+    ]
+    cells = ["53.00 ± 3.61", "75.00 ± 0.00", "63.00 ± 3.61"]
+    assert rows == [
+        ["kd_seed*", *cells, "1.50 k", "2.00 k", "3", "3"],
+        ["other_seed0", "50.00", "75.00", "60.00", "1.50 k", "2.00 k", "3", "1"],
+    ]
+    drawn = curves(shown)
+    assert drawn.epochs["kd_seed*, validation"] == ([1, 2], [25.0, 50.0])
+    assert drawn.exits["kd_seed*"] == ([1, 2], pytest.approx([53.0, 75.0]))
+    deviations = pytest.approx([100 * 0.0013**0.5, 0.0])
+    assert drawn.deviations == {"kd_seed*": deviations}
+    write(runs, tmp_path / "report", shown)
+    assert "53.00 ± 3.61" in (tmp_path / "report" / "table.md").read_text()
+    content = json.loads((tmp_path / "report" / "runs.json").read_text())
+    assert list(content) == [folder.name for folder in folders]
+    assert (tmp_path / "report" / "curves.png").stat().st_size > 10_000
+
+
+def test_rows_of_seeds_are_told_apart(tmp_path):
+    """By their common name; by all names where that says nothing or is another's."""
+    folders = [
+        *seeded(tmp_path, 0.1, (0.5, 0.5), "kd"),
+        *(seeded(tmp_path / f"{k}", 0.2, (0.5,) * (k + 1), "x")[-1] for k in (0, 1)),
+    ]
+    names = list(group_seeds(read_runs(folders), folders))
+    assert names == ["kd_seed*", "x_seed*"]
+    runs = dict(zip(["a", "b", "c", "d"], read_runs(folders).values(), strict=True))
+    assert list(group_seeds(runs, folders)) == ["a, b", "c, d"]
+
+
+def test_a_seed_counts_once(tmp_path):
+    folders = [seeded(tmp_path / name, tests=(0.5,), name=name)[0] for name in "ab"]
+    message = "a_seed0 and b_seed0 are runs of one recipe with the same --seed=0: leave"
+    with pytest.raises(UserError, match=message):
+        group_seeds(read_runs(folders), folders)

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from tests.support import STEPS, TINY, assert_same_run, start, temporary_files
+from tests.support import OWN, STEPS, TINY, assert_same_run, start, temporary_files
 from tf_mskd.runs import experiment
 from tf_mskd.runs.flags import to_flagfile
+from tf_mskd.training.checkpoint import CheckpointManager
 
 pytestmark = pytest.mark.run
 
@@ -54,6 +55,15 @@ RUNS = {  # what to kill -> its settings; all have dropout
     "progressive": {"method": "mskd", "phases": "progressive", "epochs": 4},
     "chain": {"method": "oto"},
     "memory bank": {"method": "crd", "method_args": "num_negatives=64"},
+    "averages": {
+        "optimizer": "adamw",
+        "lr": 0.0,
+        "ema": 0.9,
+        "clip_norm": 1.0,
+        "accumulate_steps": 3,
+        "label_smoothing": 0.1,
+    },
+    "muon": {"optimizer": "muon", "lr": 0.0, "ema": 0.9},
 }
 
 
@@ -81,6 +91,31 @@ def test_three_kills_leave_the_run_of_none(tmp_path):
     """One meets the teacher; one the write that ends an epoch of the student."""
     kills = [Kill(24, "teacher"), Kill(STEPS, when="within"), Kill(41)]
     whole_and_killed(tmp_path, kills, config_of("chain", tmp_path))
+
+
+class Interruption(BaseException):
+    """Ends a run where it stands, without anything that a stop does."""
+
+
+@pytest.mark.parametrize("name", ["averages", "muon"])
+def test_an_interruption_leaves_the_optimizer_as_it_was(tmp_path, name, monkeypatch):
+    """In the middle of a sum of gradients; averages of weights are raw in between."""
+    often = {"checkpoint_steps": 5, "steps_per_call": 5, "epochs": 2}
+    config = dataclasses.replace(OWN, **{**RUNS[name], **often})
+    folders = [tmp_path / "whole", tmp_path / "interrupted"]
+    experiment.run(dataclasses.replace(config, run_dir=str(folders[0])))
+    write = CheckpointManager.write
+
+    def interrupted(self, step, variables, cursor):
+        write(self, step, variables, cursor)
+        if step == STEPS + 5:
+            raise Interruption
+
+    with monkeypatch.context() as patch, pytest.raises(Interruption):
+        patch.setattr(CheckpointManager, "write", interrupted)
+        experiment.run(dataclasses.replace(config, run_dir=str(folders[1])))
+    experiment.run(dataclasses.replace(config, run_dir=str(folders[1])))
+    assert_same_run(*folders)
 
 
 @pytest.mark.slow

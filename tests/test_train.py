@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 
@@ -266,6 +267,21 @@ def test_a_teacher_of_another_kind_is_refused(runs, oto, tmp_path):
     resized = {"method": "kd", "teacher": str(runs / "teacher"), "image_size": 16}
     with pytest.raises(UserError, match="differ in image size"):
         run(tmp_path, "size", exits="last", **resized)
+
+
+@pytest.mark.run
+def test_a_teacher_of_larger_images_teaches(tmp_path, capsys):
+    few = {"exits": "last", "train_fraction": 0.3, "width": 0.0625, "epochs": 1}
+    larger = dataclasses.replace(SMALL, image_size=16, **few)
+    (tmp_path / "larger.flags").write_text(to_flagfile(larger))
+    settings = {"teacher_flagfile": str(tmp_path / "larger.flags"), **few}
+    settings |= {"teacher_cache": str(tmp_path / "cache"), "cached_augmentations": 1}
+    run(tmp_path, "own", method="kd", teacher_size=16, **settings)
+    text = capsys.readouterr().out
+    assert text.count("gets the images resized to 16x16 (bilinear)") == 1
+    measured = re.search(r"on the test split: exit_4 (\S+) %", text)[1]
+    accuracy = read_result(tmp_path / "larger" / "result.json").test["exit_4"]
+    assert float(measured) == pytest.approx(100 * accuracy, abs=5)
 
 
 @pytest.mark.run

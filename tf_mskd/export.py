@@ -13,7 +13,7 @@ from absl import flags
 from tf_mskd.runs import cli
 from tf_mskd.runs.inputs import check_finished_run
 from tf_mskd.utils.choices import FORMATS, QUANTIZATIONS, STUDENTS
-from tf_mskd.utils.start import start_tensorflow
+from tf_mskd.utils.start import silent_stderr, start_tensorflow
 from tf_mskd.utils.tables import as_text
 
 
@@ -48,16 +48,17 @@ def main() -> None:
     from tf_mskd.runs import evaluation
 
     run = evaluation.FinishedRun(values.run_dir, values.data_dir)
-    record = evaluation.export_run(
-        run,
-        values.output,
-        which=values.which,
-        exits_file=values.exits_file,
-        formats=values.format,
-        quantize=values.quantize,
-        deepest_exit=values.exit,
-        overwrite=values.overwrite,
-    )
+    with silent_stderr():  # the converter and LiteRT report what they do
+        record = evaluation.export_run(
+            run,
+            values.output,
+            which=values.which,
+            exits_file=values.exits_file,
+            formats=values.format,
+            quantize=values.quantize,
+            deepest_exit=values.exit,
+            overwrite=values.overwrite,
+        )
     print(as_text(rows_of(record)))
     calibrated = any(v <= 1 for v in list(record["thresholds"].values())[:-1])
     print(

@@ -161,7 +161,7 @@ def measure_threads(folder, threads, images, labels, options):
         classes, exits = predictions(cases[file, case], images)
         fastest = ms.min(axis=1)
         row["best_ms"] = mean_by_exit(fastest, exits[timed], exits[counted])
-        row["accuracy"] = 100 * float(np.mean(classes[counted] == labels[counted]))
+        row["accuracy"] = float(np.mean(classes[counted] == labels[counted]))
         rows.append({**row, "mean_exit": float(exits[counted].mean())})
     return rows
 
@@ -186,7 +186,8 @@ def ratios(rows):
             one, two = (by[export, threads, f, "ensemble"] for f in (file, plain))
             made["int8 / float32 bytes"] = one["bytes"] / two["bytes"]
             made["int8 / float32 latency"] = one["best_ms"] / two["best_ms"]
-            made["points lost by int8"] = two["accuracy"] - one["accuracy"]
+            lost = two["accuracy"] - one["accuracy"]
+            made["points lost by int8"] = round(100 * lost, 9)
         for name, value in made.items():
             row = {"export": export, "threads": threads, "file": file, "ratio": name}
             row |= {"value": value, "target": TARGETS[name]}
@@ -200,7 +201,7 @@ def tables(rows, found):
     lines = [[*head, "accuracy", "mean exit", "kB"]]
     for r in rows:
         ms = [f"{r[key]:.3f}" for key in ("median_ms", "p95_ms", "best_ms")]
-        rest = [f"{r['accuracy']:.2f}", f"{r['mean_exit']:.2f}"]
+        rest = [f"{100 * r['accuracy']:.2f}", f"{r['mean_exit']:.2f}"]
         kilobytes = str(round(r["bytes"] / 1000))
         name = f"{_file_name(r)} {r['case']}"
         lines.append([name, str(r["threads"]), *ms, *rest, kilobytes])
@@ -238,7 +239,9 @@ def _draw_export(rows, marks, panel):
     for row in rows:
         case = "exit" if row["case"].startswith("exit_") else row["case"]
         color = f"C{kinds.index(row['file'])}"
-        panel.plot(row["best_ms"], row["accuracy"], marks[case], color=color, ms=8)
+        panel.plot(
+            row["best_ms"], 100 * row["accuracy"], marks[case], color=color, ms=8
+        )
     for k, file in enumerate(kinds):
         label = file.removeprefix("student_").removesuffix(".tflite")
         panel.plot([], [], "-", color=f"C{k}", lw=4, label=label)

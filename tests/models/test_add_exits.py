@@ -75,7 +75,7 @@ def test_application_saves_cuts_and_counts(mobilenet, tmp_path):
 
 
 def test_dense_head_follows_the_given_network(mobilenet):
-    model = add_exits(mobilenet, TAPS, 7)
+    model = add_exits(mobilenet, TAPS, 7, exit_head="dense")
     shapes = [model.get_layer(f"exit_1_conv_{j}").kernel.shape for j in (2, 3)]
     maps = [mobilenet.get_layer(n).output.shape for n in [*TAPS, "out_relu"]]
     widths = [shape[-1] for shape in maps]
@@ -126,6 +126,22 @@ def any_size():
     return keras.Model(image, keras.layers.Conv2D(4, 3)(x))
 
 
+@pytest.mark.parametrize("head", ["auto", "linear"])
+def test_images_of_any_size_get_linear_exits(head, capsys):
+    model = add_exits(any_size(), ["one"], 10, exit_head=head)
+    assert "count_macs needs a fixed image size" in capsys.readouterr().out
+    for side in (8, 12):
+        outputs = model(images(side))
+        assert all(outputs[name].shape == (2, 10) for name in ("exit_1", "exit_2"))
+        mean = np.asarray(any_size_tap(model)(images(side))).mean((1, 2))
+        exit_1 = model.get_layer("exit_1")
+        np.testing.assert_allclose(outputs["exit_1"], exit_1(mean), atol=1e-5)
+
+
+def any_size_tap(model):
+    return keras.Model(model.input, model.get_layer("one").output)
+
+
 @pytest.mark.parametrize(
     "net, arguments, message",
     [
@@ -141,7 +157,8 @@ def any_size():
             dict(taps=["pool"]),
             "'pool' is the last map.*Leave this tap out",
         ),
-        (any_size, dict(), "of known size.*but 'one' makes"),
+        (any_size, dict(exit_head="dense"), "of known size.*but 'one' makes"),
+        (any_size, dict(attention=True), "or take exit_head='linear' without att"),
         (
             lambda: tiny("logits", activation="softmax"),
             dict(),

@@ -112,15 +112,18 @@ def test_attention_by_hand():
 
 def test_a_layer_of_ones_own_with_weights_is_named():
     class Gate(keras.layers.Layer):
-        def build(self, shape):
-            self.gate = self.add_weight(shape=(shape[-1],))
+        def __init__(self, shape, name):
+            super().__init__(name=name)
+            self.gate = self.add_weight(shape=shape)
 
         def call(self, x):
-            return x * self.gate
+            return x @ self.gate if self.gate.shape == (2, 2) else x * self.gate
 
     image = keras.Input((4, 4, 2))
     with pytest.raises(UserError, match="does not know 'mine', a Gate with weights"):
-        count_macs(keras.Model(image, Gate(name="mine")(image)))
+        count_macs(keras.Model(image, Gate((2, 2), "mine")(image)))
+    for shape in ((2,), (1, 1, 2)):
+        assert count_macs(keras.Model(image, Gate(shape, "scale")(image))) == 0
 
 
 def test_shared_layers_count_per_call_and_nested_models_inside():

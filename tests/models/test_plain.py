@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_mskd import Distiller
+from tf_mskd import Distiller, add_exits
 from tf_mskd.models import graph, plain, probabilities
 from tf_mskd.utils.errors import UserError
 
@@ -75,6 +75,28 @@ def test_anything_that_gives_logits_teaches(teacher):
     assert np.isfinite(logs["kd/exit_1"][0])
     got = distiller.teacher_outputs(IMAGES)["exit_1"]
     np.testing.assert_allclose(got, teacher(IMAGES), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.run
+@pytest.mark.parametrize("signature", ["serve", "serving_default"])
+def test_a_saved_model_teaches_the_same_numbers(signature, tmp_path):
+    """`serve` returns a tensor, `serving_default` a dict of one, by its Keras name."""
+    model = classifier()
+    model.export(tmp_path / "teacher", verbose=False)
+    teacher = keras.layers.TFSMLayer(tmp_path / "teacher", call_endpoint=signature)
+    distiller = Distiller(classifier(), teacher, "kd")
+    expected = np.asarray(model(IMAGES))
+    got = distiller.teacher_outputs(IMAGES)["exit_1"]
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-4)
+    distiller.compile("sgd", jit_compile=False)
+    by_model = Distiller(classifier(), model, "kd")
+    by_model.student.set_weights(distiller.student.get_weights())
+    by_model.compile("sgd", jit_compile=False)
+    losses = [
+        d.fit(IMAGES, LABELS, shuffle=False, verbose=0).history["loss"][0]
+        for d in (distiller, by_model)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_a_plain_teachers_map_and_vector_are_read():
@@ -157,6 +179,23 @@ def test_what_cannot_be_joined_is_refused():
     maps = keras.Model(student.input, student.get_layer("conv").output)
     with pytest.raises(UserError, match=r"must be logits .* got \(None, 6, 6, 4\)"):
         Distiller(student, maps, "kd")
+
+
+@pytest.mark.run
+def test_a_network_learns_from_a_copy_of_itself_as_the_line_says():
+    for student in (classifier(), add_exits(classifier(), ["conv"], 4, verbose=False)):
+        with pytest.raises(
+            UserError, match=r"keras.models.clone_model\(m\) with set_w"
+        ):
+            Distiller(student, student, "mskd")
+        teacher = keras.models.clone_model(student)
+        teacher.set_weights(student.get_weights())
+        distiller = Distiller(student, teacher, "mskd")
+        distiller.compile("sgd", run_eagerly=True)
+        logs = distiller.train_step((IMAGES, LABELS))
+        assert float(logs[f"kd/{distiller.exits[-1]}"]) == pytest.approx(0, abs=1e-5)
+        pairs = zip(student.get_weights(), teacher.get_weights(), strict=True)
+        assert any((one != other).any() for one, other in pairs)
 
 
 def test_a_teacher_of_any_image_size_teaches():

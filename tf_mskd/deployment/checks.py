@@ -51,10 +51,11 @@ def checked_names(
 
 def checked_exits(student: keras.Model, deepest: int | None) -> list[str]:
     """Returns the exits to export, shallow to deep, or raises `UserError`."""
-    if len(student.inputs) != 1:
+    if [len(t.shape) for t in student.inputs] != [4]:
+        shapes = ", ".join(str(tuple(t.shape)) for t in student.inputs)
         raise UserError(
-            f"A student to export takes one image, {student.name} has "
-            f"{len(student.inputs)} inputs."
+            f"A student to export takes one image [B, H, W, C], {student.name} reads "
+            f"{shapes}: Keras exports it, with student.export(path)."
         )
     names = exit_names(student)
     if not names:

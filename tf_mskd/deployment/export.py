@@ -190,9 +190,8 @@ def _folder(output, overwrite):
         if old.exists() and not output.exists():
             os.replace(old, output)
         reason = error.strerror or error
-        raise UserError(
-            f"Cannot write {output}: {reason}. The previous export is unchanged."
-        ) from error
+        kept = " The previous export is unchanged." if output.exists() else ""
+        raise UserError(f"Cannot write {output}: {reason}.{kept}") from error
     finally:
         for path in (new, old):
             shutil.rmtree(path, ignore_errors=True)

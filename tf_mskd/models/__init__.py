@@ -4,6 +4,7 @@ A model here is a Keras functional model whose output is a dict of named tensors
 `exit_k` logits, `feature_k` feature maps, `preact_k`, `embedding_k`.
 """
 
+from tf_mskd.models import resized as resized  # files may hold its layer
 from tf_mskd.models.attach import add_exits
 from tf_mskd.models.create import available_models, create_model
 from tf_mskd.models.graph import detach_stages, exit_names, sub_model

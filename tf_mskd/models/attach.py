@@ -1,17 +1,16 @@
 """Exits for any model with a graph: maps, sequences and vectors as taps."""
 
-from collections import Counter
 from collections.abc import Sequence
 
 import keras
 
 from tf_mskd.models import blocks, graph
 from tf_mskd.models.backbone import Backbone, Stage
-from tf_mskd.models.costs import worthwhile_head
+from tf_mskd.models.costs import head_for, tell_costs
 from tf_mskd.models.exits import check_head, head_map
-from tf_mskd.models.macs import macs_of_tensors
-from tf_mskd.models.nested import box_names, nested_names, open_nested
+from tf_mskd.models.nested import box_names, open_nested
 from tf_mskd.models.probabilities import kind_of_output
+from tf_mskd.models.taps import last_map, tap_tensors
 from tf_mskd.tasks import Task, create_task
 from tf_mskd.utils import names
 from tf_mskd.utils.errors import UserError, unknown_name
@@ -23,10 +22,11 @@ def add_exits(
     taps: str | Sequence[str],
     num_classes: int,
     *,
-    exit_head: str = "dense",
+    exit_head: str = "auto",
     attention: bool = False,
     features: str | Sequence[str] = (),
     task: str | Task = "classification",
+    verbose: bool = True,
 ) -> keras.Model:
     """Gives exits to any functional or built sequential model with one output.
 
@@ -37,20 +37,22 @@ def add_exits(
     of a nested model with a tap the layers become the network's own.
 
     Args:
-        model: model of a fixed image size, ending in logits, a map, a sequence or a
-            vector; no softmax. One input or several.
+        model: model that ends in logits, a map, a sequence or a vector; no softmax. One
+            input or several; a fixed image size unless the heads are linear.
         taps: layer names, shallow to deep, also within nested models, each with a map
             [B, H, W, C], a sequence [B, T, C] or a vector [B, C] as output. Without any
             the model has one exit.
         num_classes: int.
         exit_head: "dense", "separable", "bottleneck" or "linear"; or "auto", for each
             exit the first of these whose multiply-accumulates are at most a quarter of
-            those of the network behind its tap. Exits of sequences and vectors are
-            linear.
+            those of the network behind its tap ("linear" where they cannot be counted).
+            Exits of sequences and vectors are linear.
         attention: bool, a mask over each tapped map, see `heads.attend`.
         features: names of further outputs: `feature_k`, and `embedding_k` where exit k
             has a vector before its logits.
         task: what the exits answer, a `Task` or the name of one.
+        verbose: bool, whether a table of `exit_costs` is printed. A head that costs
+            more than the rest of the network is warned of either way.
 
     Returns:
         functional model with the dict output exit_1 .. exit_K; K is the number of taps
@@ -62,7 +64,8 @@ def add_exits(
     Example:
         >>> net = keras.applications.MobileNetV2(
         ...     (32, 32, 3), alpha=0.35, include_top=False, weights=None)
-        >>> model = add_exits(net, ["block_5_add", "block_12_add"], 10)
+        >>> taps = ["block_5_add", "block_12_add"]
+        >>> model = add_exits(net, taps, 10, verbose=False)
         >>> list(model.output)
         ['exit_1', 'exit_2', 'exit_3']
     """
@@ -72,9 +75,10 @@ def add_exits(
     taps = [taps] if isinstance(taps, str) else list(taps)
     model = open_nested(_functional(model), taps)
     _check_end(model, width)
-    tapped = _tap_tensors(model, taps)
+    any_size = exit_head in ("auto", "linear") and not attention
+    tapped = tap_tensors(model, taps, any_size)
     end = model.outputs[0]
-    final = _last_map(end, tapped)
+    final = last_map(end, tapped)
     maps = tapped if final is None else [*tapped, final]
     last = len(tapped) + 1
 
@@ -85,20 +89,22 @@ def add_exits(
     known = {id(tensor): tensor for tensor in model.inputs}
     (x,) = graph.replay([end], known, renamed)
 
-    made = {renamed[i]: known[i] for i in renamed}
+    made, heads = {renamed[i]: known[i] for i in renamed}, {}
     for k, tensor in enumerate(tapped, start=1):
-        y = known[id(tensor)]
+        y, kind = known[id(tensor)], "linear"
         if len(y.shape) == 4:
-            backbone = _backbone(maps, k)
-            kind = exit_head
+            backbone, kind = _backbone(maps, k), exit_head
             if kind == "auto":
-                rest = macs_of_tensors([end]) - macs_of_tensors([tensor])
-                kind = worthwhile_head(k, backbone, attention, rest)
+                kind = head_for(k, backbone, attention, tensor, end)
             y = head_map(y, k, backbone, kind, attention, 128, blocks.batch_norm)
+        heads[f"exit_{k}"] = kind
         made[f"embedding_{k}"] = task.pool(y, k)
         made[f"exit_{k}"] = task.classify(made[f"embedding_{k}"], k, width)
     made.update(_end_exit(x, last, width, task))
-    return _with_outputs(model, made, last, features)
+    student = _with_outputs(model, made, last, features)
+    if tapped:
+        tell_costs(student, heads, verbose)
+    return student
 
 
 def _check_kind(kind):
@@ -173,76 +179,6 @@ def _check_end(model, num_classes):
                 f"{model.name} ends in probabilities ({kind}); exits make logits. "
                 "Build it with classifier_activation=None."
             )
-
-
-def _tap_tensors(model, taps):
-    """The outputs of the named layers, in the order given."""
-    nodes = [n for n in graph.calls_to(model.outputs) if not n.is_input]
-    by_name = {node.operation.name: node for node in nodes}
-    calls = Counter(node.operation.name for node in nodes)
-    tapped = []
-    for name in taps:
-        if name not in by_name:
-            raise unknown_name("tap", name, {*by_name, *nested_names(model)})
-        if calls[name] > 1:
-            raise UserError(
-                f"Tap {name!r} is called {calls[name]} times in {model.name}: tap a "
-                "layer that is called once."
-            )
-        tensor = by_name[name].outputs[0]
-        _check_tap(name, tensor)
-        later = {id(node) for node in graph.calls_to(tapped)}
-        if id(by_name[name]) in later:
-            raise UserError(
-                f"Taps go from shallow to deep, each once, but {name!r} does not come "
-                f"after the taps before it in {taps}. Reorder them."
-            )
-        tapped.append(tensor)
-    return tapped
-
-
-def _check_tap(name, tensor):
-    rank, unknown = len(tensor.shape), None in tensor.shape[1:]
-    if rank == 3:
-        unknown = tensor.shape[-1] is None
-    if rank not in (2, 3, 4) or unknown:
-        raise UserError(
-            "A tap must be a map [B, H, W, C] of known size, a sequence [B, T, C] or a "
-            f"vector [B, C], but {name!r} makes {tuple(tensor.shape)}. Choose another "
-            "layer, or build the model with a fixed input_shape."
-        )
-
-
-def _last_map(end, tapped):
-    """The map or sequence the model ends in, or the last one before its vector.
-
-    A 1x1 map does not count where there is a larger one. None where there is none
-    behind the taps.
-    """
-    nodes = [n for n in graph.calls_to([end]) if not n.is_input]
-    tensors = [t for node in nodes for t in node.outputs]
-    ends = [tapped[-1]] if tapped else []
-    before = {id(t) for node in graph.calls_to(ends) for t in node.outputs}
-    if end is (tapped[-1] if tapped else None):
-        _refuse_last(end)
-    for rank in (4, 3):
-        grids = [t for t in tensors if len(t.shape) == rank]
-        if len(end.shape) != 4:  # some networks keep 1x1 maps after their pooling
-            grids = [t for t in grids if tuple(t.shape[1:3]) != (1, 1)] or grids
-        grids = [t for t in grids if t.shape[-1] is not None]
-        if grids:
-            if rank == 4 and any(grids[-1] is t for t in tapped):
-                _refuse_last(grids[-1])
-            if id(grids[-1]) not in before:
-                return grids[-1]
-    return None
-
-
-def _refuse_last(tensor):
-    raise UserError(
-        f"Tap {node_of(tensor).operation.name!r} is the last map of the model, whose "
-        "own end already is the deepest exit. Leave this tap out."
-    )
 
 
 def _vector_before(end, num_classes):

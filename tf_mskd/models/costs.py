@@ -1,6 +1,8 @@
 """What exits cost beside the rest of the network, and the head that is worth it."""
 
+import math
 import typing
+from collections.abc import Mapping
 
 import keras
 
@@ -9,6 +11,9 @@ from tf_mskd.models.backbone import Backbone
 from tf_mskd.models.exits import head_map
 from tf_mskd.models.macs import macs_of_tensors
 from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.tables import as_text, count_text
+from tf_mskd.utils.types import Tensor
+from tf_mskd.utils.warn import warn
 
 STRONGEST_FIRST = ("dense", "separable", "bottleneck")
 SHARE = 0.25  # of the rest of the network that an "auto" head may cost
@@ -30,7 +35,7 @@ class ExitCost(typing.NamedTuple):
     @property
     def share(self) -> float:
         """The head's cost as a share of the rest's; above 1 leaving saves nothing."""
-        return self.head / self.rest
+        return self.head / self.rest if self.rest else math.inf
 
 
 def exit_costs(model: keras.Model) -> dict[str, ExitCost]:
@@ -90,3 +95,52 @@ def worthwhile_head(
         if macs_of_tensors([y]) <= share * rest:
             return kind
     return "linear"
+
+
+def head_for(
+    k: int, backbone: Backbone, attention: bool, tap: Tensor, end: Tensor
+) -> str:
+    """The "auto" head: `worthwhile_head`, or "linear" where costs cannot be counted.
+
+    Args:
+        k, backbone, attention: see `worthwhile_head`.
+        tap: symbolic map that the exit reads.
+        end: symbolic end of the network.
+    """
+    try:
+        rest = macs_of_tensors([end]) - macs_of_tensors([tap])
+        return worthwhile_head(k, backbone, attention, rest)
+    except UserError:  # `tell_costs` says which layer
+        return "linear"
+
+
+def tell_costs(model: keras.Model, heads: Mapping[str, str], verbose: bool) -> None:
+    """Prints what the exits cost; warns of those that cost more than they save.
+
+    Args:
+        model: see `exit_costs`.
+        heads: exit name -> kind of its head.
+        verbose: bool; False prints no table.
+    """
+    try:
+        costs = exit_costs(model)
+    except UserError as error:
+        if verbose:
+            print(f"The costs of the exits are not known: {error}")
+        return
+    if verbose and costs:
+        print(_table(costs, heads))
+    dear = [name for name, cost in costs.items() if cost.share > 1]
+    if dear:
+        warn(
+            f"the head of {', '.join(dear)} costs more than leaving there saves, the "
+            "rest of the network: tap a shallower layer, or take exit_head='auto'."
+        )
+
+
+def _table(costs, heads):
+    rows = [["exit", "head", "MACs before", "of the head", "saved", "head / saved"]]
+    for name, cost in costs.items():
+        counts = map(count_text, (cost.before, cost.head, cost.rest))
+        rows.append([name, heads[name], *counts, f"{100 * cost.share:.0f} %"])
+    return as_text(rows)

@@ -19,7 +19,8 @@ def count_macs(model: keras.Model, output: str | Iterable[str] | None = None) ->
     (projections, scores and weighted sums), SimpleRNN, GRU and LSTM, alone, within
     Bidirectional or TimeDistributed, each time they are called, also inside nested
     models. Counted as nothing, as is usual: embeddings, normalizations, biases,
-    activations, pooling, additions.
+    activations, pooling, additions, and layers whose weights are all vectors, such as
+    a scale of the channels.
 
     Args:
         model: functional model with a fixed image size.
@@ -30,7 +31,7 @@ def count_macs(model: keras.Model, output: str | Iterable[str] | None = None) ->
 
     Raises:
         UserError: if an output is unknown, a size unknown, a nested model not
-            functional, or a layer with weights of a kind that is not known.
+            functional, or a layer with matrices of a kind that is not known.
 
     Example:
         >>> image = keras.Input((4, 4, 3))
@@ -70,12 +71,17 @@ def _of_layer(layer, sources, made):
                     f"gets {tuple(sources[0])}. Build the model with one."
                 )
             return rule(layer, sources, made)
-    if layer.weights and not isinstance(layer, FREE):
+    if not isinstance(layer, FREE) and any(map(_is_matrix, layer.weights)):
         raise UserError(
             f"count_macs does not know {layer.name!r}, a {type(layer).__name__} with "
             "weights: build the model of Keras' own layers, or count its parts."
         )
     return 0
+
+
+def _is_matrix(weight):
+    """Whether it has two sides or more; [1, 1, C], of a class token, is a vector."""
+    return sum(n > 1 for n in weight.shape) > 1
 
 
 def _nested(node):

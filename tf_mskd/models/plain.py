@@ -10,16 +10,19 @@ import keras
 from tf_mskd.models import graph
 from tf_mskd.models.attach import add_exits
 from tf_mskd.models.probabilities import LOGITS, kind_of_output
+from tf_mskd.models.resized import on_resized, size_for_teacher
+from tf_mskd.tasks import Task, create_task
 from tf_mskd.utils import names
 from tf_mskd.utils.errors import UserError
 
 
-def as_student(model: typing.Any) -> keras.Model:
+def as_student(model: typing.Any, task: str | Task = "classification") -> keras.Model:
     """Returns the model as a student.
 
     Args:
         model: functional Keras model or built `Sequential`, with outputs exit_k or with
             one output, logits [B, classes].
+        task: what the exits answer, a `Task` or the name of one.
 
     Returns:
         functional model with a dict of exits: `model` itself if it has them, else one
@@ -40,11 +43,14 @@ def as_student(model: typing.Any) -> keras.Model:
             f"The student must be a functional Keras model, got {_kind(model)}: pass "
             "keras.Model(x, model(x)) with x = keras.Input(shape)."
         )
-    return _with_exits(network, "student")
+    return _with_exits(network, "student", create_task(task))
 
 
 def as_teacher(
-    model: typing.Any, student: keras.Model, probabilities: str = "softmax"
+    model: typing.Any,
+    student: keras.Model | None = None,
+    task: str | Task = "classification",
+    size: typing.Any = None,
 ) -> keras.Model:
     """Returns a model, or anything callable, as a teacher.
 
@@ -52,19 +58,25 @@ def as_teacher(
         model: as for `as_student`; or a Keras layer or a function that takes a batch of
             the student's inputs and returns logits [B, classes] or a dict of exits.
             Rows of one output that are probabilities are converted to logits.
-        student: functional model, whose inputs a callable gets.
-        probabilities: kind of probabilities that become logits, see
-            `probabilities.kind_of_rows`.
+        student: functional model, whose inputs a callable gets; None for a model.
+        task: what the exits answer, a `Task` or the name of one.
+        size: int or (int, int), side or height and width of the images that the teacher
+            gets, to which it resizes the student's; None leaves them as they are.
 
     Returns:
         functional model with a dict of exits.
 
     Raises:
-        UserError: if the outputs are no logits, or the call fails.
+        UserError: if the outputs are no logits, the call fails, or the size fits
+            student or teacher not.
     """
+    if size is not None:
+        size = size_for_teacher(size, student)
     network = as_functional(model)
-    network = _called(model, student) if network is None else network
-    return _with_exits(network, "teacher", probabilities)
+    if network is None:
+        network = _called(model, student, size)
+    network = _with_exits(network, "teacher", create_task(task))
+    return network if size is None else on_resized(network, student, size)
 
 
 def as_functional(model: typing.Any) -> keras.Model | None:
@@ -95,16 +107,14 @@ class OutsideNetwork(keras.layers.Layer):
         return self._held()(inputs)
 
 
-def _called(model, student):
+def _called(model, student, size=None):
     """A functional model that calls `model` on inputs such as the student's."""
     if not callable(model):
         raise UserError(
             "The teacher must be a Keras model or a function of a batch, got "
             f"{_kind(model)}: pass one of these."
         )
-    inputs = keras.tree.map_structure(
-        lambda t: keras.Input(t.shape[1:], dtype=t.dtype, name=t.name), student.input
-    )
+    inputs = keras.tree.map_structure(lambda t: _input_like(t, size), student.input)
     is_layer = isinstance(model, keras.layers.Layer)
     layer = model if is_layer else OutsideNetwork(model, name="outside_network")
     try:
@@ -119,7 +129,12 @@ def _called(model, student):
     return keras.Model(inputs, outputs, name=getattr(model, "name", None) or "teacher")
 
 
-def _with_exits(network, role, probabilities=None):
+def _input_like(tensor, size):
+    shape = tensor.shape[1:] if size is None else (*size, tensor.shape[-1])
+    return keras.Input(shape, dtype=tensor.dtype, name=tensor.name)
+
+
+def _with_exits(network, role, task):
     tensors = graph.output_tensors(network)
     own = names.numbered(tensors, "exit")
     for name in own:
@@ -127,13 +142,13 @@ def _with_exits(network, role, probabilities=None):
         kind = kind_of_output(network, tensors[name])
         if kind != "logits":
             remedy = "build it without its activation"
-            if kind == probabilities and len(own) == 1:
+            if role == "teacher" and kind == task.probabilities and len(own) == 1:
                 remedy += ", or pass a model with this one output, not in a dict"
             raise _no_logits(role, network, name, kind, remedy)
-    return network if own else _one_exit(network, role, tensors, probabilities)
+    return network if own else _one_exit(network, role, tensors, task)
 
 
-def _one_exit(network, role, tensors, probabilities):
+def _one_exit(network, role, tensors, task):
     if len(tensors) != 1:
         raise UserError(
             f"The {role} {network.name!r} has no output named exit_1, exit_2, ... and "
@@ -143,7 +158,7 @@ def _one_exit(network, role, tensors, probabilities):
     ((name, tensor),) = tensors.items()
     _check_vector(role, network, name, tensor)
     kind = kind_of_output(network, tensor)
-    if kind == probabilities:
+    if role == "teacher" and kind == task.probabilities:
         layer, how = LOGITS[kind]
         print(
             f"Teacher {network.name!r} gives probabilities ({name}): converted to "

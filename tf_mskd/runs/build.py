@@ -1,5 +1,7 @@
 """Networks, method, Distiller and optimizer from a configuration."""
 
+import contextlib
+import types
 import typing
 from collections.abc import Sequence
 
@@ -9,14 +11,15 @@ import tensorflow as tf
 from tf_mskd import models
 from tf_mskd.methods.common.create import create_method, method_defaults
 from tf_mskd.methods.common.method import Method
-from tf_mskd.models.saving import load_model
-from tf_mskd.runs import parsers
+from tf_mskd.runs import networks, own_model, own_student, parsers
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.flags import read_flagfile
+from tf_mskd.runs.optimizer_settings import check_training
 from tf_mskd.runs.stages import required_config
 from tf_mskd.training import schedules
 from tf_mskd.training.distiller import Distiller
-from tf_mskd.training.optimizers import SGD
+from tf_mskd.training.label_smoothing import SmoothedCrossEntropy
+from tf_mskd.training.optimizers import create_optimizer
 from tf_mskd.utils.errors import UserError
 
 
@@ -28,6 +31,8 @@ def build_student(
 ) -> keras.Model:
     """Creates the network that `config` trains, for the classes and images of `source`.
 
+    The library's, or the user's own.
+
     Args:
         config: `Config`.
         source: `data.sources.Source`, or anything with its `num_classes`,
@@ -38,6 +43,14 @@ def build_student(
     Returns:
         functional Keras model with named exits.
     """
+    if own_model.kind_of(config.model) != "name":
+        if aux_heads:
+            raise UserError(
+                f"--method={config.method} needs auxiliary heads "
+                f"({', '.join(aux_heads)}), which the library's networks have alone, "
+                f"not --model={config.model}: take another method."
+            )
+        return own_student.build_own_student(config, source, synchronized_bn)
     return models.create_model(
         config.model,
         source.num_classes,
@@ -124,13 +137,34 @@ def build_distiller(
         term_weights=config.term_weights,
         exit_weights=config.exit_weights,
         ensemble=config.ensemble,
+        teacher_size=config.teacher_size or None,
     )
 
 
 def build_peer(config: Config, source: typing.Any) -> keras.Model:
     """Creates the untrained network of `--untrained_teacher`; under the scope."""
     peer = read_flagfile(config.teacher_flagfile)
+    source = _teacher_source(config, peer, source)
     return build_network(peer, source, _several_replicas())
+
+
+def teacher_source(config: Config, source: typing.Any) -> typing.Any:
+    """Returns the source as --teacher sees it, of --teacher_size."""
+    return _resized(source, config.teacher_size)
+
+
+def _teacher_source(config, of_teacher, source):
+    """The source as the teacher's own run sees it: of another image size, maybe."""
+    return _resized(source, of_teacher.image_size or config.teacher_size)
+
+
+def _resized(source, size):
+    if not size:
+        return source
+    shape = (size, size, source.image_shape[-1])
+    names = ("num_classes", "mean", "std")
+    known = {name: getattr(source, name) for name in names}
+    return types.SimpleNamespace(image_shape=shape, **known)
 
 
 def _several_replicas():
@@ -155,18 +189,23 @@ def check_run(
     Raises:
         UserError: for whatever would stop the run later.
     """
-    teacher, init = (
-        build_network(required, source) if required else None
-        for required in (required_config(config, role) for role in ("teacher", "init"))
-    )
+    teacher, init = (required_config(config, role) for role in ("teacher", "init"))
+    if teacher:
+        teacher = build_network(teacher, _teacher_source(config, teacher, source))
+    init = build_network(init, source) if init else None
     if config.teacher:
-        teacher = load_model(config.teacher)
+        teacher = networks.load_network(
+            config.teacher, teacher_source(config, source), config.task
+        )
     if config.untrained_teacher and not method.trains_teacher:
         raise UserError(
             f"--method={config.method} does not train its teacher: drop "
             "--untrained_teacher, or use a method such as dml."
         )
-    distiller = build_distiller(config, source, teacher, init, method)
+    with contextlib.redirect_stdout(None):  # what is said once, the run itself says
+        distiller = build_distiller(config, source, teacher, init, method)
+    if own_model.kind_of(config.model) != "name":
+        own_student.check_student(distiller.student, config.model)
     phase_lengths(config, distiller.exits)
     compile_distiller(distiller, config, steps_per_epoch)
     return distiller
@@ -203,30 +242,58 @@ def copy_weights(source: keras.Model, target: keras.Model) -> list[keras.Layer]:
             raise UserError(
                 f"The starting network {source.name!r} does not fit {target.name!r}: "
                 f"layer {layer.name!r} with shapes {shapes} has no match. Use the same "
-                "--model, --width and --vgg_taps in both flagfiles."
+                "--model, --taps, --width and --vgg_taps in both flagfiles."
             )
         mate.set_weights(layer.get_weights())
         given.append(mate)
     return given
 
 
-def make_optimizer(config: Config, steps_per_epoch: int) -> SGD:
-    """Creates the SGD and its learning-rate schedule."""
+def make_optimizer(config: Config, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    """Creates the optimizer and its learning-rate schedule."""
     rate = schedules.learning_rate(
         config.lr_schedule,
-        config.lr,
+        config.learning_rate,
         epochs=config.epochs,
         steps_per_epoch=steps_per_epoch,
         drops=config.lr_drops,
         decay=config.lr_decay,
         warmup_epochs=config.warmup_epochs,
     )
-    return SGD(rate, config.momentum, config.nesterov, config.l2)
+    return create_optimizer(
+        config.optimizer,
+        rate,
+        momentum=config.momentum,
+        nesterov=config.nesterov,
+        l2=config.l2,
+        weight_decay=config.decoupled_decay,
+        ema=config.ema,
+        clip_norm=config.clip_norm,
+        accumulate_steps=config.accumulate_steps,
+    )
 
 
 def compile_distiller(
     distiller: Distiller, config: Config, steps_per_epoch: int
 ) -> None:
-    """Compiles a distiller and builds its optimizer: a checkpoint can be restored."""
-    distiller.compile(make_optimizer(config, steps_per_epoch), jit_compile=False)
-    distiller.optimizer.build(distiller.trainable_variables)
+    """Compiles a distiller and builds its optimizer: a checkpoint can be restored.
+
+    Raises:
+        UserError: for settings of training that this run does not read.
+    """
+    weight = distiller.term_weights.get("ce")
+    check_training(
+        config,
+        steps=config.epochs * steps_per_epoch,
+        several_devices=_several_replicas(),
+        one_class=distiller.task.one_class,
+        reads_labels=weight is not None and weight.numpy() > 0,
+    )
+    loss = None
+    if config.label_smoothing:
+        loss = SmoothedCrossEntropy(config.label_smoothing)
+    optimizer = make_optimizer(config, steps_per_epoch)
+    variables = distiller.trainable_variables
+    optimizer.exclude_from_weight_decay([v for v in variables if len(v.shape) < 2])
+    distiller.compile(optimizer, loss, jit_compile=False)
+    distiller.optimizer.build(variables)

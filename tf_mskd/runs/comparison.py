@@ -24,10 +24,20 @@ ENSEMBLES = (
 
 @dataclasses.dataclass(frozen=True)
 class ComparedRun:
-    """A finished run: its result, and the logs of its epochs."""
+    """A finished run: its result, and the logs of its epochs.
+
+    Args:
+        result: `Result`; of several seeds, the means.
+        history: list of dict, likewise.
+        seeds: int, the runs that it is the mean of.
+        deviations: dict, name in `result.test` -> sample standard deviation of the
+            accuracy over the seeds.
+    """
 
     result: Result
     history: list[dict]
+    seeds: int = 1
+    deviations: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def figure(self) -> str:
@@ -47,12 +57,14 @@ class Curves:
         ensembles: run -> test figures of its ensemble, plain and fitted; runs with
             one exit have none.
         unit: what was measured, such as "accuracy (%)".
+        deviations: run of several seeds -> standard deviations of `exits`.
     """
 
     epochs: dict[str, tuple[list[int], list[float]]]
     exits: dict[str, tuple[list[int], list[float]]]
     ensembles: dict[str, tuple[float, float]]
     unit: str
+    deviations: dict[str, list[float]]
 
 
 def read_runs(run_dirs: Sequence[str | os.PathLike]) -> dict[str, ComparedRun]:
@@ -140,7 +152,8 @@ def rows_of(runs: dict[str, ComparedRun]) -> list[list[str]]:
 
     The figures are those of the test split at the last epoch, fractions in percent; a
     column says which, unless all are accuracies. A network with one exit has no
-    ensemble, so these columns stay empty. MACs are those of the whole network.
+    ensemble, so these columns stay empty. MACs are those of the whole network. Of
+    several seeds they are mean ± sample standard deviation, and a column counts them.
     """
     names = {name for run in runs.values() for name in run.result.macs}
     exits = numbered(names, "exit")
@@ -148,15 +161,16 @@ def rows_of(runs: dict[str, ComparedRun]) -> list[list[str]]:
         name for name in ENSEMBLES if any(name in r.result.test for r in runs.values())
     ]
     header = ["run", *(name.replace("_", " ") for name in [*exits, *ensembles])]
-    rows = [[*header, "params", "MACs", "seconds"]]
+    several = any(run.seeds > 1 for run in runs.values())
+    rows = [[*header, "params", "MACs", "seconds", *(["seeds"] if several else [])]]
     for name, run in runs.items():
         result, test = run.result, run.result.test
         known = ensembles if len(numbered(test, "exit")) > 1 else ()
-        row = [_text(test.get(exit), result.unit) for exit in exits]
-        values = [test.get(name) if name in known else None for name in ensembles]
-        row += [_text(value, result.unit) for value in values]
+        row = [_text(run, exit) for exit in exits]
+        row += [_text(run, e) if e in known else "" for e in ensembles]
         row += [count_text(result.params), count_text(result.macs["ensemble"])]
-        rows.append([name, *row, f"{result.seconds:.0f}"])
+        row += [f"{result.seconds:.0f}", *([str(run.seeds)] if several else [])]
+        rows.append([name, *row])
     measured = [_measured(run.result) for run in runs.values()]
     if set(measured) == {ACCURACY}:
         return rows
@@ -168,13 +182,18 @@ def _measured(result):
     return f"{result.metric} ({result.unit})" if result.unit else result.metric
 
 
-def _text(value, unit):
-    return "" if value is None else f"{scaled(value, unit):.2f}"
+def _text(run, name):
+    unit = run.result.unit
+    if name not in run.result.test:
+        return ""
+    text = f"{scaled(run.result.test[name], unit):.2f}"
+    deviation = run.deviations.get(name)
+    return text if deviation is None else f"{text} ± {scaled(deviation, unit):.2f}"
 
 
 def curves(runs: dict[str, ComparedRun]) -> Curves:
     """Returns the series of the figure."""
-    epochs, exits, ensembles = {}, {}, {}
+    epochs, exits, ensembles, deviations = {}, {}, {}, {}
     for name, run in runs.items():
         split = "validation" if run.figure.startswith("val_") else "training images"
         unit = run.result.unit
@@ -185,12 +204,14 @@ def curves(runs: dict[str, ComparedRun]) -> Curves:
         test = run.result.test
         names = numbered(test, "exit")
         exits[name] = [number(n) for n in names], [scaled(test[n], unit) for n in names]
+        if run.deviations:
+            deviations[name] = [scaled(run.deviations[n], unit) for n in names]
         if len(names) > 1:
             plain = test["ensemble"]
             fitted = test.get("ensemble_fitted", plain)
             ensembles[name] = scaled(plain, unit), scaled(fitted, unit)
     measured = sorted({_measured(run.result) for run in runs.values()})
-    return Curves(epochs, exits, ensembles, ", ".join(measured))
+    return Curves(epochs, exits, ensembles, ", ".join(measured), deviations)
 
 
 def draw(runs: dict[str, ComparedRun], path: str | os.PathLike) -> None:
@@ -214,6 +235,9 @@ def _draw(drawn, left, right):
         left.plot(epochs, values, label=_plain(label))
     for name, (numbers, values) in drawn.exits.items():
         (line,) = right.plot(numbers, values, "o-", label=_plain(name))
+        if name in drawn.deviations:
+            bars = {"fmt": "none", "capsize": 3, "ecolor": line.get_color()}
+            right.errorbar(numbers, values, drawn.deviations[name], **bars)
         for marker, value in zip("s^", drawn.ensembles.get(name, ()), strict=False):
             right.plot(max(numbers) + 0.5, value, marker, color=line.get_color())
     left.set(xlabel="epoch", ylabel=f"ensemble: {drawn.unit}")
@@ -229,13 +253,24 @@ def _plain(label):
     return f" {label}" if label.startswith("_") else label
 
 
-def write(runs: dict[str, ComparedRun], output: str | os.PathLike) -> None:
-    """Writes table.md, runs.json (results and histories) and curves.png to a folder."""
-    folder = files.make_folder(output)
-    files.write_text(folder / "table.md", as_text(rows_of(runs)) + "\n")
+def write(
+    runs: dict[str, ComparedRun],
+    output: str | os.PathLike,
+    shown: dict[str, ComparedRun] | None = None,
+) -> None:
+    """Writes table.md, runs.json (results and histories) and curves.png to a folder.
+
+    Args:
+        runs: see `read_runs`.
+        output: path of the folder.
+        shown: what table and curves show of them, see `seeds.group_seeds`; None for
+            all.
+    """
+    folder, shown = files.make_folder(output), shown or runs
+    files.write_text(folder / "table.md", as_text(rows_of(shown)) + "\n")
     content = {
         name: {"result": run.result.to_json(), "history": run.history}
         for name, run in runs.items()
     }
     files.write_json(folder / "runs.json", content)
-    draw(runs, folder / "curves.png")
+    draw(shown, folder / "curves.png")

@@ -5,10 +5,11 @@ cannot show. Settings marked `free` may change when a run is resumed.
 """
 
 import dataclasses
+import functools
 import os
 import typing
 
-from tf_mskd.runs import parsers
+from tf_mskd.runs import optimizer_settings, own_model, parsers
 from tf_mskd.utils import choices as names
 from tf_mskd.utils.errors import UserError, nearest
 
@@ -131,14 +132,26 @@ class Config:
         256, "Images per step of an evaluation, over all devices.", low=1, free=True
     )
 
-    model: str = _model("resnet10", "Network, such as resnet18, vgg8 or wrn_16_2.")
+    model: str = _model(
+        "resnet10",
+        "Network, such as resnet18, vgg8 or wrn_16_2; or your own: keras:MobileNetV2"
+        "?alpha=0.35, a .keras file or package.module:function; docs/models.md.",
+    )
     exits: str | tuple[int, ...] = _model(
         "all",
         "Exits to build: all, last, or numbers such as 1,2,4.",
         form=parsers.EXITS,
     )
+    taps: tuple[str, ...] = _model(
+        "",
+        "Layers of your own network after which its exits branch off, such as "
+        "block_5_add,block_12_add; empty: one exit, its end.",
+        form=parsers.LAYERS,
+    )
     exit_head: str = _model(
-        "dense", "Kind of the exits' heads.", choices=names.EXIT_HEADS
+        "dense",
+        "Kind of the exits' heads; auto, with --taps: the strongest that pays.",
+        choices=(*names.EXIT_HEADS, "auto"),
     )
     attention: bool = _model(False, "Attention mask before the heads of early exits.")
     width: float = _model(1.0, "Multiplier of all channel counts.", low=0)
@@ -182,7 +195,11 @@ class Config:
         choices=names.ENSEMBLES,
     )
 
-    teacher: str = _teacher("", "Trained teacher: a .keras file or a run folder.")
+    teacher: str = _teacher(
+        "",
+        "Trained teacher: a run folder, a .keras file, package.module:function or "
+        "keras:ResNet50?weights=PATH.",
+    )
     teacher_flagfile: str = _teacher(
         "", "Flagfile of the teacher's own run, which is done first."
     )
@@ -218,6 +235,12 @@ class Config:
     untrained_teacher: bool = _teacher(
         False, "Use the network of teacher_flagfile untrained: a peer that learns too."
     )
+    teacher_size: int = _teacher(
+        0,
+        "Side in pixels to which the images are resized for the teacher, if it was "
+        "trained on others than the student's; 0: they are not.",
+        low=0,
+    )
     freeze: str = _teacher(
         "none",
         "Layers to freeze: none, or all initialised from init_flagfile (backbone).",
@@ -246,7 +269,18 @@ class Config:
     )
 
     epochs: int = _training(240, "Epochs to train.", low=1)
-    lr: float = _training(0.05, "Learning rate at the start.", low=0)
+    optimizer: str = _training(
+        "sgd",
+        "sgd, as the published codes run it; or Keras' adamw, adam, lion or muon "
+        "(matrices of dense layers; the rest by AdamW).",
+        choices=names.OPTIMIZERS,
+    )
+    lr: float = _training(
+        0.0,
+        "Learning rate at the start; 0: 0.05 of sgd, 0.001 of adamw, adam and muon, "
+        "0.0001 of lion.",
+        low=0,
+    )
     lr_schedule: str = _training(
         "step", "Learning-rate schedule.", choices=names.LEARNING_RATES
     )
@@ -259,10 +293,35 @@ class Config:
     warmup_epochs: float = _training(
         0.0, "Linear warm-up before the cosine, in epochs.", low=0
     )
-    momentum: float = _training(0.9, "Momentum of SGD.", low=0, high=1)
-    nesterov: bool = _training(False, "Use Nesterov momentum.")
+    momentum: float = _training(0.9, "Momentum of sgd.", low=0, high=1)
+    nesterov: bool = _training(False, "Use Nesterov momentum, with sgd.")
     l2: float = _training(
-        5e-4, "L2 penalty, added to the gradient of every variable.", low=0
+        5e-4, "L2 penalty of sgd, added to the gradient of every variable.", low=0
+    )
+    weight_decay: float = _training(
+        -1.0,
+        "Decoupled weight decay of all but vectors, such as biases and scales of "
+        "norms; -1: 0.05 of adamw and muon, 0.5 of lion. Not with sgd and adam.",
+        low=-1,
+    )
+    ema: float = _training(
+        0.0,
+        "Decay per step of a moving average of the weights, such as 0.999, which is "
+        "validated and kept; 0: none.",
+        low=0,
+        high=1,
+    )
+    clip_norm: float = _training(
+        0.0, "Largest norm of the gradient of all variables; 0: any.", low=0
+    )
+    accumulate_steps: int = _training(
+        1, "Steps whose gradients are averaged for one update.", low=1
+    )
+    label_smoothing: float = _training(
+        0.0,
+        "Part of each label that all classes share, in the label loss of every exit.",
+        low=0,
+        high=1,
     )
 
     @property
@@ -278,6 +337,17 @@ class Config:
             return self.view_seed
         return 0 if self.teacher_cache else self.seed
 
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate at the start."""
+        return self.lr or optimizer_settings.RATES[self.optimizer]
+
+    @property
+    def decoupled_decay(self) -> float:
+        """The decoupled weight decay, 0 where the optimizer has none."""
+        usual = optimizer_settings.DECAYS.get(self.optimizer, 0.0)
+        return usual if self.weight_decay == -1 else self.weight_decay
+
     def __post_init__(self):
         """Checks what one flag alone cannot show."""
         for field in dataclasses.fields(self):
@@ -287,11 +357,19 @@ class Config:
             # the class is frozen: this is how its own constructor sets a field
             object.__setattr__(self, field.name, value)
             check_bounds(field, value)
+        set_here = changed(self)
+        own_model.check_settings(self, set_here)
+        optimizer_settings.check_optimizer(self, set_here)
         if self.teacher and self.teacher_flagfile:
             raise UserError("Give --teacher or --teacher_flagfile, not both.")
         if self.untrained_teacher and not self.teacher_flagfile:
             raise UserError(
                 "--untrained_teacher needs --teacher_flagfile, which is empty."
+            )
+        if self.teacher_size and not (self.teacher or self.teacher_flagfile):
+            raise UserError(
+                f"--teacher_size={self.teacher_size} needs a teacher: name one with "
+                "--teacher_flagfile or --teacher."
             )
         self._check_stages()
         if self.cache_top_k and not self.teacher_cache:
@@ -332,6 +410,26 @@ class Config:
                 f"--init_flagfile={self.init_flagfile} both initialise the student: "
                 "drop one of them."
             )
+
+
+def changed(config: Config) -> list[str]:
+    """Lists the settings that are not at their defaults.
+
+    Example:
+        >>> changed(Config(width=0.5, exits="all"))
+        ['width']
+    """
+    return [n for n, value in _defaults().items() if getattr(config, n) != value]
+
+
+@functools.cache
+def _defaults():
+    values = {}
+    for field in dataclasses.fields(Config):
+        text = field.default
+        text = text if isinstance(text, str) else text_of(field, text)
+        values[field.name] = read_setting(field, text)
+    return values
 
 
 def check_bounds(field: dataclasses.Field, value: typing.Any) -> None:
@@ -388,8 +486,14 @@ def differing(old: Config, new: Config) -> list[str]:
         f"--{f.name} (was {_shown(f, old)}, now {_shown(f, new)})"
         for f in dataclasses.fields(Config)
         if not f.metadata["free"]
-        and not _equal(f.name, getattr(old, f.name), getattr(new, f.name))
+        and not _equal(f.name, _in_force(f.name, old), _in_force(f.name, new))
     ]
+
+
+def _in_force(name, config):
+    """The value of a setting, that of its optimizer where it is left to it."""
+    left = {"lr": "learning_rate", "weight_decay": "decoupled_decay"}
+    return getattr(config, left.get(name, name))
 
 
 def _equal(name, old, new):

@@ -16,11 +16,12 @@ from tf_mskd.early_exit import measure as early_exit
 from tf_mskd.early_exit.exits_file import read_exits, write_exits
 from tf_mskd.models.saving import fingerprint, load_model
 from tf_mskd.runs.config import Config
-from tf_mskd.runs.data import Data, load
+from tf_mskd.runs.data import Data
 from tf_mskd.runs.finished_run import FinishedRun
 from tf_mskd.runs.result import Result, read_result
 from tf_mskd.tasks import Task, create_task
 from tf_mskd.tasks.meter import Meter
+from tf_mskd.training.chance import warn_at_chance
 from tf_mskd.training.distiller import Distiller
 from tf_mskd.training.evaluation import Evaluator
 from tf_mskd.utils import files
@@ -94,11 +95,18 @@ def measure(
 
 
 def report_teacher(teacher: keras.Model, task: Task, test: Evaluator) -> None:
-    """Prints the main figure of a trained teacher on the test split."""
-    table = test.measure(teacher, Meter(task)).main()
-    names = models.exit_names(teacher)
+    """Prints how good a trained teacher is on the test split; warns of chance."""
+    meter, answers = Meter(task), None
+    if task.one_class:
+        answers = test.logits(teacher)
+        meter.update(*answers)
+    else:
+        test.measure(teacher, meter)
+    table, names = meter.main(), models.exit_names(teacher)
     exits = ", ".join(f"{name} {shown(table[name], task.unit)}" for name in names)
     print(f"teacher {teacher.name}, on the test split: {exits}")
+    if answers:
+        warn_at_chance(teacher.name, *answers, "the test split")
 
 
 def evaluate_run(
@@ -264,16 +272,15 @@ def export_run(
     """
     _check_one_class(run)
     check_output(output, options.get("overwrite", False))  # before the data are read
-    source = load(run.config)
     if not exits_file and which == "last" and run.paths.exits.is_file():
         exits_file = run.paths.exits
     return export_student(
         run.student(which),
         output,
-        spread(source.test.images, NUM_IMAGES),
+        spread(run.source.test.images, NUM_IMAGES),
         exits_file=exits_file or None,
-        calibration_images=spread(source.train.images, NUM_CALIBRATION),
-        class_names=source.class_names,
+        calibration_images=spread(run.source.train.images, NUM_CALIBRATION),
+        class_names=run.source.class_names,
         **options,
     )
 

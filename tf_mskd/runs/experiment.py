@@ -1,6 +1,7 @@
 """A whole run from its configuration: data, networks, training, result."""
 
 import functools
+import hashlib
 
 import keras
 import tensorflow as tf
@@ -9,11 +10,13 @@ from tf_mskd.callbacks import ExitPhases
 from tf_mskd.callbacks.best_student import BestStudent
 from tf_mskd.callbacks.progress import Progress
 from tf_mskd.data.summary import describe
-from tf_mskd.models.saving import fingerprint, load_model, save_model
+from tf_mskd.models.saving import fingerprint, save_model
 from tf_mskd.runs import build
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.data import Data, load
 from tf_mskd.runs.evaluation import measure, report_teacher
+from tf_mskd.runs.networks import load_network
+from tf_mskd.runs.own_model import file_of
 from tf_mskd.runs.plan import plan, plan_cache
 from tf_mskd.runs.result import Result
 from tf_mskd.runs.run_folder import RunFolder
@@ -78,10 +81,12 @@ def _run(planned, folder, strategy, data):
     config = planned.config
     _set_up(config)
     with strategy.scope():
-        teacher = _load(folder, "teacher", planned.teacher)
+        seen = build.teacher_source(config, data.source)
+        teacher = _load(folder, "teacher", planned.teacher, seen, config.task)
         if config.untrained_teacher:
             teacher = build.build_peer(config, data.source)
-        init = _load(folder, "init", planned.init)
+        init = _load(folder, "init", planned.init, data.source, config.task)
+        _check_file(folder, config.model)
         method = build.build_method(config, len(data.source.train.labels))
         distiller = build.build_distiller(config, data.source, teacher, init, method)
         build.compile_distiller(distiller, config, data.steps_per_epoch)
@@ -117,7 +122,8 @@ def fill_cache(config: Config) -> TeacherCache:
     path = runs[-1].run_dir if runs else config.teacher
     _set_up(config)
     with strategy.scope():
-        teacher = load_model(path) if path else None
+        seen = build.teacher_source(config, data.source)
+        teacher = load_network(path, seen, config.task) if path else None
         method = build.build_method(config, len(data.source.train.labels))
         distiller = build.build_distiller(config, data.source, teacher, None, method)
     cached = CachedTeacher(distiller, strategy, data, config)
@@ -138,12 +144,21 @@ def _check_run(config):
     return data
 
 
-def _load(folder, role, path):
+def _load(folder, role, path, source, task):
     if not path:
         return None
-    model = load_model(path)
+    model = load_network(path, source, task)
     folder.check_fingerprint(role, path, fingerprint(model))
     return model
+
+
+def _check_file(folder, model):
+    """Notes the file that the student's weights come from; refuses another later."""
+    path = file_of("model", model)
+    if path:
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        folder.check_fingerprint("model", path, digest)
 
 
 def _set_up(config):

@@ -1,11 +1,15 @@
 """A finished run, opened to measure its student again."""
 
 import dataclasses
+import functools
 
+from tf_mskd.data.arrays import Source
+from tf_mskd.data.summary import describe
 from tf_mskd.models.saving import load_model
-from tf_mskd.runs.data import Data
+from tf_mskd.runs.data import Data, load
 from tf_mskd.runs.flags import read_flagfile
 from tf_mskd.runs.inputs import check_finished_run
+from tf_mskd.runs.networks import import_layers
 from tf_mskd.training.evaluation import Evaluator
 from tf_mskd.training.strategies import create_strategy
 from tf_mskd.utils.run_paths import RunPaths
@@ -30,9 +34,21 @@ class FinishedRun:
         self.config = dataclasses.replace(config, data_dir=data_dir)
         self._strategy = create_strategy("auto")
 
+    @functools.cached_property
+    def source(self) -> Source:
+        """The data of the run; a line says what was read, when it is.
+
+        Raises:
+            UserError: if they are missing.
+        """
+        source = load(self.config)
+        print(describe(source), flush=True)
+        return source
+
     def student(self, which="last"):
         """Loads the student of the last epoch, or "best" by the validation split."""
         paths = {"last": self.paths.student, "best": self.paths.student_best}
+        import_layers(str(self.paths.folder))
         with self._strategy.scope():
             return load_model(paths[which])
 
@@ -52,7 +68,7 @@ class FinishedRun:
         """
         if not held_out:
             return self.test().logits(student)
-        stream = Data(self.config).held_out_stream(held_out)
+        stream = Data(self.config, source=self.source).held_out_stream(held_out)
         return Evaluator(self._strategy, stream).logits(student)
 
     def test(self):
@@ -61,4 +77,6 @@ class FinishedRun:
         Raises:
             UserError: if the data are missing.
         """
-        return Evaluator(self._strategy, Data(self.config).test_stream())
+        return Evaluator(
+            self._strategy, Data(self.config, source=self.source).test_stream()
+        )

@@ -4,12 +4,13 @@ import os
 import pathlib
 import re
 
+from tf_mskd.runs import own_model
 from tf_mskd.runs.config import Config, differing
 from tf_mskd.runs.flags import read_flagfile
 from tf_mskd.runs.stages import required_config
 from tf_mskd.utils import files
 from tf_mskd.utils.choices import MODELS, WIDE_RESNET
-from tf_mskd.utils.errors import UserError, unknown_name
+from tf_mskd.utils.errors import UserError, nearest, unknown_name
 from tf_mskd.utils.run_paths import RunPaths
 
 METHODS = pathlib.Path(__file__).parents[1] / "methods"
@@ -32,11 +33,13 @@ def check_finished_run(run_dir: str | os.PathLike, flag: str = "run_dir") -> Non
 def check_inputs(config: Config) -> None:
     """Raises `UserError` if a run would not find what it reads.
 
-    Looks for the teacher, its task and the data folder: further contents need
+    Looks for files of networks, the teacher's task and the data folder: contents need
     TensorFlow.
     """
-    if config.teacher:
+    own_model.check_file("model", config.model)
+    if own_model.kind_of(config.teacher) == "name" and config.teacher:
         files.model_file(config.teacher)
+    own_model.check_file("teacher", config.teacher)
     _check_task(config)
     folder = os.path.expanduser(config.data_dir)
     if config.data_dir and config.dataset != "digits" and not os.path.isdir(folder):
@@ -64,8 +67,14 @@ def check_names(config: Config) -> None:
 
     For commands alone: in Python, methods from anywhere can be registered.
     """
-    if config.model not in MODELS and not re.fullmatch(WIDE_RESNET, config.model):
-        raise unknown_name("model", config.model, MODELS)
+    model = config.model
+    if own_model.kind_of(model) == "name" and not (
+        model in MODELS or re.fullmatch(WIDE_RESNET, model)
+    ):
+        raise UserError(
+            f"Unknown model {model!r}{nearest(model, MODELS, 0.6)} Known: "
+            f"{', '.join(MODELS)}; or your own, such as {own_model.FORMS}."
+        )
     methods = [path.stem for path in METHODS.glob("[!_]*.py")]
     for name in config.method.split(","):
         if name.strip() not in methods:

@@ -145,6 +145,24 @@ def arguments(name: str, text: str) -> dict[str, str]:
     return _once(name, [(key.strip(), value) for key, value in split])
 
 
+def query(name: str, text: str) -> dict[str, str]:
+    """Reads "alpha=0.35&weights=PATH" into a dict of str; `typed` types them.
+
+    Example:
+        >>> query("model", "alpha=0.35&weights=a,b.h5")
+        {'alpha': '0.35', 'weights': 'a,b.h5'}
+    """
+    parts = text.split("&") if text else []
+    if not all("=" in part for part in parts):
+        raise UserError(f"--{name} must have name=value&... after ?, got {text!r}.")
+    return _once(name, [part.split("=", 1) for part in parts])
+
+
+def layer_names(name: str, text: str) -> tuple[str, ...]:
+    """Reads "block_5_add,block_12_add"; empty text gives ()."""
+    return tuple(filter(None, (part.strip() for part in text.split(","))))
+
+
 def typed(
     name: str, values: dict[str, str], defaults: dict[str, typing.Any]
 ) -> dict[str, typing.Any]:
@@ -184,7 +202,7 @@ def _pairs(text):
     return [part.split(":") for part in text.split(",") if text]
 
 
-def _once(name: str, pairs: Iterable[tuple]) -> dict:
+def _once(name: str, pairs: Iterable) -> dict:
     """The pairs as a dict; a key that comes twice would be lost without a word."""
     found: dict = {}
     for key, value in pairs:
@@ -212,6 +230,7 @@ def _part(value):
     return _joined(value) if isinstance(value, list | tuple) else str(value)
 
 
+LAYERS = Language(layer_names, _joined)
 NUMBERS = Language(numbers, _joined)
 EXITS = Language(exits, _joined)
 WEIGHTS = Language(weights, _mapped(":"))

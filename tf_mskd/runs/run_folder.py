@@ -122,7 +122,7 @@ class RunFolder:
         """Remembers the network this run started with; refuses another one later.
 
         Args:
-            role: str, "teacher" or "init".
+            role: str, "teacher", "init" or "model".
             path: path it was read from, for the message.
             value: str, `saving.fingerprint` of it.
         """

@@ -49,6 +49,7 @@ class CachedTeacher:
         identity = {
             "teacher": fingerprint(distiller.teacher),
             "network": _digest(distiller.teacher.to_json()),
+            "teacher size": config.teacher_size or None,
             "data": data_digest(data.source),
             "augmentation": data.augmentation,
             "view_seed": config.augment_seed,

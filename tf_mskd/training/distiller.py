@@ -1,5 +1,6 @@
 """Distiller: trains a multi-exit student under a teacher, as any Keras model."""
 
+import os
 import types
 import typing
 
@@ -14,7 +15,7 @@ from tf_mskd.methods.common.rows import mean_over_rows
 from tf_mskd.models.graph import available_outputs, exit_names
 from tf_mskd.tasks import Task, create_task
 from tf_mskd.training.batch import num_rows, read_targets, read_weight
-from tf_mskd.training.distiller_files import DistillerFiles
+from tf_mskd.training.distiller_files import DistillerFiles, read_teacher
 from tf_mskd.training.distiller_fit import DistillerFit
 from tf_mskd.training.distiller_logs import DistillerLogs
 from tf_mskd.training.exit_metrics import ExitMetrics
@@ -49,8 +50,9 @@ class Distiller(Steps, DistillerLogs, DistillerFit, DistillerFiles, keras.Model)
             model with one output, logits, is a student with the exit "exit_1".
         teacher: a model of the same kind, where one output may be probabilities too; or
             a Keras layer or function of a batch that returns logits, for methods that
-            read nothing else; or None for methods that need none. It stays as it is,
-            its `trainable` too, unless the method trains it.
+            read nothing else; or the path of a `.keras` file or a run folder; or None
+            for methods that need none. It stays as it is, its `trainable` too, unless
+            the method trains it.
         method: `Method` or the name of one ("mskd"), or of several ("oto,crd").
         task: what the exits answer, a `Task` or the name of one.
         phases: "joint" trains all exits at once. "progressive" trains exits 1..p in
@@ -61,10 +63,15 @@ class Distiller(Steps, DistillerLogs, DistillerFit, DistillerFiles, keras.Model)
         exit_weights: dict, exit name -> float >= 0; exits not named keep w_k = 1.
         ensemble: what the ensemble in the metrics averages, "logits" or
             "probabilities".
+        teacher_size: int or (height, width), size of the images that the teacher gets,
+            in pixels: it resizes the student's itself (bilinear). None: their own.
+        store_teacher: bool, whether files of the Distiller hold the weights of a
+            teacher that does not learn.
 
     `save`, `keras.saving.load_model` and `ModelCheckpoint` keep the whole state of
-    training but the weights of a teacher that does not learn: after loading, give
-    `distiller.teacher` its weights before `fit`. `export` is the student's.
+    training but the weights of a teacher that does not learn. One that was given by a
+    path is read from there again; `store_teacher` keeps the weights in the file; else
+    give `distiller.teacher` its weights before `fit`. `export` is the student's.
 
     Call with images [B, H, W, C], raw values 0 to 255; returns the dict of exits.
 
@@ -118,7 +125,7 @@ class Distiller(Steps, DistillerLogs, DistillerFit, DistillerFiles, keras.Model)
     def __init__(
         self,
         student: keras.Model,
-        teacher: keras.Model | None = None,
+        teacher: keras.Model | str | os.PathLike | None = None,
         method: str | Method = "mskd",
         *,
         task: str | Task = "classification",
@@ -126,6 +133,8 @@ class Distiller(Steps, DistillerLogs, DistillerFit, DistillerFiles, keras.Model)
         term_weights: dict[str, float] | None = None,
         exit_weights: dict[str, float] | None = None,
         ensemble: str = "logits",
+        teacher_size: int | tuple[int, int] | None = None,
+        store_teacher: bool = False,
         name: str = "distiller",  # fixed, as checkpoints keep the variables' paths
         **kwargs,
     ):
@@ -140,11 +149,18 @@ class Distiller(Steps, DistillerLogs, DistillerFit, DistillerFiles, keras.Model)
         self.method = create_method(method) if isinstance(method, str) else method
         self.task = create_task(task)
         self.method.set_task(self.task)
-        student, teacher = join_parts(student, teacher, self.method, self.task)
+        network, path = read_teacher(teacher, self.task)
+        student, teacher = join_parts(
+            student, network, self.method, self.task, teacher_size
+        )
+        if store_teacher and teacher is None:
+            raise UserError("store_teacher=True needs a teacher, got None.")
         self.student = student
         self._given = types.SimpleNamespace(  # not tracked by Keras
             teacher=teacher,
+            teacher_path=path,
             fingerprint=None,  # of a file's teacher, until it has its weights
+            looked=False,  # at the teacher, in the first `fit`
             compiled={},
             config={},
         )
@@ -155,6 +171,8 @@ class Distiller(Steps, DistillerLogs, DistillerFit, DistillerFiles, keras.Model)
         self._given.config = {
             "term_weights": dict(term_weights or {}),
             "exit_weights": dict(exit_weights or {}),
+            "store_teacher": store_teacher,
+            "teacher_size": teacher_size,
         }
         self.exits = exit_names(student)
         self.exit_shape = tuple(student.output[self.exits[-1]].shape[1:])

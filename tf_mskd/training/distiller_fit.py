@@ -4,6 +4,7 @@ import keras
 
 from tf_mskd.training import label_checks
 from tf_mskd.training.compiled import exit_metrics, label_loss
+from tf_mskd.training.first_look import FirstLook
 from tf_mskd.training.optimizers import SGD
 from tf_mskd.training.term_schedule import TermSchedule
 from tf_mskd.utils.errors import UserError
@@ -60,7 +61,9 @@ class DistillerFit(keras.Model):
             # mixed_float16 wraps the optimizer into one that scales the loss
             optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
             if not isinstance(optimizer, SGD):
-                self.method.fail("lowers the teacher's rate: use tf_mskd.SGD.")
+                self.method.fail(
+                    "lowers the teacher's rate: use tf_mskd.SGD (--optimizer=sgd)."
+                )
             rates = dict.fromkeys(
                 map(id, self.teacher.trainable_variables), self.method.teacher_rate
             )
@@ -82,15 +85,22 @@ class DistillerFit(keras.Model):
     ):
         """Trains as `keras.Model.fit`, with the method's schedule of weights.
 
+        The first time the teacher's accuracy on the first batch is printed, and a
+        warning if that is chance level.
+
         Raises:
-            UserError: for labels that are none of the task.
+            UserError: for labels that are none of the task, and for a teacher that
+                turns out to make probabilities.
         """
-        self._check_teacher()
         callbacks = [*keras.tree.flatten(callbacks or ()), TermSchedule()]
+        keep = None
+        if self._has_to_look():
+            callbacks.append(FirstLook(batch_size, verbose=verbose != 0))
+            keep = callbacks[-1].keep
         for callback in callbacks:  # Keras knows the direction of its own metrics alone
             if getattr(callback, "mode", None) == "auto":
                 callback.mode = self._measures.mode_of(callback.monitor)
-        x = label_checks.checked(x, y, self._check_label)
+        x = label_checks.checked(x, y, self._check_label, keep)
         held_out = kwargs.get("validation_data")
         if isinstance(held_out, tuple):
             label_checks.checked(*held_out[:2], self._check_label)
@@ -98,10 +108,17 @@ class DistillerFit(keras.Model):
             checked = label_checks.checked(held_out, None, self._check_label)
             kwargs["validation_data"] = checked
         with label_checks.explained():
-            return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+            made = super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+        self._given.looked = True
+        return made
 
     def _check_label(self, label):
         label_checks.check_labels(label, self.task, self.exit_shape)
+
+    def _has_to_look(self):
+        """Whether a teacher that is read, and does not learn, is not yet looked at."""
+        rests = self.teacher_network is not None and not self.method.trains_teacher
+        return rests and not self._given.looked
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Runs the student alone over a data set; as `keras.Model.evaluate`.
@@ -117,3 +134,21 @@ class DistillerFit(keras.Model):
                 return super().evaluate(x, y, *args, **kwargs)
         finally:
             self._evaluating = False
+
+    def train_on_batch(self, x, y=None, *args, **kwargs):
+        """Trains one step; as `keras.Model.train_on_batch`.
+
+        Raises:
+            UserError: for labels that are no classes of the student.
+        """
+        label_checks.checked(x, y, self._check_label)
+        return super().train_on_batch(x, y, *args, **kwargs)
+
+    def test_on_batch(self, x, y=None, *args, **kwargs):
+        """Evaluates one batch; as `keras.Model.test_on_batch`.
+
+        Raises:
+            UserError: for labels that are no classes of the student.
+        """
+        label_checks.checked(x, y, self._check_label)
+        return super().test_on_batch(x, y, *args, **kwargs)

@@ -33,7 +33,9 @@ def check_labels(label: typing.Any, task: Task, shape: tuple[int, ...]) -> None:
         task.check_label(label, shape)
 
 
-def checked(x: typing.Any, y: typing.Any, check: Check) -> typing.Any:
+def checked(
+    x: typing.Any, y: typing.Any, check: Check, keep: Callable | None = None
+) -> typing.Any:
     """Looks at the labels of what `fit` and `evaluate` are given.
 
     Arrays are looked at here, as a whole; of a `PyDataset` or a generator the first
@@ -42,6 +44,8 @@ def checked(x: typing.Any, y: typing.Any, check: Check) -> typing.Any:
     Args:
         x, y: as for `keras.Model.fit`.
         check: function of labels, see `check_labels`.
+        keep: function of inputs and targets that is called with the first batch, or
+            with the whole arrays; None for none. A `Dataset` calls it while training.
 
     Returns:
         x, or what to read in its place.
@@ -50,19 +54,26 @@ def checked(x: typing.Any, y: typing.Any, check: Check) -> typing.Any:
         UserError: for labels that are no classes; while training for a `Dataset`, see
             `explained`.
     """
-    if y is not None:
-        _check_targets(y, check)
+    if y is not None or _is_arrays(x):
+        _check_batch((x, y), check, keep)
     elif isinstance(x, keras.utils.PyDataset):
-        _check_batch(x[0], check)
+        _check_batch(x[0], check, keep)
     elif isinstance(x, types.GeneratorType):
         first = next(x, None)
         if first is None:
             return x
-        _check_batch(first, check)
+        _check_batch(first, check, keep)
         return (batch for batch in itertools.chain([first], x))
     elif keras.backend.backend() == "tensorflow":
-        return _checked_dataset(x, check)
+        return _checked_dataset(x, check, keep)
     return x
+
+
+def _is_arrays(x):
+    leaves = keras.tree.flatten(x)
+    return bool(leaves) and all(
+        isinstance(v, np.ndarray) or keras.ops.is_tensor(v) for v in leaves
+    )
 
 
 def _check_targets(y, check):
@@ -71,28 +82,22 @@ def _check_targets(y, check):
         check(label)
 
 
-def _check_batch(batch, check):
-    if isinstance(batch, tuple) and len(batch) > 1:
+def _check_batch(batch, check, keep):
+    batch = batch if isinstance(batch, tuple) else (batch,)
+    if len(batch) > 1:
         _check_targets(batch[1], check)
+    if keep:
+        keep(*batch[:2])
 
 
-def _checked_dataset(data, check):
+def _checked_dataset(x, check, keep):
     import tensorflow as tf
 
-    if not isinstance(data, tf.data.Dataset):
-        return data
-    spec = data.element_spec
-    spec = spec[1] if isinstance(spec, tuple) and len(spec) > 1 else None
-    spec = spec.get("label") if isinstance(spec, dict) else spec
-    if not isinstance(spec, tf.TensorSpec) or spec.dtype == tf.string:
-        return data
+    from tf_mskd.training.dataset_checks import checked_dataset
 
-    def look(*batch):
-        label = batch[1]["label"] if isinstance(batch[1], dict) else batch[1]
-        tf.numpy_function(check, [label], [])
-        return batch
-
-    return data.map(look)
+    if not isinstance(x, tf.data.Dataset):
+        return x
+    return checked_dataset(x, check, keep)
 
 
 @contextlib.contextmanager

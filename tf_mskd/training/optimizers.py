@@ -1,9 +1,12 @@
-"""SGD as the published codes run it: coupled L2, learning rate outside the momentum."""
+"""SGD as the published codes run it, and the optimizers of a run by name."""
 
 import typing
 
 import keras
 from keras import ops
+
+from tf_mskd.utils.choices import OPTIMIZERS
+from tf_mskd.utils.errors import unknown_name
 
 
 @keras.saving.register_keras_serializable(package="tf_mskd")
@@ -78,3 +81,66 @@ class SGD(keras.optimizers.Optimizer):
             "l2": self.l2,
         }
         return {**super().get_config(), **arguments}
+
+
+def create_optimizer(
+    kind: str,
+    learning_rate: typing.Any,
+    *,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    l2: float = 0.0,
+    weight_decay: float = 0.0,
+    ema: float = 0.0,
+    clip_norm: float = 0.0,
+    accumulate_steps: int = 1,
+) -> keras.optimizers.Optimizer:
+    """Creates an optimizer by name.
+
+    Keras evaluates a schedule at every step, also at those that only add up gradients,
+    so that its length is that of the run with and without them.
+
+    Args:
+        kind: "sgd" (`SGD`), or Keras' "adamw", "adam", "lion" or "muon".
+        learning_rate: float or Keras schedule.
+        momentum, nesterov, l2: of `SGD`.
+        weight_decay: float >= 0, decoupled: w <- w - rate * weight_decay * w; of adamw,
+            lion and muon.
+        ema: float in [0, 1), decay per step of the average of the weights, which
+            `averaged_weights` lends; 0 for none.
+        clip_norm: float >= 0, largest norm of the gradient of all variables; 0 for any.
+        accumulate_steps: int >= 1, steps whose gradients are averaged for an update.
+
+    Returns:
+        Keras optimizer, not built; its name is `kind`, as checkpoints keep the
+        variables' paths.
+
+    Raises:
+        UserError: for an unknown name.
+
+    Example:
+        >>> create_optimizer("lion", 1e-4, weight_decay=0.5).weight_decay
+        0.5
+    """
+    options: dict[str, typing.Any] = {
+        "name": kind,
+        "use_ema": ema > 0,
+        "ema_momentum": ema,
+        "global_clipnorm": clip_norm or None,
+    }
+    if accumulate_steps > 1:
+        options["gradient_accumulation_steps"] = accumulate_steps
+    if kind == "sgd":
+        return SGD(learning_rate, momentum, nesterov, l2, **options)
+    if kind == "adam":
+        return keras.optimizers.Adam(learning_rate, **options)
+    options["weight_decay"] = weight_decay
+    if kind == "adamw":
+        return keras.optimizers.AdamW(learning_rate, **options)
+    if kind == "lion":
+        return keras.optimizers.Lion(learning_rate, **options)
+    if kind == "muon":
+        return keras.optimizers.Muon(
+            learning_rate, adam_weight_decay=weight_decay, **options
+        )
+    raise unknown_name("optimizer", kind, OPTIMIZERS)

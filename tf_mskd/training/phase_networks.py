@@ -98,7 +98,11 @@ class PhaseNetworks:
 
 
 def join_parts(
-    student: keras.Model, teacher: typing.Any, method: Method, task: Task
+    student: keras.Model,
+    teacher: typing.Any,
+    method: Method,
+    task: Task,
+    teacher_size: typing.Any = None,
 ) -> tuple[keras.Model, keras.Model | None]:
     """Makes networks with exits of what was passed; refuses what does not fit.
 
@@ -107,6 +111,7 @@ def join_parts(
         teacher: see `plain.as_teacher`, or None.
         method: `Method`.
         task: `Task`.
+        teacher_size: see `plain.as_teacher`.
 
     Returns:
         (student, teacher or None), each functional with a dict of exits.
@@ -116,18 +121,23 @@ def join_parts(
             classes or inputs, shared variables, a student with nothing to train, or a
             method that needs the TensorFlow backend on another one.
     """
-    student = as_student(student)
+    student = as_student(student, task)
     if not student.trainable_variables:
         raise UserError(
             f"The student {student.name!r} has nothing to train: no trainable variable."
             " Set student.trainable = True, as a teacher's is set to False."
         )
     if teacher is not None:
-        teacher = as_teacher(teacher, student, task.probabilities)
+        teacher = as_teacher(teacher, student, task, teacher_size)
         _check_pair(teacher, student)
     elif method.needs_teacher:
         name = getattr(method, "registry_name", method.name)
         raise UserError(f"Method {name!r} needs a teacher, got None.")
+    elif teacher_size is not None:
+        raise UserError(
+            f"teacher_size={teacher_size} resizes images for a teacher, got None as "
+            "teacher: leave teacher_size out."
+        )
     backend = keras.backend.backend()
     if backend != "tensorflow" and (method.trains_teacher or method.changes_batch):
         method.fail(
@@ -171,8 +181,20 @@ def _check_same(what, of_teacher, of_student, teacher, student):
     if of_teacher != of_student:
         raise UserError(
             f"Teacher and student differ in {what}: teacher {teacher.name!r} has "
-            f"{of_teacher}, student {student.name!r} has {of_student}."
+            f"{of_teacher}, student {student.name!r} has {of_student}"
+            f"{_remedy(what, of_teacher, of_student)}"
         )
+
+
+def _remedy(what, of_teacher, of_student):
+    """The end of the sentence: what to do where only height and width differ."""
+    if what != "image size" or len(of_teacher) != 3 or None in of_teacher:
+        return "."
+    if of_teacher[2:] != of_student[2:]:
+        return "."
+    height, width = of_teacher[:2]
+    size = height if height == width else (height, width)
+    return f": set teacher_size={size}, which resizes the images for the teacher."
 
 
 def _answers(model):

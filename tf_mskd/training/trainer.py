@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_mskd.training.averaging import averaged_weights, use_averages
 from tf_mskd.training.checkpoint import CheckpointManager
 from tf_mskd.training.cursor import Cursor
 from tf_mskd.training.distiller import Distiller
@@ -38,7 +39,8 @@ class Trainer:
         steps_per_epoch: int > 0.
         epochs: int > 0.
         checkpoints: `CheckpointManager`.
-        callbacks: list of Keras callbacks; they may set variables of the distiller.
+        callbacks: list of Keras callbacks; they may set variables of the distiller. At
+            the end of an epoch they see the averages of weights that are averaged.
         validate: function without arguments -> dict of floats, run after each epoch,
             or None.
         prepare: function of (epoch, function that returns whether a stop was
@@ -110,6 +112,7 @@ class Trainer:
             if self.prepare or iterator is None:
                 iterator = self._iterator()
             self._epoch(iterator)
+        use_averages(self.distiller)
         self._callbacks.on_train_end()
         return cursor.history
 
@@ -137,8 +140,9 @@ class Trainer:
         self._check_weights()  # before a callback keeps them
         logs = {name: float(v) for name, v in self.distiller.training_logs().items()}
         logs["seconds"] = round(cursor.seconds, 3)
-        logs.update(self.validate() if self.validate else {})
-        self._callbacks.on_epoch_end(epoch, logs)
+        with averaged_weights(self.distiller):
+            logs.update(self.validate() if self.validate else {})
+            self._callbacks.on_epoch_end(epoch, logs)
         head = {"epoch": epoch + 1, "phase": self.distiller.phase}
         rate = self.distiller.optimizer.learning_rate  # of every device, or a number
         head["learning_rate"] = float(keras.ops.convert_to_numpy(rate))
@@ -190,9 +194,10 @@ class Trainer:
     def _stop_if(self, asked):
         if not asked:
             return
+        saved = "Checkpoint saved" if self.cursor.step else "No step is done yet"
         raise Stopped(
             self._stop.signal or signal.SIGTERM,
-            f"Stopped {self.cursor}. Checkpoint saved; run the same command to resume.",
+            f"Stopped {self.cursor}. {saved}; run the same command to resume.",
         )
 
     def _fail(self, epoch, step):

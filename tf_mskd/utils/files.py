@@ -33,9 +33,10 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         os.replace(temporary, path)
     except OSError as error:
         reason = error.strerror or error
+        kept = " The previous file is unchanged." if path.exists() else ""
         raise UserError(
-            f"Cannot write {path}: {reason}. The previous file is unchanged. Fix the "
-            "problem and run the same command again."
+            f"Cannot write {path}: {reason}.{kept} Fix the problem and run the same "
+            "command again."
         ) from error
     finally:
         with contextlib.suppress(OSError):

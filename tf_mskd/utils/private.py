@@ -6,7 +6,10 @@ read a protected name of their base class, as Keras' own do: `Distiller`
 (`_loss_tracker`) and `SGD` (`_get_variable_index`).
 """
 
+import collections
+import contextlib
 import typing
+from collections.abc import Iterator
 
 
 def node_of(tensor) -> typing.Any:
@@ -50,6 +53,23 @@ def all_layers(model) -> list:
     Keras 3.15: `model.layers` does not look into nested models and composite layers.
     """
     return model._flatten_layers()
+
+
+@contextlib.contextmanager
+def fresh_names() -> Iterator[None]:
+    """Numbers the layers that are built within from 1, whatever was built before.
+
+    Keras 3.15: the public reset, `keras.utils.clear_session`, clears policies too.
+    """
+    from keras.src.backend.common import global_state
+
+    counts = "object_name_uids"
+    before = global_state.get_global_attribute(counts)
+    global_state.set_global_attribute(counts, collections.defaultdict(int))
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute(counts, before)
 
 
 def direction_of(metric) -> str | None:

@@ -1,8 +1,10 @@
-"""TensorFlow, imported without what it reports of the machine on every start."""
+"""TensorFlow without what it reports of the machine and of its converters."""
 
+import contextlib
 import importlib
 import os
 import sys
+from collections.abc import Iterator
 
 
 def start_tensorflow() -> None:
@@ -10,18 +12,30 @@ def start_tensorflow() -> None:
 
     TF_CPP_MIN_LOG_LEVEL is set to 3 unless the user has set it. During the import
     TensorFlow reports processor features and missing GPU drivers before it reads that
-    level, so the file descriptor leads nowhere meanwhile; failures are exceptions.
-    With a level of 0 everything is shown.
+    level.
     """
-    level = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if level == "0" or "tensorflow" in sys.modules:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "tensorflow" not in sys.modules:
+        with silent_stderr():
+            importlib.import_module("tensorflow")
+
+
+@contextlib.contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Leads stderr nowhere for what TensorFlow prints whatever its level says.
+
+    Failures are exceptions and pass. With TF_CPP_MIN_LOG_LEVEL=0 everything is shown.
+    """
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
+        yield
         return
     sys.stderr.flush()
     shown, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
-        importlib.import_module("tensorflow")
+        yield
     finally:
+        sys.stderr.flush()
         os.dup2(shown, 2)
         os.close(shown)
         os.close(nowhere)

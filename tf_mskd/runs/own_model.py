@@ -1,0 +1,122 @@
+"""What --model and --teacher name beside the library's networks; without TensorFlow."""
+
+import os
+import pathlib
+import re
+import typing
+
+from tf_mskd.runs import parsers
+from tf_mskd.utils.errors import UserError
+
+APPLICATION = "keras:"
+SUFFIXES = (".keras", ".h5", ".hdf5")
+FUNCTION = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
+FORMS = "keras:MobileNetV2, a .keras file or package.module:function"
+REGISTRY_ONLY = ("exits", "attention", "width", "dropout", "vgg_taps")
+
+
+def kind_of(text: str) -> str:
+    """Returns what kind of network a text names.
+
+    Args:
+        text: str, the value of --model or --teacher.
+
+    Returns:
+        "keras" for a network of `keras.applications`, "file", "function", or "name" for
+        anything else: a network of the library, or a run folder.
+
+    Example:
+        >>> [kind_of(t) for t in ("keras:VGG16", "a/net.keras", "my.nets:small")]
+        ['keras', 'file', 'function']
+        >>> kind_of("resnet18"), kind_of("runs/teacher")
+        ('name', 'name')
+    """
+    if text.startswith(APPLICATION):
+        return "keras"
+    if pathlib.PurePath(text).suffix in SUFFIXES:
+        return "file"
+    return "function" if re.fullmatch(FUNCTION, text) else "name"
+
+
+def read_application(flag: str, text: str) -> tuple[str, dict[str, str], str]:
+    """Reads "keras:NAME?argument=value&weights=PATH".
+
+    Args:
+        flag: str, "model" or "teacher", for the error.
+        text: str.
+
+    Returns:
+        (name, dict of the arguments as text, path of the weights or "").
+
+    Raises:
+        UserError: if it cannot be read, or asks for a download.
+
+    Example:
+        >>> read_application("model", "keras:MobileNetV2?alpha=0.35&weights=w.h5")
+        ('MobileNetV2', {'alpha': '0.35'}, 'w.h5')
+    """
+    name, _, query = text.removeprefix(APPLICATION).partition("?")
+    arguments = parsers.query(flag, query)
+    weights = arguments.pop("weights", "")
+    if weights.lower() == "none":
+        weights = ""
+    if weights == "imagenet":
+        raise UserError(
+            f"--{flag}={text} would download weights: save them to a file and name it, "
+            "weights=PATH."
+        )
+    return name, arguments, weights
+
+
+def file_of(flag: str, text: str) -> str:
+    """Returns the path of the file that a network's weights come from, or ""."""
+    kind = kind_of(text)
+    if kind == "keras":
+        return read_application(flag, text)[2]
+    return text if kind == "file" else ""
+
+
+def check_file(flag: str, text: str) -> None:
+    """Raises `UserError` if the file that a network is read from is missing."""
+    path = file_of(flag, text)
+    if path and not os.path.isfile(path):
+        raise UserError(f"No model file at {path!r}, which --{flag}={text} reads.")
+
+
+def check_settings(config: typing.Any, changed: typing.Collection[str]) -> None:
+    """Raises `UserError` for settings that the kind of --model does not read.
+
+    Args:
+        config: `Config`.
+        changed: names of the settings that are not at their defaults.
+    """
+    model = config.model
+    if kind_of(model) == "name":
+        if config.taps:
+            raise UserError(
+                f"--taps={','.join(config.taps)} places exits on a network of your "
+                f"own, --model={model} is the library's: use --exits."
+            )
+        if config.exit_head == "auto":
+            raise UserError(
+                f"--exit_head=auto is for --taps, --model={model} is the library's: "
+                "name one kind of head."
+            )
+        return
+    for name in REGISTRY_ONLY:
+        if name in changed:
+            instead = ", and name layers in --taps" if name == "exits" else ""
+            raise UserError(
+                f"--{name} shapes the library's networks, --model={model} is your own: "
+                f"leave it at its default{instead}."
+            )
+    if "exit_head" in changed and not config.taps:
+        raise UserError(
+            f"--exit_head={config.exit_head} needs --taps, which is empty: "
+            f"--model={model} has no exit but its end."
+        )
+    if config.exit_head == "stage":
+        raise UserError(
+            "--exit_head=stage copies stages of the library's networks, "
+            f"--model={model} is your own: take another, such as separable."
+        )
