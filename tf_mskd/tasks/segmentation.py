@@ -61,8 +61,8 @@ class Segmentation(Task):
         return ResizeMap(exit_size(image_size), dtype="float32", name=f"exit_{k}")(x)
 
     def label_spec(self, shape):
-        """A class number for each pixel."""
-        return (None, None), "int32"
+        """A class number for each pixel, at the size of the exits."""
+        return shape[:2], "int32"
 
     def read_label(self, label, shape):
         """Label maps [B, H, W] or [B, H, W, 1] of any whole numbers, as int32."""
