@@ -14,6 +14,8 @@ from tf_mskd.deployment.verification import NUM_IMAGES
 from tf_mskd.early_exit import calibration
 from tf_mskd.early_exit import measure as early_exit
 from tf_mskd.early_exit.exits_file import read_exits, write_exits
+from tf_mskd.early_exit.maps import draw_maps, maps_rows, measure_maps
+from tf_mskd.early_exit.text import measurement_lines
 from tf_mskd.models.saving import fingerprint, load_model
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.data import Data
@@ -27,6 +29,7 @@ from tf_mskd.training.evaluation import Evaluator
 from tf_mskd.utils import files
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.run_paths import RunPaths
+from tf_mskd.utils.tables import as_text
 from tf_mskd.utils.units import shown
 
 NUM_CALIBRATION = 400  # training images that the ranges of int8 come from
@@ -178,7 +181,18 @@ def evaluate_early_exit(
     Raises:
         UserError: if the student is not calibrated or was calibrated with other
             weights, or the run's data are missing.
+
+    Where the task answers at every position nothing is calibrated, and the dict is that
+    of `maps.measure_maps`.
     """
+    task = create_task(run.config.task)
+    if task.has_confidence:
+        if exits_file:
+            raise UserError(
+                f"--exits_file={exits_file} holds thresholds of classes, the exits of "
+                f"{run.paths.folder} answer at every pixel: leave it empty."
+            )
+        return _early_exit_of_maps(run, task, output)
     _check_one_class(run)
     path = pathlib.Path(exits_file or run.paths.exits)
     if not path.exists():
@@ -195,6 +209,27 @@ def evaluate_early_exit(
     paths = RunPaths(files.make_folder(output or run.paths.folder))
     files.write_json(paths.early_exit, measured)
     early_exit.draw(measured, paths.early_exit_plot)
+    return measured
+
+
+def early_exit_lines(measured: dict, task: str) -> list[str]:
+    """Returns what `evaluate_early_exit` has measured as tables and lines."""
+    if create_task(task).has_confidence:
+        return [as_text(maps_rows(measured, create_task(task).unit))]
+    return measurement_lines(measured)
+
+
+def _early_exit_of_maps(run, task, output):
+    student = run.student()
+    batches = run.test().batches(student)
+    measured = measure_maps(
+        ((outputs, targets["label"]) for outputs, targets in batches),
+        task,
+        early_exit.macs_so_far(student),
+    )
+    paths = RunPaths(files.make_folder(output or run.paths.folder))
+    files.write_json(paths.early_exit, measured)
+    draw_maps(measured, task.unit, paths.early_exit_plot)
     return measured
 
 

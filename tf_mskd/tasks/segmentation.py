@@ -146,6 +146,10 @@ class Segmentation(Task):
         """See `label_maps.pixel_accuracy`."""
         return pixel_accuracy(label, output)
 
+    def confidence(self, output):
+        """The largest probability of each position."""
+        return ops.max(ops.softmax(ops.cast(output, "float32"), axis=-1), axis=-1)
+
     def panels(self, label, outputs):
         """Classes by colour, void black; the errors of the ensemble red."""
         told = {
