@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from tf_mskd.tasks import Task
-from tf_mskd.tasks.figures import Figures
 from tf_mskd.utils import figures
 from tf_mskd.utils.units import scaled, shown
 
@@ -90,8 +89,8 @@ class _Point:
 
     def __init__(self, task, threshold, exits):
         self._threshold, self._counts = threshold, np.zeros(exits, np.int64)
-        self._image: Figures = task.figures()
-        self._pixel: Figures = task.figures()
+        self._image = task.figures()
+        self._pixel = task.figures()
 
     def update(self, answers, surety, labels):
         """Adds a batch: answers [K, n, h, w, C], their confidences [K, n, h, w]."""

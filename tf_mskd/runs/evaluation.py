@@ -10,6 +10,7 @@ import tensorflow as tf
 from tf_mskd import models
 from tf_mskd.deployment.checks import check_output
 from tf_mskd.deployment.export import export_student
+from tf_mskd.deployment.maps import export_maps
 from tf_mskd.deployment.verification import NUM_IMAGES
 from tf_mskd.early_exit import calibration
 from tf_mskd.early_exit import measure as early_exit
@@ -188,10 +189,7 @@ def evaluate_early_exit(
     task = create_task(run.config.task)
     if task.has_confidence:
         if exits_file:
-            raise UserError(
-                f"--exits_file={exits_file} holds thresholds of classes, the exits of "
-                f"{run.paths.folder} answer at every pixel: leave it empty."
-            )
+            raise UserError(_no_exits_file(run, exits_file))
         return _early_exit_of_maps(run, task, output)
     _check_one_class(run)
     path = pathlib.Path(exits_file or run.paths.exits)
@@ -305,18 +303,22 @@ def export_run(
     Raises:
         UserError: if the run's data are missing, and as `export_student` does.
     """
-    _check_one_class(run)
+    task = create_task(run.config.task)
+    if not task.has_confidence:
+        _check_one_class(run)
     check_output(output, options.get("overwrite", False))  # before the data are read
     if not exits_file and which == "last" and run.paths.exits.is_file():
         exits_file = run.paths.exits
+    images = spread(run.source.test.images, NUM_IMAGES)
+    options["calibration_images"] = spread(run.source.train.images, NUM_CALIBRATION)
+    options["class_names"] = run.source.class_names
+    student = run.student(which)
+    if task.has_confidence:
+        if exits_file:
+            raise UserError(_no_exits_file(run, exits_file))
+        return export_maps(student, task, output, images, **options)
     return export_student(
-        run.student(which),
-        output,
-        spread(run.source.test.images, NUM_IMAGES),
-        exits_file=exits_file or None,
-        calibration_images=spread(run.source.train.images, NUM_CALIBRATION),
-        class_names=run.source.class_names,
-        **options,
+        student, output, images, exits_file=exits_file or None, **options
     )
 
 
@@ -327,6 +329,13 @@ def _check_one_class(run):
             f"{run.paths.folder} is {run.config.task!r}: Keras exports its student, "
             "tf_mskd.load_model(run_dir).export(folder)."
         )
+
+
+def _no_exits_file(run, path):
+    return (
+        f"--exits_file={path} holds thresholds of classes, the exits of "
+        f"{run.paths.folder} answer at every pixel: leave it empty."
+    )
 
 
 def spread(images: np.ndarray, count: int) -> np.ndarray:

@@ -166,7 +166,7 @@ class Segmentation(Task):
         return Confusion()
 
 
-def exit_size(image_size: tuple[int, int]) -> tuple[int, int]:
+def exit_size(image_size: tuple[int, ...]) -> tuple[int, ...]:
     """Height and width of the exits for images of a size.
 
     Example:
@@ -174,7 +174,7 @@ def exit_size(image_size: tuple[int, int]) -> tuple[int, int]:
         ((64, 64), (128, 64))
     """
     if max(image_size) <= MOST:
-        return tuple(image_size)
+        return image_size
     return tuple(-(-side // STRIDE) for side in image_size)
 
 
