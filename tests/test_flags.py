@@ -12,7 +12,7 @@ import pytest
 from absl import flags as absl_flags
 
 from tf_mskd.runs import flagfiles, parsers
-from tf_mskd.runs.config import Config, differing, read_setting, text_of
+from tf_mskd.runs.config import Config, differing
 from tf_mskd.runs.flags import (
     FORMER_NAMES,
     config_from,
@@ -22,6 +22,7 @@ from tf_mskd.runs.flags import (
     share_booleans,
     to_flagfile,
 )
+from tf_mskd.runs.settings import read_setting, text_of
 from tf_mskd.utils import files
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.flag_errors import listed

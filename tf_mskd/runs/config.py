@@ -7,32 +7,17 @@ cannot show. Settings marked `free` may change when a run is resumed.
 import dataclasses
 import functools
 import os
-import typing
 
 from tf_mskd.runs import optimizer_settings, own_model, parsers
+from tf_mskd.runs.settings import check_bounds, read_setting, setting, text_of
 from tf_mskd.utils import choices as names
-from tf_mskd.utils.errors import UserError, nearest
+from tf_mskd.utils.errors import UserError
 
 CACHED_AUGMENTATIONS = 8  # of --teacher_cache, unless --cached_augmentations is set
 
 
-def _setting(
-    group, default, text, *, low=None, high=None, choices=None, free=False, form=None
-):
-    metadata = {
-        "group": group,
-        "help": text,
-        "low": low,
-        "high": high,
-        "choices": choices,
-        "free": free,
-        "language": form,
-    }
-    return dataclasses.field(default=default, metadata=metadata)
-
-
 def _group(name):
-    return lambda *args, **kwargs: _setting(name, *args, **kwargs)
+    return lambda *args, **kwargs: setting(name, *args, **kwargs)
 
 
 GROUPS = ("run", "data", "model", "method", "teacher", "training")
@@ -430,54 +415,6 @@ def _defaults():
         text = text if isinstance(text, str) else text_of(field, text)
         values[field.name] = read_setting(field, text)
     return values
-
-
-def check_bounds(field: dataclasses.Field, value: typing.Any) -> None:
-    """Raises `UserError` if a value is none that a field of `Config` may have."""
-    low, high = field.metadata["low"], field.metadata["high"]
-    choices = field.metadata["choices"]
-    if choices and value not in choices:
-        raise UserError(
-            f"--{field.name} must be one of {', '.join(choices)}, got {value!r}"
-            f"{nearest(value, choices)}"
-        )
-    above = low is None or value >= low  # false for "not a number" too
-    if not (above and (high is None or value <= high)):
-        raise UserError(
-            f"--{field.name} must be in [{low}, {'inf' if high is None else high}], "
-            f"got {value}."
-        )
-
-
-def read_setting(field: dataclasses.Field, text: str) -> typing.Any:
-    """Reads the value of a field of `Config` from its text in a flag.
-
-    Raises:
-        UserError: if the text cannot be read.
-    """
-    language = field.metadata["language"]
-    if language:
-        return language.read(field.name, text)
-    return parsers.scalar(field.name, typing.cast(type, field.type), text)
-
-
-def text_of(field: dataclasses.Field, value: typing.Any) -> str:
-    """Returns the text that `read_setting` reads as this value.
-
-    Raises:
-        UserError: if a value of several parts is neither collection nor text, or text
-            is none.
-    """
-    language, kind = field.metadata["language"], typing.cast(type, field.type)
-    if kind is bool:
-        return str(value).lower()
-    if kind in (int, float):
-        return str(value)
-    try:
-        return language.write(value) if language else os.fspath(value)
-    except (TypeError, AttributeError):
-        expected = f"a {kind}, or its text" if language else "text"
-        raise UserError(f"--{field.name} takes {expected}, got {value!r}.") from None
 
 
 def differing(old: Config, new: Config) -> list[str]:

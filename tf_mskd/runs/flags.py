@@ -5,9 +5,10 @@ import dataclasses
 from absl import flags
 
 from tf_mskd.runs import parsers
-from tf_mskd.runs.config import Config, read_setting, text_of
+from tf_mskd.runs.config import Config
 from tf_mskd.runs.flagfiles import expand, is_line
 from tf_mskd.runs.flagfiles import find_flagfile as find_flagfile
+from tf_mskd.runs.settings import read_setting, text_of
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.flag_errors import HIDDEN, explain
 

@@ -7,7 +7,8 @@ import os
 import pathlib
 import typing
 
-from tf_mskd.runs.config import Config, check_bounds, read_setting, text_of
+from tf_mskd.runs.config import Config
+from tf_mskd.runs.settings import check_bounds, read_setting, text_of
 from tf_mskd.utils.errors import UserError, nearest, unknown_name
 from tf_mskd.utils.start import start_tensorflow
 from tf_mskd.utils.tables import as_text
