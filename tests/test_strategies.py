@@ -13,10 +13,11 @@ from tests.support import Command
 BATCH, STEPS = 16, 4
 RUNS = {"loop": ("oto", "detached"), "fit": ("mskd", "joint")}
 RUNS |= {"peers": ("dml", "joint"), "state": ("dbt", "joint")}
+RUNS |= {"maps": ("oto,fckd", "joint")}
 AVERAGED = ("dml",)  # methods whose runs average the weights
 
 
-def train(strategy, arrays, method, phases, use_fit):
+def train(strategy, arrays, method, phases, use_fit, task="classification"):
     """Trains a few steps on weighted rows; returns variables and logs by name."""
     import keras
     import tensorflow as tf
@@ -36,10 +37,13 @@ def train(strategy, arrays, method, phases, use_fit):
                 width=width,
                 input_shape=(8, 8, 1),
                 synchronized_bn=True,
+                task=task,
             )
             for width in (1 / 16, 1 / 8)
         )
-        distiller = tf_mskd.Distiller(student, teacher, method, phases=phases)
+        distiller = tf_mskd.Distiller(
+            student, teacher, method, phases=phases, task=task
+        )
         ema = 0.5 if method in AVERAGED else 0.0
         optimizer = create_optimizer("sgd", 0.1, l2=1e-3, ema=ema)
         distiller.compile(optimizer, jit_compile=False)
@@ -105,7 +109,13 @@ def main(digits_path, result_path):
     results = {}
     for run, settings in RUNS.items():
         for devices, strategy in enumerate((one, two), start=1):
-            values = train(strategy, arrays, *settings, use_fit=run == "fit")
+            given, more = arrays, {"use_fit": run == "fit"}
+            if run == "maps":  # which pixels have ink; a column is void
+                maps = (arrays[0][..., 0] > 100).astype(np.int32)
+                maps[:, :, 0] = 255
+                given = arrays[0], maps, arrays[2]
+                more = {"use_fit": True, "task": "segmentation"}
+            values = train(strategy, given, *settings, **more)
             for name, value in values.items():
                 results[f"{run}|{devices}|{name}"] = value
     results |= dropout_masks(two)
