@@ -94,6 +94,8 @@ def train_stream(
             f"start_step must be in [0, num_steps = {num_steps}], got {start_step!r}."
         )
 
+    if split.maps and augment is not None:
+        augment.check_maps()
     view_seed = seed if view_seed is None else view_seed
     supply = extra_targets.Supply(
         split, ids, seed, view_seed, num_negatives, augment, second_augment

@@ -167,6 +167,25 @@ class Task(abc.ABC):
     def quality(self, label: Tensor, output: Tensor) -> Tensor:
         """Returns `step_metric` of each example, float32 [B]."""
 
+    @property
+    def has_panels(self) -> bool:
+        """Whether answers can be looked at, by a `panels` of the task's own."""
+        return type(self).panels is not Task.panels
+
+    def panels(
+        self, label: np.ndarray, outputs: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Returns pictures of the answers to one example beside its truth.
+
+        Args:
+            label: array [...], of one example.
+            outputs: dict, exit name or "ensemble" -> array [...], the same.
+
+        Returns:
+            dict, name of the picture -> uint8 [H, W, 3].
+        """
+        return {}
+
     def figures(self) -> Figures:
         """Returns what gathers the figures of one output over a data set."""
         return Mean(self.step_metric, self.quality)
