@@ -1,5 +1,7 @@
 """`unet`: a small U-shaped network whose exits stand on the maps of its decoder."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import ops
 
@@ -29,9 +31,9 @@ def build_unet(
     """Builds the network; `create_model` checks what they share.
 
     Two 3x3 convolutions and ReLUs a level, 3 levels of 32, 64 and 128 channels, average
-    pooling down, a squeeze gate at the bottom, bilinear resizing up beside the map of
+    pooling down, a squeeze gate at the bottom, bilinear doubling up beside the map of
     the encoder. Exit 1 reads the bottom, exit 2 the map of half size, exit 3 that of
-    full size, each resized to the image; `feature_k` is the map of exit k. No batch
+    full size, each doubled up to the image; `feature_k` is the map of exit k. No batch
     norm: a pixel's answer depends on its image alone.
 
     The gradient branch reads how steep the image is (`image_quality.gradient_map`) with
@@ -65,23 +67,55 @@ def build_unet(
     outputs, beside = {}, [None] * (LEVELS - 1)
     if gradient:
         outputs["gradient_1"], beside = _gradient_branch(x, widths)
-    made = _decode(_encode(x, widths), widths, beside, max(_numbers(exits, features)))
+    maps = _encode(x, widths)
+    made = _decode(maps, widths, beside, max(_numbers(exits, features)))
     for k in exits:
         y = made[f"feature_{k}"]
-        if k < LEVELS:
-            y = ResizeLike(name=f"exit_{k}_up")([y, image])
+        for level in reversed(range(LEVELS - k)):
+            y = Doubled(name=f"exit_{k}_up_{level + 1}")([y, maps[level]])
         y = task.classify(task.pool(y, k), k, num_outputs, dropout, input_shape[:2])
         outputs[f"exit_{k}"] = y
     outputs |= {name: made[name] for name in features}
     return keras.Model(image, outputs, name=NAME)
 
 
-def check_features(features: list[str]) -> None:
-    """Raises `UserError` unless all are features of this network."""
+def feature_names(features: str | Sequence[str]) -> list[str]:
+    """The features requested, each once.
+
+    Raises:
+        UserError: for one that this network does not have.
+    """
+    features = [features] if isinstance(features, str) else list(features)
     known = [f"feature_{k}" for k in range(1, LEVELS + 1)]
     for name in features:
         if name not in known:
             raise unknown_name(f"feature of {NAME}", name, known)
+    return list(dict.fromkeys(features))
+
+
+def check_options(
+    aux_heads: Sequence[str],
+    exit_head: str,
+    attention: bool,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> None:
+    """Raises `UserError` for options of `create_model` that this network has not."""
+    for kind in aux_heads:
+        if kind not in AUX:
+            raise unknown_name(f"auxiliary head of {NAME}", kind, AUX)
+    others = {
+        "exit_head": exit_head not in ("dense", "linear"),
+        "attention": attention,
+        "mean": mean is not None,
+        "std": std is not None,
+    }
+    for option, given in others.items():
+        if given:
+            raise UserError(
+                f"Model {NAME!r} has no {option}: its exits are 1x1 convolutions and "
+                "it divides images by 255; leave it out."
+            )
 
 
 def _check(task, input_shape):
@@ -126,7 +160,7 @@ def _decode(maps, widths, beside, deepest):
     made = {"feature_1": x}
     for k in range(2, deepest + 1):
         level = LEVELS - k
-        x = ResizeLike(name=f"up_{k}")([x, maps[level]])
+        x = Doubled(name=f"up_{k}")([x, maps[level]])
         guide = [] if beside[level] is None else [beside[level]]
         x = keras.layers.Concatenate(name=f"beside_{k}")([x, maps[level], *guide])
         x = _convs(x, widths[level], f"decoder_{k}")
@@ -151,7 +185,7 @@ def _gradient_branch(x, widths):
     full = _convs(x, top, "gradient_encoder_1")
     x = keras.layers.AveragePooling2D(2, name="gradient_down")(full)
     half = _convs(x, low, "gradient_encoder_2")
-    x = ResizeLike(name="gradient_up")([half, full])
+    x = Doubled(name="gradient_up")([half, full])
     x = keras.layers.Concatenate(name="gradient_beside")([x, full])
     x = _convs(x, top, "gradient_decoder")
     answer = keras.layers.Conv2D(channels, 1, dtype="float32", name="gradient_1")(x)
@@ -159,21 +193,32 @@ def _gradient_branch(x, widths):
 
 
 @keras.saving.register_keras_serializable(package="tf_mskd")
-class ResizeLike(keras.layers.Layer):
-    """Resizes a map to the height and width of another, bilinear, half-pixel centres.
+class Doubled(keras.layers.Layer):
+    """Twice a map's height and width, bilinear, half-pixel centres, as large as another.
 
-    Call with [x, like]; their sizes may be unknown until the network runs.
+    Call with [x, like], `like` twice as high and wide as x or one pixel more, for which
+    the edge is repeated; sizes may be unknown until the network runs.
     """
 
     def call(self, inputs):
         x, like = inputs
-        size = tuple(ops.shape(like)[1:3])
-        return ops.image.resize(x, size, "bilinear", data_format="channels_last")
+        height, width = ops.shape(like)[1:3]
+        x = _doubled(x, 1)[:, :height]
+        return _doubled(x, 2)[:, :, :width]
 
     def compute_output_spec(self, inputs):
         x, like = inputs
         shape = (x.shape[0], *like.shape[1:3], x.shape[-1])
         return keras.KerasTensor(shape, self.compute_dtype)
+
+
+def _doubled(x, axis):
+    """One pixel more than twice as long: each the mean of (a, b, b, c) / 4."""
+    x = ops.repeat(x, 2, axis=axis)
+    x = ops.moveaxis(x, axis, 0)
+    x = ops.concatenate([x[:1], x, x[-1:], x[-1:]], axis=0)
+    x = (x[:-2] + 2 * x[1:-1] + x[2:]) / 4
+    return ops.moveaxis(x, 0, axis)
 
 
 @keras.saving.register_keras_serializable(package="tf_mskd")

@@ -1,5 +1,7 @@
 """Restoration: the clean image, pixel by pixel."""
 
+import typing
+
 import keras
 import numpy as np
 from keras import ops
@@ -30,7 +32,8 @@ class Restoration(Task):
     metric = "psnr"
     step_metric = "psnr"
     unit = "dB"
-    further_units = {"ssim": ""}
+    further_units: typing.ClassVar[dict[str, str]] = {"ssim": ""}
+    probabilities = ""
     dense = True
 
     def check_outputs(self, name, shape):
@@ -56,8 +59,8 @@ class Restoration(Task):
         return keras.layers.Activation("sigmoid", dtype="float32", name=f"exit_{k}")(x)
 
     def label_spec(self, shape):
-        """An image of the exit's channels."""
-        return (None, None, shape[-1]), "float32"
+        """An image of the exit's size."""
+        return tuple(shape), "float32"
 
     def read_label(self, label, shape):
         """Images as float32 in [0, 1]; whole numbers are divided by 255."""
@@ -125,11 +128,10 @@ class Restoration(Task):
         """The means of PSNR and SSIM."""
         return Quality(self._image)
 
-    def strip(self, image, output, label):
-        """The image, what it became, and the clean one, side by side."""
-        parts = [np.asarray(part, np.float64) for part in (output, self._image(label))]
-        parts = [np.round(255 * np.clip(part, 0, 1)) for part in parts]
-        return np.concatenate([image, *parts], axis=1).astype(np.uint8)
+    def panels(self, label, outputs):
+        """What the image became at every exit, and last the clean one."""
+        images = {**outputs, "truth": np.asarray(self._image(label))}
+        return {n: np.uint8(np.round(255 * v)) for n, v in images.items()}
 
     def _image(self, label):
         label = ops.convert_to_tensor(label)
