@@ -138,7 +138,14 @@ def _numbers(exits, features):
 
 def _convs(x, width, name):
     for index in (1, 2):
-        x = blocks.conv(x, width, 3, 1, f"{name}_conv_{index}", use_bias=True)
+        conv = keras.layers.Conv2D(
+            width,
+            3,
+            padding="same",
+            kernel_initializer=keras.initializers.HeNormal(),
+            name=f"{name}_conv_{index}",
+        )
+        x = conv(x)
         x = blocks.relu(x, f"{name}_relu_{index}")
     return x
 
