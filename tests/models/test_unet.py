@@ -60,11 +60,11 @@ def test_weights_serve_images_of_any_size():
 def test_an_exported_network_takes_any_size(tmp_path):
     free = unet((None, None, 3))
     free.export(tmp_path / "exported", verbose=False)
-    served = tf.saved_model.load(tmp_path / "exported").serve
+    loaded = tf.saved_model.load(tmp_path / "exported")
     for rows, columns in ((16, 12), (13, 9)):
         images = IMAGES[:, :rows, :columns].astype("float32")
         expected = free(images)
-        for name, image in served(images).items():
+        for name, image in loaded.serve(images).items():
             np.testing.assert_allclose(image, expected[name], atol=1e-5)
 
 

@@ -123,7 +123,7 @@ def test_equal_images_and_maps_leave_nothing_to_learn():
     [
         (
             PICTURES[..., 0],
-            r"clean images \[None, 16, 16, 3\], .* got uint8 \[2, 16, 16\]",
+            r"clean images \[B, 16, 16, 3\], .* got uint8 \[2, 16, 16\]",
         ),
         (PICTURES[:, :8], r"got uint8 \[2, 8, 16, 3\]"),
         (PICTURES > 3, r"got bool \[2, 16, 16, 3\]"),

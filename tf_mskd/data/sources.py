@@ -29,8 +29,8 @@ def load_source(
     Args:
         name: "digits", "nuclei" and "low_light" (built in), "folder" (images in class
             folders), "pairs" (images and clean images), "tiny_imagenet", or any other
-            prepared image-classification set of
-            TensorFlow Datasets, such as "cifar100".
+            prepared image-classification set of TensorFlow Datasets, such as
+            "cifar100".
         data_dir: "pairs": see `load_pairs`; "low_light": see `load_low_light`.
             "folder": the root that holds `train/` and `test/` (or `val/`), or
             class folders that `test_fraction` splits.

@@ -46,7 +46,7 @@ def create_model(
 ) -> keras.Model:
     """Builds a network whose output is a dict of named tensors.
 
-    Exit K (4 in ResNet and VGG, 3 in a wide ResNet and "unet") is the network's own pooling and
+    Exit K (4 in ResNet and VGG, 3 in a wide ResNet) is the network's own pooling and
     dense layer; exit k < K is a head on the map of stage k. Nothing deeper than the
     deepest output requested is built. Layer names do not depend on the outputs
     requested, so weights can be copied between two builds by layer name.

@@ -15,6 +15,7 @@ from tf_mskd.utils.types import Tensor
 NAME = "unet"
 LEVELS = 3  # of the decoder, the bottom among them, with an exit each
 WIDTH = 32  # channels at full size, doubled at each level below
+SLOPE = 0.2  # of the ReLUs below 0: of four channels none may die
 AUX = ("gradient",)
 
 
@@ -30,7 +31,7 @@ def build_unet(
 ) -> keras.Model:
     """Builds the network; `create_model` checks what they share.
 
-    Two 3x3 convolutions and ReLUs a level, 3 levels of 32, 64 and 128 channels, average
+    Two 3x3 convolutions and leaky ReLUs a level, 3 levels of 32, 64 and 128 channels, average
     pooling down, a squeeze gate at the bottom, bilinear doubling up beside the map of
     the encoder. Exit 1 reads the bottom, exit 2 the map of half size, exit 3 that of
     full size, each doubled up to the image; `feature_k` is the map of exit k. No batch
@@ -56,7 +57,8 @@ def build_unet(
     Raises:
         UserError: for a task of vectors, or smaller images.
 
-    Source: Ronneberger, Fischer, Brox, "U-Net", MICCAI 2015, arXiv 1505.04597.
+    Source: Ronneberger, Fischer, Brox, "U-Net", MICCAI 2015, arXiv 1505.04597; leaky
+        ReLUs as in Chen, Chen, Xu, Koltun, "Learning to See in the Dark", CVPR 2018.
         Reconstruction: sizes, gate and branch after the abstract of low-light
         enhancement by knowledge distillation, see the method `llkd`.
     """
@@ -146,7 +148,7 @@ def _convs(x, width, name):
             name=f"{name}_conv_{index}",
         )
         x = conv(x)
-        x = blocks.relu(x, f"{name}_relu_{index}")
+        x = keras.layers.LeakyReLU(SLOPE, name=f"{name}_relu_{index}")(x)
     return x
 
 
@@ -201,10 +203,11 @@ def _gradient_branch(x, widths):
 
 @keras.saving.register_keras_serializable(package="tf_mskd")
 class Doubled(keras.layers.Layer):
-    """Twice a map's height and width, bilinear, half-pixel centres, as large as another.
+    """A map of twice the height and width, bilinear, half-pixel centres.
 
-    Call with [x, like], `like` twice as high and wide as x or one pixel more, for which
-    the edge is repeated; sizes may be unknown until the network runs.
+    Call with [x, like]; the result is as large as `like`, which is twice as high and
+    wide as x or one pixel more, for which the edge is repeated. Sizes may be unknown
+    until the network runs.
     """
 
     def call(self, inputs):
