@@ -1,6 +1,7 @@
 """Segmentation in training: every method for it, exits of any network, whole runs."""
 
 import dataclasses
+import functools
 
 import keras
 import numpy as np
@@ -135,6 +136,25 @@ def test_a_run_of_maps(tmp_path):
     assert {"macc", "pixel_accuracy", "iou_0"} <= set(result.test_more)
     run = FinishedRun(config.run_dir)
     assert evaluation.evaluate_run(run)["miou"] == result.test
+    assert run.paths.examples.read_bytes().startswith(b"\x89PNG")
+    points = evaluation.evaluate_early_exit(run)["thresholds"]
+    assert points[-1]["image"] == pytest.approx(result.test["ensemble"], abs=1e-9)
+    record = evaluation.export_run(run, tmp_path / "exported")
+    assert {entry["file"] for entry in record["files"]} == {
+        "saved_model",
+        "student_float32.tflite",
+    }
+    for entry in record["files"]:
+        assert set(entry["verification"]) == {"exit_1", "exit_2", "ensemble"}
+        assert min(v["same_class"] for v in entry["verification"].values()) > 0.999
+    for refused in (
+        functools.partial(evaluation.export_run, run, tmp_path / "no"),
+        functools.partial(evaluation.evaluate_early_exit, run),
+    ):
+        with pytest.raises(UserError, match="holds thresholds of classes, the exits"):
+            refused(exits_file="exits.json")
+    with pytest.raises(UserError, match="answer with one class"):
+        evaluation.calibrate_run(run)
     student = dataclasses.replace(
         config, method="oto,fckd", teacher=config.run_dir, run_dir=str(tmp_path / "oto")
     )

@@ -170,6 +170,15 @@ class Task(abc.ABC):
         """Returns `step_metric` of each example, float32 [B]."""
 
     @property
+    def has_confidence(self) -> bool:
+        """Whether positions exit early by a `confidence` of the task's own."""
+        return type(self).confidence is not Task.confidence
+
+    def confidence(self, output: Tensor) -> Tensor:
+        """Returns how sure an output is at each position, float32 [B, h, w]."""
+        raise UserError(f"Task {self.name!r} does not say how sure an answer is.")
+
+    @property
     def has_panels(self) -> bool:
         """Whether answers can be looked at, by a `panels` of the task's own."""
         return type(self).panels is not Task.panels

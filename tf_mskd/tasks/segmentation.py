@@ -146,6 +146,10 @@ class Segmentation(Task):
         """See `label_maps.pixel_accuracy`."""
         return pixel_accuracy(label, output)
 
+    def confidence(self, output):
+        """The largest probability of each position."""
+        return ops.max(ops.softmax(ops.cast(output, "float32"), axis=-1), axis=-1)
+
     def panels(self, label, outputs):
         """Classes by colour, void black; the errors of the ensemble red."""
         told = {
@@ -162,7 +166,7 @@ class Segmentation(Task):
         return Confusion()
 
 
-def exit_size(image_size: tuple[int, int]) -> tuple[int, int]:
+def exit_size(image_size: tuple[int, ...]) -> tuple[int, ...]:
     """Height and width of the exits for images of a size.
 
     Example:
@@ -170,7 +174,7 @@ def exit_size(image_size: tuple[int, int]) -> tuple[int, int]:
         ((64, 64), (128, 64))
     """
     if max(image_size) <= MOST:
-        return tuple(image_size)
+        return image_size
     return tuple(-(-side // STRIDE) for side in image_size)
 
 

@@ -96,7 +96,7 @@ class Evaluator:
         Raises:
             UserError: if another worker of several has stopped.
         """
-        batches = list(self._exits(model))
+        batches = list(self.batches(model))
         joined = {
             name: np.concatenate([exits[name] for exits, _ in batches])
             for name in exit_names(model)
@@ -113,11 +113,12 @@ class Evaluator:
         Raises:
             UserError: if another worker of several has stopped.
         """
-        for exits, targets in self._exits(model):
+        for exits, targets in self.batches(model):
             meter.update(exits, targets["label"])
         return meter
 
-    def _exits(self, model):
+    def batches(self, model: keras.Model) -> Iterator[tuple[dict, dict]]:
+        """Yields (outputs of the exits, targets) of each batch, see `Predictor`."""
         names = exit_names(model)
         if id(model) not in self._networks:  # a student without its auxiliary heads
             bare = model if list(model.output) == names else sub_model(model, names)
