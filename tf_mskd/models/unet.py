@@ -181,7 +181,9 @@ def _squeeze_gate(x, width):
     """Channels weighed by what the whole map holds; Hu et al., CVPR 2018."""
     gate = keras.layers.GlobalAveragePooling2D(keepdims=True, name="gate_pool")(x)
     inner = max(1, width // 4)
-    gate = keras.layers.Conv2D(inner, 1, activation="relu", name="gate_squeeze")(gate)
+    gate = keras.layers.Conv2D(inner, 1, activation="leaky_relu", name="gate_squeeze")(
+        gate
+    )
     gate = keras.layers.Conv2D(width, 1, activation="sigmoid", name="gate_excite")(gate)
     return keras.layers.Multiply(name="feature_1")([x, gate])
 
