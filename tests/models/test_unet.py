@@ -24,6 +24,8 @@ def test_exits_and_features():
     images = dict.fromkeys(("exit_1", "exit_2", "exit_3", "gradient_1"), SIZE[1:])
     assert shapes == {**images, "feature_1": (4, 3, 16), "feature_2": (8, 6, 8)}
     assert not model.non_trainable_variables
+    layers = {layer.name for layer in unet().layers}  # which methods find maps by
+    assert {f"feature_{k}" for k in (1, 2, 3)} <= layers
     first = {layer.name for layer in unet(exits=(1,)).layers}
     assert not any(name.startswith("decoder") for name in first)
 

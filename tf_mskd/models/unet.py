@@ -31,11 +31,11 @@ def build_unet(
 ) -> keras.Model:
     """Builds the network; `create_model` checks what they share.
 
-    Two 3x3 convolutions and leaky ReLUs a level, 3 levels of 32, 64 and 128 channels, average
-    pooling down, a squeeze gate at the bottom, bilinear doubling up beside the map of
-    the encoder. Exit 1 reads the bottom, exit 2 the map of half size, exit 3 that of
-    full size, each doubled up to the image; `feature_k` is the map of exit k. No batch
-    norm: a pixel's answer depends on its image alone.
+    Two 3x3 convolutions and leaky ReLUs a level, 3 levels of 32, 64 and 128 channels,
+    average pooling down, a squeeze gate at the bottom, bilinear doubling up beside the
+    map of the encoder. Exit 1 reads the bottom, exit 2 the map of half size, exit 3
+    that of full size, each doubled up to the image; `feature_k` is the map of exit k.
+    No batch norm: a pixel's answer depends on its image alone.
 
     The gradient branch reads how steep the image is (`image_quality.gradient_map`) with
     half the channels; its maps go beside the decoder's, and `gradient_1` [B, H, W, C]
@@ -138,7 +138,8 @@ def _numbers(exits, features):
     return [*exits, *(int(n.rpartition("_")[2]) for n in numbered(features, "feature"))]
 
 
-def _convs(x, width, name):
+def _convs(x, width, name, last=""):
+    """Two convolutions; `last` names the layer whose output is the map."""
     for index in (1, 2):
         conv = keras.layers.Conv2D(
             width,
@@ -148,7 +149,8 @@ def _convs(x, width, name):
             name=f"{name}_conv_{index}",
         )
         x = conv(x)
-        x = keras.layers.LeakyReLU(SLOPE, name=f"{name}_relu_{index}")(x)
+        relu = last if last and index == 2 else f"{name}_relu_{index}"
+        x = keras.layers.LeakyReLU(SLOPE, name=relu)(x)
     return x
 
 
@@ -172,7 +174,7 @@ def _decode(maps, widths, beside, deepest):
         x = Doubled(name=f"up_{k}")([x, maps[level]])
         guide = [] if beside[level] is None else [beside[level]]
         x = keras.layers.Concatenate(name=f"beside_{k}")([x, maps[level], *guide])
-        x = _convs(x, widths[level], f"decoder_{k}")
+        x = _convs(x, widths[level], f"decoder_{k}", last=f"feature_{k}")
         made[f"feature_{k}"] = x
     return made
 
