@@ -12,7 +12,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from tf_mskd import models
-from tf_mskd.data.nuclei import load_nuclei
+from tf_mskd.data.sources import load_source
 from tf_mskd.methods.common.registry import method_class
 from tf_mskd.models import aux_heads, resnet
 from tf_mskd.runs import build
@@ -30,8 +30,20 @@ COMMANDS = [p for p in FLAGFILES if p.parts[1] != "base"]  # that they document
 RUNS = [p for p in COMMANDS if p.parts[1] not in ("pairs", "methods")]
 WIDTH = 1 / 16
 ROWS = 4
-CLASSES = {"digits": 10, "cifar100": 100, "tiny_imagenet": 200, "nuclei": 3}
-SIDES = {"digits": 8, "cifar100": 32, "tiny_imagenet": 64, "nuclei": 64}
+CLASSES = {
+    "digits": 10,
+    "cifar100": 100,
+    "tiny_imagenet": 200,
+    "nuclei": 3,
+    "low_light": 3,
+}
+SIDES = {
+    "digits": 8,
+    "cifar100": 32,
+    "tiny_imagenet": 64,
+    "nuclei": 64,
+    "low_light": 64,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +59,8 @@ class Shapes:
 @functools.cache
 def batch(dataset):
     """Four real digits in the size and number of channels of a data set; or nuclei."""
-    if dataset == "nuclei":
-        train = load_nuclei(SIDES[dataset]).train
+    if dataset in ("nuclei", "low_light"):
+        train = load_source(dataset).train
         return train.images[:ROWS], train.labels[:ROWS].astype("int32")
     side, channels = SIDES[dataset], 1 if dataset == "digits" else 3
     digits = load_digits()

@@ -7,7 +7,6 @@ import keras
 import numpy as np
 import pytest
 
-from tests.method_support import METHODS
 from tests.support import SMALL
 from tf_mskd import SGD, Distiller, UserError, add_exits, create_model
 from tf_mskd.data.nuclei import load_nuclei
@@ -26,7 +25,7 @@ SETTINGS = {
 }
 MADE_FOR = [
     name
-    for name in METHODS
+    for name in registry.available_methods()
     if not registry.method_class(name).tasks
     or "segmentation" in registry.method_class(name).tasks
 ]

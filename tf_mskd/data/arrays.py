@@ -10,6 +10,7 @@ import psutil
 from tf_mskd.utils.channel_statistics import CHANNEL_STATISTICS
 from tf_mskd.utils.errors import UserError
 
+CHANNELS = ("red", "green", "blue")  # the classes of sets whose labels are images
 MEMORY_FRACTION = 0.6  # of the free memory; the rest is for networks and batches
 
 
@@ -36,6 +37,15 @@ class Split:
         """Names of the targets [N, H, W], which say something of every pixel."""
         size = self.images.shape[1:3]
         return tuple(n for n, v in self.targets.items() if v.shape[1:] == size)
+
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """Names of the targets [N, H, W, C], which are images as large as the split's.
+
+        They are moved as the images are.
+        """
+        shape = self.images.shape[1:]
+        return tuple(n for n, v in self.targets.items() if v.shape[1:] == shape)
 
     @property
     def strata(self) -> np.ndarray:

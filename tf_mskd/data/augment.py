@@ -14,6 +14,7 @@ from tf_mskd.utils.errors import UserError, unknown_name
 
 VOID = 255  # of label maps
 FOLLOWED = ("crop", "flip", "rotate", "cutout")  # by label maps
+MOVES = ("crop", "flip")  # that leave clean images true
 DRAWS_PER_STEP = 16  # draw numbers reserved for one entry of the list of names
 
 
@@ -82,7 +83,7 @@ class Augmentation:
         """Returns uint8 [B, H, W, C].
 
         Args:
-            images: uint8 [B, H, W, C], static H, W and C.
+            images: uint8 [B, H, W, C], static H, W and C; int32 for `MOVES`.
             ids: int64 [B], positions in the train split.
             seed: int, the seed of the run.
             view: int64 scalar, the epoch.
@@ -110,6 +111,15 @@ class Augmentation:
                 raise UserError(
                     f"Label maps cannot follow the augmentation {name!r}: use "
                     f"{', '.join(FOLLOWED)}, or none."
+                )
+
+    def check_pictures(self) -> None:
+        """Raises `UserError` if clean images do not stay true under a transform."""
+        for name in self._steps:
+            if name not in MOVES:
+                raise UserError(
+                    f"Clean images cannot follow the augmentation {name!r}: use "
+                    f"{', '.join(MOVES)}, or none."
                 )
 
     def _apply(self, images, keys, fill=0):

@@ -97,6 +97,8 @@ def train_stream(
 
     if split.maps and augment is not None:
         augment.check_maps()
+    if split.pictures and augment is not None:
+        augment.check_pictures()
     view_seed = seed if view_seed is None else view_seed
     supply = extra_targets.Supply(
         split, ids, seed, view_seed, num_negatives, augment, second_augment
@@ -202,11 +204,12 @@ def _stream(steps, load):
 
 
 def _moved(split, targets, index, view, seed, augment):
-    """The targets, label maps under the augmentation of their images."""
+    """The targets, maps and pictures under the augmentation of their images."""
     if augment is None:
         return dict(targets)
     moved = {n: augment.maps(targets[n], index, seed, view) for n in split.maps}
-    return {**targets, **moved}
+    pictures = {n: augment(targets[n], index, seed, view) for n in split.pictures}
+    return {**targets, **moved, **pictures}
 
 
 def _rows(split, index):

@@ -6,7 +6,9 @@ from PIL import Image
 from tf_mskd.data.arrays import Source, Split, check_image_size
 from tf_mskd.data.decode import fit
 from tf_mskd.data.image_folder import load_folder
+from tf_mskd.data.low_light import load_low_light
 from tf_mskd.data.nuclei import load_nuclei
+from tf_mskd.data.pairs import load_pairs
 from tf_mskd.data.splits import split_ids
 from tf_mskd.data.tfds_sets import load_tfds
 from tf_mskd.utils.choices import RESIZES
@@ -25,10 +27,12 @@ def load_source(
     """Reads a data set into memory. Never downloads.
 
     Args:
-        name: "digits" and "nuclei" (built in), "folder" (images in class folders),
-            "tiny_imagenet", or any other prepared image-classification set of
-            TensorFlow Datasets, such as "cifar100".
-        data_dir: "folder": the root that holds `train/` and `test/` (or `val/`), or
+        name: "digits", "nuclei" and "low_light" (built in), "folder" (images in class
+            folders), "pairs" (images and clean images), "tiny_imagenet", or any other
+            prepared image-classification set of TensorFlow Datasets, such as
+            "cifar100".
+        data_dir: "pairs": see `load_pairs`; "low_light": see `load_low_light`.
+            "folder": the root that holds `train/` and `test/` (or `val/`), or
             class folders that `test_fraction` splits.
             TFDS sets: the directory they were prepared in; None is the TFDS default.
         image_size: int, resize to that height and width in pixels; None keeps the
@@ -58,6 +62,10 @@ def load_source(
         return load_digits(image_size)
     if name == "nuclei":
         return load_nuclei(image_size)
+    if name == "low_light":
+        return load_low_light(data_dir, image_size, resize)
+    if name == "pairs":
+        return load_pairs(data_dir, image_size, resize)
     if name == "folder":
         return load_folder(data_dir, image_size, resize, test_fraction)
     return load_tfds(name, data_dir, image_size, resize)

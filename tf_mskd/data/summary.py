@@ -17,11 +17,10 @@ def describe(source: Source) -> str:
         data digits: train 1,438 images (10 classes of 139 to 146)
     """
     names, splits = source.class_names, (source.train, source.test)
-    train, test = (_counts(split.labels, len(names)) for split in splits)
+    train, test = (_classes(names, split.labels) for split in splits)
     line = (
         f"data {source.name}: train {len(splits[0].images):,} images "
-        f"({_classes(names, train)}), "
-        f"test {len(splits[1].images):,} ({_classes(names, test)}), "
+        f"({train}), test {len(splits[1].images):,} ({test}), "
         f"{'x'.join(map(str, source.image_shape))}"
     )
     return one_line("; ".join([line, *source.notes]))
@@ -37,7 +36,10 @@ def _counts(labels, num_classes):
     return np.bincount(labels, minlength=num_classes)
 
 
-def _classes(names, counts):
+def _classes(names, labels):
+    if labels.ndim == 4:
+        return "each with its clean image"
+    counts = _counts(labels, len(names))
     if len(names) <= LISTED:
         pairs = zip(names, counts, strict=True)
         return ", ".join(f"{name} {count:,}" for name, count in pairs)

@@ -55,7 +55,17 @@ def check_known(name: str, data_dir: str | None = None) -> None:
     registered = tfds.list_builders(with_community_datasets=False)
     if _base_name(name) not in registered and not _lies_in(name, data_dir):
         near = difflib.get_close_matches(str(name).lower(), registered, n=3)
-        known = {"digits", "folder", "cifar10", "cifar100", *ARCHIVED_SETS, *near}
+        known = {
+            "digits",
+            "nuclei",
+            "low_light",
+            "folder",
+            "pairs",
+            "cifar10",
+            "cifar100",
+            *ARCHIVED_SETS,
+            *near,
+        }
         raise UserError(
             f"{unknown_name('data set', name, known)} "
             "Other TensorFlow Datasets names work too."

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import keras
 
 from tf_mskd.models import aux_heads as auxiliary
-from tf_mskd.models import blocks, resnet, vgg, wrn
+from tf_mskd.models import blocks, resnet, unet, vgg, wrn
 from tf_mskd.models import exits as heads
 from tf_mskd.tasks import Task, create_task
 from tf_mskd.utils.channel_statistics import CHANNEL_STATISTICS
@@ -52,12 +52,14 @@ def create_model(
     requested, so weights can be copied between two builds by layer name.
 
     Args:
-        name: str, one of `available_models()` or any "wrn_<depth>_<factor>".
+        name: str, one of `available_models()` or any "wrn_<depth>_<factor>". "unet" is
+            for tasks that answer every pixel; see `models/unet.py` for what it takes.
         num_classes: int, 1 or more.
         exits: "last", "all", or the numbers of the exits, from 1 to K.
         exit_head: kind of head of the exits before the last: "dense", "separable",
             "bottleneck", "stage" or "linear".
-        input_shape: (int, int, int), height, width, channels of the images.
+        input_shape: (int, int, int), height, width, channels of the images; of "unet"
+            height and width may be None, for images of any size.
         width: float > 0, multiplier of all channel counts.
         features: names of further outputs: `feature_k` [B, H, W, C], the map of stage k
             after its last ReLU (raw in a wide ResNet); `preact_k`, the map before that
@@ -92,11 +94,24 @@ def create_model(
         >>> sorted(model.output), model.output["feature_2"].shape
         (['exit_1', 'exit_2', 'exit_3', 'exit_4', 'feature_2'], (None, 16, 16, 128))
     """
-    input_shape = _check(num_classes, input_shape, width, dropout)
+    any_size = name == unet.NAME
+    input_shape = _check(num_classes, input_shape, width, dropout, any_size)
     task = create_task(task)
     num_outputs = task.num_outputs(num_classes)
     heads.check_head(exit_head)
     aux_heads = [aux_heads] if isinstance(aux_heads, str) else list(aux_heads)
+    if name == unet.NAME:
+        unet.check_options(aux_heads, exit_head, attention, mean, std)
+        return unet.build_unet(
+            num_outputs,
+            _exit_numbers(exits, unet.LEVELS, name),
+            unet.feature_names(features),
+            input_shape,
+            width,
+            dropout,
+            gradient=bool(aux_heads),
+            task=task,
+        )
     auxiliary.check(aux_heads)
     if task.dense and aux_heads:
         raise UserError(
@@ -161,10 +176,11 @@ def _backbone(name, input_shape, width, norm, dropout, vgg_taps):
     raise unknown_name("model", name, available_models())
 
 
-def _check(num_classes, input_shape, width, dropout):
+def _check(num_classes, input_shape, width, dropout, any_size):
     """Refuses numbers out of range; returns the input shape as a tuple."""
     shape = tuple(input_shape)
-    if len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape):
+    given = [n for n in shape[:2] if not (any_size and n is None)] + list(shape[2:])
+    if len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in given):
         raise UserError(
             "input_shape takes height, width and channels as three positive ints, got "
             f"{shape}. Use for example (32, 32, 3)."

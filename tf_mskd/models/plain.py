@@ -140,7 +140,7 @@ def _with_exits(network, role, task):
     for name in own:
         _check_output(role, network, name, tensors[name], task)
         kind = kind_of_output(network, tensors[name])
-        if kind != "logits":
+        if kind != "logits" and task.probabilities:
             remedy = "build it without its activation"
             if role == "teacher" and kind == task.probabilities and len(own) == 1:
                 remedy += ", or pass a model with this one output, not in a dict"
@@ -165,7 +165,7 @@ def _one_exit(network, role, tensors, task):
             f"logits by their {how}."
         )
         tensor = layer(dtype="float32", name="logits_of_probabilities")(tensor)
-    elif kind != "logits":
+    elif kind != "logits" and task.probabilities:
         remedy = "build it without its last activation"
         raise _no_logits(role, network, name, kind, remedy)
     network = keras.Model(network.input, tensor, name=network.name)

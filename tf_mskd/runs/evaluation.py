@@ -151,10 +151,13 @@ def lines_of(table: dict[str, dict[str, float]], task: str) -> list[str]:
         >>> lines_of({"accuracy": {"exit_1": 0.5, "ensemble": 1.0}}, "classification")
         ['exit_1     50.00 %', 'ensemble  100.00 %']
     """
-    unit = create_task(task).unit
+    unit_of = create_task(task).unit_of
     names = list(next(iter(table.values())))
     width = max(map(len, names))
-    columns = [[shown(column[n], unit) for n in names] for column in table.values()]
+    columns = [
+        [shown(column[n], unit_of(figure)) for n in names]
+        for figure, column in table.items()
+    ]
     if len(columns) > 1:
         names = ["", *names]
         columns = [[f, *c] for f, c in zip(table, columns, strict=True)]

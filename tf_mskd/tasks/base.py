@@ -28,8 +28,9 @@ class Task(abc.ABC):
         step_metric: name of what `quality` is, which every training step can log.
         unit: unit of both figures; those in "%" are fractions in [0, 1], shown times
             100.
+        further_units: dict, name of a further figure -> its unit, where it has another.
         probabilities: what the probabilities of this task are called by
-            `models.probabilities.kind_of_rows`.
+            `models.probabilities.kind_of_rows`; "" where exits give no logits.
         one_class: whether an answer is one class of several, which weights of exits,
             early exits, caches of top classes and exported files are made for.
         dense: whether an exit answers for every position of the image: heads keep the
@@ -40,6 +41,7 @@ class Task(abc.ABC):
     metric: str = "accuracy"
     step_metric: str = "accuracy"
     unit: str = "%"
+    further_units: typing.ClassVar[Mapping[str, str]] = {}
     probabilities: str = "softmax"
     one_class: bool = False
     dense: bool = False
@@ -194,6 +196,10 @@ class Task(abc.ABC):
             dict, name of the picture -> uint8 [H, W, 3].
         """
         return {}
+
+    def unit_of(self, figure: str) -> str:
+        """Returns the unit of one of the figures."""
+        return self.further_units.get(figure, self.unit)
 
     def figures(self) -> Figures:
         """Returns what gathers the figures of one output over a data set."""

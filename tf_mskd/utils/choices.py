@@ -9,13 +9,14 @@ MODELS = (
     *("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
     *("vgg8", "vgg11", "vgg13", "vgg16", "vgg19"),
     *("wrn_16_1", "wrn_16_2", "wrn_28_10", "wrn_40_1", "wrn_40_2"),
+    "unet",
 )
 WIDE_RESNET = r"wrn_([1-9]\d*)_([1-9]\d*)"  # any depth and factor, not only those above
 EXIT_HEADS = ("dense", "separable", "bottleneck", "stage", "linear")
 AUX_HEADS = ("projection", "rotation", "paraphraser")
 PHASES = ("joint", "progressive", "detached")
 ENSEMBLES = ("logits", "probabilities")
-TASKS = ("classification", "multi_label", "binary", "segmentation")
+TASKS = ("classification", "multi_label", "binary", "segmentation", "restoration")
 FROZEN = ("none", "backbone")
 OPTIMIZERS = ("sgd", "adamw", "adam", "lion", "muon")
 LEARNING_RATES = ("step", "cosine", "constant")

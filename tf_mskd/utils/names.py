@@ -12,7 +12,10 @@ AUX_OUTPUTS = {
     "rotation": ("rotation",),
     "paraphraser": ("factor", "reconstruction"),
 }
-KINDS = ("exit", "feature", "embedding", "preact", *sum(AUX_OUTPUTS.values(), ()))
+KINDS = (
+    *("exit", "feature", "embedding", "preact", "gradient"),
+    *sum(AUX_OUTPUTS.values(), ()),
+)
 OUTPUT = re.compile(rf"({'|'.join(KINDS)})_[1-9]\d*")
 
 

@@ -14,10 +14,11 @@ def scaled(value: float, unit: str) -> float:
 
 
 def shown(value: float, unit: str) -> str:
-    """Returns a figure with two digits and its unit.
+    """Returns a figure with two digits and its unit; with four digits without one.
 
     Example:
         >>> shown(0.25, "%"), shown(0.25, "")
-        ('25.00 %', '0.25')
+        ('25.00 %', '0.2500')
     """
-    return f"{scaled(value, unit):.2f} {unit}".rstrip()
+    digits = 2 if unit else 4
+    return f"{scaled(value, unit):.{digits}f} {unit}".rstrip()
