@@ -277,8 +277,8 @@ class Config:
     )
     lr: float = _training(
         0.0,
-        "Learning rate at the start; 0: 0.05 of sgd, 0.001 of adamw, adam and muon, "
-        "0.0001 of lion.",
+        "Learning rate at the start; 0: 0.05 with sgd, 0.001 with adamw, adam and "
+        "muon, 0.0001 with lion.",
         low=0,
     )
     lr_schedule: str = _training(
