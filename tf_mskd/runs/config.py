@@ -163,6 +163,9 @@ class Config:
     )
 
     task: str = _method("classification", "What the exits answer.", choices=names.TASKS)
+    task_args: dict[str, str] = _method(
+        "", "Arguments of the task, such as bits=32.", form=parsers.ARGUMENTS
+    )
     method: str = _method(
         "ce", "Method, such as ce, kd, mskd or oto, or several: kd,at; docs/methods.md."
     )
