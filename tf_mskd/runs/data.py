@@ -134,8 +134,11 @@ class Data:
 
     def gallery_stream(self):
         """The training images as they are, None unless the task searches in them."""
-        if not build_task(self.config).searches:
-            return None
+        searches = build_task(self.config).searches
+        return self.plain_train_stream() if searches else None
+
+    def plain_train_stream(self):
+        """The training images as they are, in order, once each."""
         return self._as_they_are(self.train_ids)
 
     def test_stream(self):

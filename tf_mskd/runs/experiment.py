@@ -17,6 +17,7 @@ from tf_mskd.runs.data import Data, load
 from tf_mskd.runs.evaluation import measure, report_teacher
 from tf_mskd.runs.networks import load_network
 from tf_mskd.runs.own_model import file_of
+from tf_mskd.runs.method_state import prepare_method
 from tf_mskd.runs.plan import plan, plan_cache
 from tf_mskd.runs.result import Result
 from tf_mskd.runs.run_folder import RunFolder
@@ -213,6 +214,7 @@ def _train(distiller, strategy, data, config, folder):
         callbacks=callbacks,
         validate=validate,
         prepare=prepare,
+        start=functools.partial(prepare_method, distiller, strategy, data),
         on_epoch=folder.write_history,
         steps_per_call=config.steps_per_call,
         checkpoint_minutes=config.checkpoint_minutes,
