@@ -106,8 +106,8 @@ class Config:
     )
     augment: tuple[str, ...] = _data(
         "crop,flip",
-        "Augmentations in order, of crop, flip, rotate, autoaugment, jda, cutout; or "
-        "none.",
+        "Augmentations in order, of crop, flip, rotate, autoaugment, jda, cutout, "
+        "resized_crop, jitter, grey, blur; or none.",
         form=parsers.AUGMENTATION,
     )
     second_augment: tuple[str, ...] = _data(
