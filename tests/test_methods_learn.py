@@ -13,14 +13,13 @@ import keras
 import numpy as np
 import pytest
 
-from tf_mskd.methods.common import registry
+from tests.method_support import METHODS
 from tf_mskd.runs import build, experiment
 from tf_mskd.runs.data import Data
 from tf_mskd.runs.flags import read_flagfile, to_flagfile
 from tf_mskd.training.term_schedule import TermSchedule
 
 ROOT = pathlib.Path(__file__).parents[1]
-METHODS = registry.available_methods()
 SMALL = {"tensorboard": False, "epochs": 6, "train_fraction": 0.5, "width": 0.25}
 SMALL["teacher_stage"] = ""  # the chains are written out below
 EXITS = {"all": "1,2", "last": "2"}  # of networks of two stages
