@@ -8,7 +8,7 @@ setup(
     packages=[*find_packages(include=["tf_mskd", "tf_mskd.*"]), *DATA],
     package_dir=DATA,
     package_data={
-        "tf_mskd": ["py.typed"],
+        "tf_mskd": ["py.typed", "data/pictures/*"],
         "tf_mskd.configs": ["**/*.flags", "*.md"],
         "tf_mskd.results": ["published.csv"],
     },

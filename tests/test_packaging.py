@@ -63,6 +63,8 @@ def test_the_wheel_holds_every_module_and_every_flagfile(wheel):
     wanted |= {str(path.relative_to(ROOT)) for path in ROOT.glob("configs/**/*.flags")}
     modules = (ROOT / "tf_mskd").rglob("*.py")
     wanted |= {str(path.relative_to(ROOT / "tf_mskd")) for path in modules}
+    pictures = (ROOT / "tf_mskd" / "data" / "pictures").iterdir()
+    wanted |= {str(path.relative_to(ROOT / "tf_mskd")) for path in pictures}
     names = set(zipfile.ZipFile(wheel).namelist())
     held = {
         name.removeprefix("tf_mskd/") for name in names if ".dist-info/" not in name

@@ -4,12 +4,12 @@
     python -m tf_mskd.evaluate --run_dir=runs/digits/mskd --early_exit
 
 --early_exit measures the accuracy and the cost of early exits under the thresholds that
-`tf_mskd.calibrate` has fitted, and writes early_exit.json and early_exit.png.
+`tf_mskd.calibrate` has fitted, and writes early_exit.json and early_exit.png. Where the
+exits answer at every pixel it needs no calibration and tries several thresholds.
 """
 
 from absl import flags
 
-from tf_mskd.early_exit.text import measurement_lines
 from tf_mskd.runs import cli
 from tf_mskd.runs.inputs import check_finished_run
 from tf_mskd.utils.choices import STUDENTS
@@ -45,7 +45,8 @@ def main() -> None:
     run = evaluation.FinishedRun(values.run_dir, values.data_dir)
     if values.early_exit:
         measured = evaluation.evaluate_early_exit(run, values.exits_file, values.output)
-        print("\n\n".join(measurement_lines(measured)))
+        lines = evaluation.early_exit_lines(measured, run.config.task)
+        print("\n\n".join(lines))
         folder = values.output or values.run_dir
         print(f"wrote early_exit.json and early_exit.png to {folder}")
         return

@@ -60,12 +60,18 @@ def main() -> None:
             overwrite=values.overwrite,
         )
     print(as_text(rows_of(record)))
-    calibrated = any(v <= 1 for v in list(record["thresholds"].values())[:-1])
-    print(
-        f"criterion {record['criterion']}, answer by {record['answer']}, thresholds "
-        + ("calibrated" if calibrated else "that no image reaches (no exits.json)")
-    )
+    if "thresholds" in record:
+        print(_decision_line(record))
     print(f"wrote {values.output}")
+
+
+def _decision_line(record):
+    calibrated = any(v <= 1 for v in list(record["thresholds"].values())[:-1])
+    thresholds = "calibrated" if calibrated else "that no image reaches (no exits.json)"
+    return (
+        f"criterion {record['criterion']}, answer by {record['answer']}, thresholds "
+        f"{thresholds}"
+    )
 
 
 def rows_of(record: dict) -> list[list[str]]:

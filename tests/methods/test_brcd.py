@@ -68,9 +68,7 @@ def by_hand(mask, own, seen, alpha=0.8, tau=0.3):
         i, pair = r % 4, (r + 4) % 8
         a = alpha if own[i] == seen[i] else 1.0
         p = a * anchor[i] + (1 - a) * scores[r, pair]
-        kept = [
-            q for q in range(8) if q not in (r, pair) and cluster[q] != cluster[r]
-        ]
+        kept = [q for q in range(8) if q not in (r, pair) and cluster[q] != cluster[r]]
         total += np.log(np.exp(p) + np.exp(scores[r, kept]).sum()) - p
     return total / 8
 

@@ -25,7 +25,10 @@ def interleaved(one, other):
 
 def test_the_terms_of_cib():
     terms = CIB()({"exit_1": interleaved(S1, S2)}, {}, {})
-    nt_xent, bits = float(terms["nt_xent/exit_1"]), float(ops.mean(terms["bits/exit_1"]))
+    nt_xent, bits = (
+        float(terms["nt_xent/exit_1"]),
+        float(ops.mean(terms["bits/exit_1"])),
+    )
     assert nt_xent == pytest.approx(0.96572502, rel=RTOL)
     assert bits == pytest.approx(0.06619545, rel=RTOL)
     assert nt_xent + 0.001 * bits == pytest.approx(0.96579122, rel=RTOL)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests import reference
-from tf_mskd import MSKD
+from tf_mskd import MSKD, UserError
 
 PUBLISHED = {  # temperature, weight of the labels, weight of the teacher
     "repdistiller": (4.0, 0.1, 0.9),
@@ -51,3 +51,15 @@ def test_reads_only_the_teachers_last_exit():
     pairs = MSKD().output_pairs(names, ["exit_2", "exit_3"])
     assert set(pairs.values()) == {("exit_3",)} and list(pairs) == names
     assert MSKD().output_pairs(names[:1], ["exit_1"]) == {names[0]: ("exit_1",)}
+
+
+def test_another_exit_of_the_teacher_may_guide():
+    exits = ["exit_1", "exit_2"]
+    assert MSKD(guide=1).output_pairs(exits, ["exit_1", "exit_3"]) == {
+        "exit_1": ("exit_1",),
+        "exit_2": ("exit_1",),
+    }
+    with pytest.raises(UserError, match="guided by exit_2, the teacher has exit_1, ex"):
+        MSKD(guide=2).output_pairs(exits, ["exit_1", "exit_3"])
+    with pytest.raises(UserError, match="guide must be >= 0, got -1"):
+        MSKD(guide=-1)

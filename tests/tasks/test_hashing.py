@@ -79,9 +79,7 @@ def test_packed_codes_are_those_of_numpy():
     outputs = np.random.default_rng(0).normal(size=(3, 12))
     packed = pack_codes(outputs)
     assert packed.shape == (3, 2) and packed.dtype == np.uint8
-    np.testing.assert_array_equal(
-        np.unpackbits(packed, axis=1)[:, :12], outputs >= 0
-    )
+    np.testing.assert_array_equal(np.unpackbits(packed, axis=1)[:, :12], outputs >= 0)
 
 
 @pytest.mark.parametrize(

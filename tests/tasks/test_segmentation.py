@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from tests import reference
 from tf_mskd import UserError
+from tf_mskd.early_exit.maps import maps_rows, measure_maps
 from tf_mskd.methods.common.create import create_method
 from tf_mskd.methods.cwd import channel_kl
 from tf_mskd.methods.fckd import attentions, condensation, entropy
@@ -147,3 +148,25 @@ def test_label_maps_are_looked_at():
         task.check_label(np.full((2, 4, 4), VOID), shape)
     with pytest.raises(UserError, match="data set has one for every image"):
         task.labels_of(np.arange(3), 3)
+
+
+def test_images_and_pixels_exit_where_they_are_sure():
+    sure, unsure = np.float32([9.0, -9.0]), np.float32([0.0, 0.0])
+    first = np.stack([[[sure, sure]], [[sure, unsure]]])  # two images of two pixels
+    second = np.stack([[[-3 * sure, sure]], [[sure, 3 * sure]]])
+    labels = np.array([[[0, 0]], [[0, 0]]])
+    outputs = {"exit_1": first, "exit_2": second}
+    task, macs = create_task("segmentation"), {"exit_1": 25, "exit_2": 100}
+    batches = [(outputs, labels)]
+    points = measure_maps(batches, task, macs, (0.0, 0.9, 2.0))["thresholds"]
+    at_once, early, never = points
+    assert at_once["exit_rates"] == {"exit_1": 1.0, "exit_2": 0.0}
+    assert at_once["macs_fraction"] == 0.25 and never["macs_fraction"] == 1.0
+    # the first image is sure at exit 1, of the second one pixel: 0.75 on the mean
+    assert early["exit_rates"] == {"exit_1": 0.5, "exit_2": 0.5}
+    assert early["macs_fraction"] == 0.625
+    assert early["image"] == early["pixel"] == 1.0
+    assert never["image"] == never["pixel"] < 1.0  # exit 2 is wrong at a pixel
+    rows = maps_rows({"figure": "miou", "thresholds": points}, "%")
+    assert rows[0][0] == "threshold" and rows[3][0] == "never"
+    assert rows[2][-3:] == ["62.5 %", "100.00 %", "100.00 %"]

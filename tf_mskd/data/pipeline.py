@@ -6,13 +6,14 @@ augmented. There is no iterator state to save: a run resumes by naming the next 
 
 import functools
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from tf_mskd.data import extra_targets
 from tf_mskd.data.arrays import Split
+from tf_mskd.data.augment import Augmentation
 from tf_mskd.data.extra_targets import Batch, augmented
 from tf_mskd.utils.errors import UserError
 
@@ -43,12 +44,12 @@ def train_stream(
     *,
     batch_size: int,
     seed: int,
-    augment: Callable | None,
+    augment: Augmentation | None,
     start_step: int,
     num_steps: int,
     target_keys: Sequence[str] = (),
     num_negatives: int = 0,
-    second_augment: Callable | None = None,
+    second_augment: Augmentation | None = None,
     views: int = 0,
     view_seed: int | None = None,
     teacher_rows: typing.Any = None,
@@ -64,7 +65,7 @@ def train_stream(
         ids: int64 [n], positions in `split` to train on.
         batch_size: int, examples of one global step over all replicas.
         seed: int >= 0, of the order.
-        augment: function of `make_augment`, or None.
+        augment: `Augmentation` of `make_augment`, or None.
         start_step: int >= 0, first step to deliver.
         num_steps: int, one past the last step.
         target_keys: names of targets to deliver beside "label" and "index"; see
@@ -94,6 +95,8 @@ def train_stream(
             f"start_step must be in [0, num_steps = {num_steps}], got {start_step!r}."
         )
 
+    if split.maps and augment is not None:
+        augment.check_maps()
     view_seed = seed if view_seed is None else view_seed
     supply = extra_targets.Supply(
         split, ids, seed, view_seed, num_negatives, augment, second_augment
@@ -133,7 +136,7 @@ def eval_stream(
     ids: np.ndarray | None = None,
     *,
     batch_size: int,
-    augment: Callable | None = None,
+    augment: Augmentation | None = None,
     seed: int = 0,
     view: int = 0,
 ) -> tf.data.Dataset:
@@ -146,7 +149,7 @@ def eval_stream(
         split: `Split`.
         ids: int64 [n], positions in `split`; None takes all.
         batch_size: int, rows of each global batch.
-        augment: function of `make_augment`, or None.
+        augment: `Augmentation` of `make_augment`, or None.
         seed, view: int >= 0, which augmentation; see `train_stream`.
 
     Returns:

@@ -27,6 +27,15 @@ from tf_mskd.utils.private import keep_branches
 DECISION = "exit_decision"
 
 
+class HasEndpoints(typing.Protocol):
+    """What a file is written from: a student, and the functions made of it."""
+
+    student: keras.Model
+
+    def functions(self) -> dict[str, typing.Any]:
+        """Returns a dict, endpoint name -> `tf.function` of fixed input signature."""
+
+
 class Endpoints:
     """The endpoints of a student as TensorFlow functions.
 

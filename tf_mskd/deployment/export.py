@@ -2,8 +2,9 @@
 
 import contextlib
 import os
+import pathlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 
 import keras
@@ -107,7 +108,7 @@ def export_student(
     reference = Reference(Endpoints(kept, names, policy), images)
     endpoints = Endpoints(fold_batch_norms(kept, for_good=True), names, policy)
     record = _record(student, kept, endpoints, class_names)
-    with _folder(output, overwrite) as folder:
+    with writing(output, overwrite) as folder:
         record["files"] = _write(
             folder, endpoints, record, reference, formats, quantize, calibration_images
         )
@@ -167,16 +168,23 @@ def _record(student, kept, endpoints, class_names):
         "temperatures": policy.temperatures,
         "thresholds": policy.thresholds,
         "class_names": list(class_names) if class_names else None,
-        "versions": {
-            "tf_mskd": VERSION,
-            **{name: metadata.version(name) for name in ("tensorflow", "keras")},
-        },
+        "versions": versions(),
     }
 
 
+def versions() -> dict[str, str]:
+    """Returns the versions that wrote a file, for its metadata."""
+    others = {name: metadata.version(name) for name in ("tensorflow", "keras")}
+    return {"tf_mskd": VERSION, **others}
+
+
 @contextlib.contextmanager
-def _folder(output, overwrite):
-    """Yields a new folder beside `output` and moves it there on success."""
+def writing(output: str | os.PathLike, overwrite: bool) -> Iterator[pathlib.Path]:
+    """Yields a new folder beside `output` and moves it there on success.
+
+    Raises:
+        UserError: if `output` cannot be made or is none to replace.
+    """
     output = checks.check_output(output, overwrite)
     new, old = (output.with_name(f".{output.name}.{os.getpid()}.{s}") for s in "no")
     try:

@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from tf_mskd.deployment.endpoints import Endpoints
+from tf_mskd.deployment.endpoints import HasEndpoints
 
 METADATA = pathlib.Path("assets.extra", "metadata.json")
 
 
 def write_saved_model(
-    endpoints: Endpoints, folder: str | os.PathLike, metadata: dict
+    endpoints: HasEndpoints, folder: str | os.PathLike, metadata: dict
 ) -> None:
     """Writes a SavedModel whose signatures are the endpoints.
 
@@ -21,7 +21,7 @@ def write_saved_model(
     TensorFlow alone.
 
     Args:
-        endpoints: `Endpoints`.
+        endpoints: `HasEndpoints`.
         folder: path to make.
         metadata: dict, written as JSON to assets.extra/metadata.json below `folder`.
     """

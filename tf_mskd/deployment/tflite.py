@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from tf_mskd.deployment.endpoints import DECISION, Endpoints
+from tf_mskd.deployment.endpoints import DECISION, HasEndpoints
 from tf_mskd.early_exit.thresholds import NEVER
 from tf_mskd.utils import private
 from tf_mskd.utils.errors import UserError
@@ -21,7 +21,7 @@ NO_TFLITE = ("early_exit_batched",)  # its stages see an unknown number of image
 
 def convert(
     folder: str | os.PathLike,
-    endpoints: Endpoints,
+    endpoints: HasEndpoints,
     quantize: str,
     images: np.ndarray | None = None,
 ) -> bytes:
@@ -29,7 +29,7 @@ def convert(
 
     Args:
         folder: path of the SavedModel.
-        endpoints: `Endpoints` it was written from.
+        endpoints: `HasEndpoints` it was written from.
         quantize: one of `export.QUANTIZATIONS`: "none" float32, "float16" weights,
             "dynamic" int8 weights, "int8" weights and activations. Exit decisions and
             probabilities are float32 in all of them.

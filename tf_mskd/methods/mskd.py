@@ -1,6 +1,6 @@
 """MSKD: the teacher's final output guides every exit of the student."""
 
-from tf_mskd.methods import naming, register
+from tf_mskd.methods import naming, ranges, register
 from tf_mskd.methods.common.soft_targets import SoftTargets
 
 
@@ -10,6 +10,15 @@ class MSKD(SoftTargets):
 
     L = sum_k w_k * [w_kd * KD_T(t, z_k) + w_ce * CE(y, z_k)], mean over the batch;
     z_k logits of student exit k [B, classes], t the teacher's last logits, y labels.
+
+    Args:
+        preset: see `SoftTargets`.
+        temperature: see `SoftTargets`.
+        guide: int, the number of the teacher's exit that guides; 0 is the last one. On
+            small maps without a decoder the deepest exit is not the best.
+
+    Raises:
+        UserError: for a bad argument, or an exit that the teacher does not have.
 
     Source: Xu, Bai, Gao, Li, Li, Li, Zhang, "Multiple-Stage Knowledge Distillation",
         Applied Sciences 12(19):9453 (2022), doi 10.3390/app12199453.
@@ -22,6 +31,27 @@ class MSKD(SoftTargets):
         3.0
     """
 
+    def __init__(
+        self,
+        preset: str = "repdistiller",
+        temperature: float | None = None,
+        guide: int = 0,
+        **kwargs,
+    ):
+        super().__init__(preset, temperature, **kwargs)
+        ranges.check_at_least(0, guide=guide)
+        self.guide = guide
+
     def output_pairs(self, student, teacher):
-        """Pairs every student exit with the teacher's last one."""
-        return naming.every_exit(student, teacher)
+        """Pairs every student exit with the teacher's guide."""
+        pairs = naming.every_exit(student, teacher)
+        if not self.guide:
+            return pairs
+        guide = f"exit_{self.guide}"
+        if guide not in teacher:
+            self.fail(
+                f"is to be guided by {guide}, the teacher has "
+                f"{', '.join(naming.numbered(teacher, 'exit'))}: set guide to one of "
+                "these, or 0 for the last."
+            )
+        return dict.fromkeys(pairs, (guide,))

@@ -71,11 +71,39 @@ def add_exits(
     """
     _check_kind(exit_head)
     task = create_task(task)
-    width = task.num_outputs(num_classes)
     taps = [taps] if isinstance(taps, str) else list(taps)
+    width = task.num_outputs(num_classes)
+    student, heads = attach(model, taps, width, task, exit_head, attention, features)
+    if taps:
+        tell_costs(student, heads, verbose)
+    return student
+
+
+def attach(
+    model: keras.Model,
+    taps: Sequence[str],
+    width: int,
+    task: Task,
+    exit_head: str = "auto",
+    attention: bool = False,
+    features: str | Sequence[str] = (),
+) -> tuple[keras.Model, dict[str, str]]:
+    """Gives exits of a width to a model, see `add_exits`.
+
+    Args:
+        model, taps, exit_head, attention, features: see `add_exits`.
+        width: int, of the exits.
+        task: `Task`.
+
+    Returns:
+        (model with a dict of exits, exit name -> kind of its head).
+
+    Raises:
+        UserError: see `add_exits`.
+    """
     model = open_nested(_functional(model), taps)
-    _check_end(model, width)
-    any_size = exit_head in ("auto", "linear") and not attention
+    _check_end(model, width, task)
+    any_size = exit_head in ("auto", "linear") and not (attention or task.dense)
     tapped = tap_tensors(model, taps, any_size)
     end = model.outputs[0]
     final = last_map(end, tapped)
@@ -94,17 +122,14 @@ def add_exits(
         y, kind = known[id(tensor)], "linear"
         if len(y.shape) == 4:
             backbone, kind = _backbone(maps, k), exit_head
+            backbone = backbone.of_one_size(k) if task.dense else backbone
             if kind == "auto":
                 kind = head_for(k, backbone, attention, tensor, end)
             y = head_map(y, k, backbone, kind, attention, 128, blocks.batch_norm)
         heads[f"exit_{k}"] = kind
-        made[f"embedding_{k}"] = task.pool(y, k)
-        made[f"exit_{k}"] = task.classify(made[f"embedding_{k}"], k, width)
-    made.update(_end_exit(x, last, width, task))
-    student = _with_outputs(model, made, last, features)
-    if tapped:
-        tell_costs(student, heads, verbose)
-    return student
+        made.update(_exit(y, k, width, task, model))
+    made.update(_end_exit(x, last, width, task, model))
+    return _with_outputs(model, made, last, features), heads
 
 
 def _check_kind(kind):
@@ -125,15 +150,27 @@ def _backbone(maps, k):
     return Backbone(lambda x: x, tuple(sizes))
 
 
-def _end_exit(x, k, width, task):
+def _exit(x, k, width, task, model):
+    """Exit k on a map, a sequence or a vector, and its vector if it has one."""
+    x = task.pool(x, k)
+    image = tuple(model.inputs[0].shape[1:3])
+    made = {f"exit_{k}": task.classify(x, k, width, image_size=image)}
+    return made if task.dense else {f"embedding_{k}": x, **made}
+
+
+def _end_exit(x, k, width, task, model):
     """The deepest exit, from whatever the model ends in."""
-    if tuple(x.shape[1:]) == (width,):
-        logits = keras.layers.Identity(dtype="float32", name=f"exit_{k}")(x)
-        return {f"exit_{k}": logits}
-    made = {}
-    if len(x.shape) > 2:
-        x = made[f"embedding_{k}"] = task.pool(x, k)
-    return {**made, f"exit_{k}": task.classify(x, k, width)}
+    if _is_answer(x, width, task):
+        answer = keras.layers.Identity(dtype="float32", name=f"exit_{k}")(x)
+        return {f"exit_{k}": answer}
+    if len(x.shape) == 2:  # a vector, which has a name already
+        return {f"exit_{k}": task.classify(x, k, width)}
+    return _exit(x, k, width, task, model)
+
+
+def _is_answer(end, width, task):
+    """Whether a model's end is what an exit gives."""
+    return len(end.shape) == (4 if task.dense else 2) and end.shape[-1] == width
 
 
 def _with_outputs(model, made, last, features):
@@ -165,14 +202,20 @@ def _functional(model):
     return box_names(model)
 
 
-def _check_end(model, num_classes):
+def _check_end(model, width, task):
     end = model.outputs[0]
+    if task.dense and len(end.shape) != 4:
+        raise UserError(
+            f"Exits of the task {task.name!r} need a model that ends in a map "
+            f"[B, h, w, C], {model.name} makes {tuple(end.shape)}: build it without "
+            "its top, include_top=False."
+        )
     if len(end.shape) not in (2, 3, 4) or end.shape[-1] is None:
         raise UserError(
             f"add_exits takes a model that ends in logits, a map, a sequence or a "
             f"vector, but {model.name} makes {tuple(end.shape)}."
         )
-    if tuple(end.shape[1:]) == (num_classes,):
+    if _is_answer(end, width, task):
         kind = kind_of_output(model, end)
         if kind != "logits":
             raise UserError(

@@ -41,9 +41,9 @@ class Backbone:
     close: typing.Callable | None = None
     embedding_dropout: bool = True
 
-    def of_one_size(self) -> "Backbone":
-        """Returns it for heads that keep the size of the map they stand on."""
-        size = self.stages[0].size
+    def of_one_size(self, k: int) -> "Backbone":
+        """Returns it for a head that keeps the size of the map of stage k."""
+        size = self.stages[k - 1].size
         stages = tuple(dataclasses.replace(s, size=size) for s in self.stages)
         return dataclasses.replace(self, stages=stages)
 

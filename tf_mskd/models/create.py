@@ -121,7 +121,7 @@ def create_model(
             if backbone.close:
                 x = blocks.relu(made[f"preact_{k}"], f"exit_{k}_relu")
         else:
-            head = backbone.of_one_size() if task.dense else backbone
+            head = backbone.of_one_size(k) if task.dense else backbone
             mid_width = blocks.scaled(128, width)
             x = made[f"feature_{k}"]
             x = heads.head_map(x, k, head, exit_head, attention, mid_width, norm)

@@ -8,7 +8,7 @@ import typing
 import keras
 
 from tf_mskd.models import graph
-from tf_mskd.models.attach import add_exits
+from tf_mskd.models.attach import attach
 from tf_mskd.models.probabilities import LOGITS, kind_of_output
 from tf_mskd.models.resized import on_resized, size_for_teacher
 from tf_mskd.tasks import Task, create_task
@@ -138,7 +138,7 @@ def _with_exits(network, role, task):
     tensors = graph.output_tensors(network)
     own = names.numbered(tensors, "exit")
     for name in own:
-        _check_vector(role, network, name, tensors[name])
+        _check_output(role, network, name, tensors[name], task)
         kind = kind_of_output(network, tensors[name])
         if kind != "logits":
             remedy = "build it without its activation"
@@ -156,7 +156,7 @@ def _one_exit(network, role, tensors, task):
             f"keras.Model(m.input, {{'exit_1': logits}}), with the logits among them."
         )
     ((name, tensor),) = tensors.items()
-    _check_vector(role, network, name, tensor)
+    _check_output(role, network, name, tensor, task)
     kind = kind_of_output(network, tensor)
     if role == "teacher" and kind == task.probabilities:
         layer, how = LOGITS[kind]
@@ -169,15 +169,16 @@ def _one_exit(network, role, tensors, task):
         remedy = "build it without its last activation"
         raise _no_logits(role, network, name, kind, remedy)
     network = keras.Model(network.input, tensor, name=network.name)
-    return add_exits(network, [], tensor.shape[-1])
+    return attach(network, [], tensor.shape[-1], task)[0]
 
 
-def _check_vector(role, network, name, tensor):
-    if len(tensor.shape) != 2 or tensor.shape[1] is None:
+def _check_output(role, network, name, tensor, task):
+    rank = 4 if task.dense else 2
+    if len(tensor.shape) != rank or tensor.shape[-1] is None:
+        form = "a map [B, h, w, classes]" if task.dense else "logits [B, classes]"
         raise UserError(
-            f"Output {name!r} of the {role} {network.name!r} must be logits "
-            f"[B, classes], got {tuple(tensor.shape)}: give it exits with "
-            "tf_mskd.add_exits."
+            f"Output {name!r} of the {role} {network.name!r} must be {form}, got "
+            f"{tuple(tensor.shape)}: give it exits with tf_mskd.add_exits."
         )
 
 

@@ -60,7 +60,7 @@ def kind_of_rows(rows: typing.Any) -> str:
     """What the numbers of some rows [N, C] are.
 
     Args:
-        rows: array of finite numbers.
+        rows: array [..., C] of finite numbers.
 
     Returns:
         "softmax" if each row is >= 0 and sums to 1, "sigmoid" if all lie in [0, 1] and
@@ -73,6 +73,7 @@ def kind_of_rows(rows: typing.Any) -> str:
         'logits'
     """
     rows = np.asarray(rows, "float64")
+    rows = rows.reshape(-1, rows.shape[-1])
     if not ((rows >= 0).all() and (rows <= 1 + 1e-3).all()):
         return "logits"
     if rows.shape[-1] > 1 and (abs(rows.sum(-1) - 1) < 1e-2).all():

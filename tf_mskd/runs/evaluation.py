@@ -10,10 +10,13 @@ import tensorflow as tf
 from tf_mskd import models
 from tf_mskd.deployment.checks import check_output
 from tf_mskd.deployment.export import export_student
+from tf_mskd.deployment.maps import export_maps
 from tf_mskd.deployment.verification import NUM_IMAGES
 from tf_mskd.early_exit import calibration
 from tf_mskd.early_exit import measure as early_exit
 from tf_mskd.early_exit.exits_file import read_exits, write_exits
+from tf_mskd.early_exit.maps import draw_maps, maps_rows, measure_maps
+from tf_mskd.early_exit.text import measurement_lines
 from tf_mskd.models.saving import fingerprint, load_model
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.data import Data
@@ -28,6 +31,7 @@ from tf_mskd.training.evaluation import Evaluator
 from tf_mskd.utils import files
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.run_paths import RunPaths
+from tf_mskd.utils.tables import as_text
 from tf_mskd.utils.units import shown
 
 NUM_CALIBRATION = 400  # training images that the ranges of int8 come from
@@ -180,7 +184,15 @@ def evaluate_early_exit(
     Raises:
         UserError: if the student is not calibrated or was calibrated with other
             weights, or the run's data are missing.
+
+    Where the task answers at every position nothing is calibrated, and the dict is that
+    of `maps.measure_maps`.
     """
+    task = create_task(run.config.task)
+    if task.has_confidence:
+        if exits_file:
+            raise UserError(_no_exits_file(run, exits_file))
+        return _early_exit_of_maps(run, task, output)
     _check_one_class(run)
     path = pathlib.Path(exits_file or run.paths.exits)
     if not path.exists():
@@ -197,6 +209,27 @@ def evaluate_early_exit(
     paths = RunPaths(files.make_folder(output or run.paths.folder))
     files.write_json(paths.early_exit, measured)
     early_exit.draw(measured, paths.early_exit_plot)
+    return measured
+
+
+def early_exit_lines(measured: dict, task: str) -> list[str]:
+    """Returns what `evaluate_early_exit` has measured as tables and lines."""
+    if create_task(task).has_confidence:
+        return [as_text(maps_rows(measured, create_task(task).unit))]
+    return measurement_lines(measured)
+
+
+def _early_exit_of_maps(run, task, output):
+    student = run.student()
+    batches = run.test().batches(student)
+    measured = measure_maps(
+        ((outputs, targets["label"]) for outputs, targets in batches),
+        task,
+        early_exit.macs_so_far(student),
+    )
+    paths = RunPaths(files.make_folder(output or run.paths.folder))
+    files.write_json(paths.early_exit, measured)
+    draw_maps(measured, task.unit, paths.early_exit_plot)
     return measured
 
 
@@ -272,18 +305,22 @@ def export_run(
     Raises:
         UserError: if the run's data are missing, and as `export_student` does.
     """
-    _check_one_class(run)
+    task = create_task(run.config.task)
+    if not task.has_confidence:
+        _check_one_class(run)
     check_output(output, options.get("overwrite", False))  # before the data are read
     if not exits_file and which == "last" and run.paths.exits.is_file():
         exits_file = run.paths.exits
+    images = spread(run.source.test.images, NUM_IMAGES)
+    options["calibration_images"] = spread(run.source.train.images, NUM_CALIBRATION)
+    options["class_names"] = run.source.class_names
+    student = run.student(which)
+    if task.has_confidence:
+        if exits_file:
+            raise UserError(_no_exits_file(run, exits_file))
+        return export_maps(student, task, output, images, **options)
     return export_student(
-        run.student(which),
-        output,
-        spread(run.source.test.images, NUM_IMAGES),
-        exits_file=exits_file or None,
-        calibration_images=spread(run.source.train.images, NUM_CALIBRATION),
-        class_names=run.source.class_names,
-        **options,
+        student, output, images, exits_file=exits_file or None, **options
     )
 
 
@@ -294,6 +331,13 @@ def _check_one_class(run):
             f"{run.paths.folder} is {run.config.task!r}: Keras exports its student, "
             "tf_mskd.load_model(run_dir).export(folder)."
         )
+
+
+def _no_exits_file(run, path):
+    return (
+        f"--exits_file={path} holds thresholds of classes, the exits of "
+        f"{run.paths.folder} answer at every pixel: leave it empty."
+    )
 
 
 def spread(images: np.ndarray, count: int) -> np.ndarray:

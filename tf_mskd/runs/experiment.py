@@ -18,6 +18,7 @@ from tf_mskd.runs.evaluation import measure, report_teacher
 from tf_mskd.runs.networks import load_network
 from tf_mskd.runs.own_model import file_of
 from tf_mskd.runs.method_state import prepare_method
+from tf_mskd.runs.pictures import draw_examples
 from tf_mskd.runs.plan import plan, plan_cache
 from tf_mskd.runs.result import Result
 from tf_mskd.runs.run_folder import RunFolder
@@ -99,6 +100,14 @@ def _run(planned, folder, strategy, data):
     result = measure(distiller, strategy, data, test, config, folder.paths, history)
     if folder.is_chief:
         save_model(distiller.student, folder.student)
+        if distiller.task.has_panels:
+            draw_examples(
+                distiller.student,
+                distiller.task,
+                data.source.test,
+                folder.paths.examples,
+                config.ensemble,
+            )
         if distiller.method.trains_teacher:
             save_model(distiller.teacher, folder.trained_teacher)
     folder.write_result(result)

@@ -174,6 +174,34 @@ class Task(abc.ABC):
     def quality(self, label: Tensor, output: Tensor) -> Tensor:
         """Returns `step_metric` of each example, float32 [B]."""
 
+    @property
+    def has_confidence(self) -> bool:
+        """Whether positions exit early by a `confidence` of the task's own."""
+        return type(self).confidence is not Task.confidence
+
+    def confidence(self, output: Tensor) -> Tensor:
+        """Returns how sure an output is at each position, float32 [B, h, w]."""
+        raise UserError(f"Task {self.name!r} does not say how sure an answer is.")
+
+    @property
+    def has_panels(self) -> bool:
+        """Whether answers can be looked at, by a `panels` of the task's own."""
+        return type(self).panels is not Task.panels
+
+    def panels(
+        self, label: np.ndarray, outputs: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Returns pictures of the answers to one example beside its truth.
+
+        Args:
+            label: array [...], of one example.
+            outputs: dict, exit name or "ensemble" -> array [...], the same.
+
+        Returns:
+            dict, name of the picture -> uint8 [H, W, 3].
+        """
+        return {}
+
     def figures(self) -> Figures:
         """Returns what gathers the figures of one output over a data set."""
         return Mean(self.step_metric, self.quality)

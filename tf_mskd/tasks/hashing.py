@@ -41,7 +41,11 @@ class Hashing(Task):
     searches = True
 
     def __init__(self, bits: int = 64, hidden: int = 0, k: int = 1000):
-        for name, value, least in (("bits", bits, 1), ("hidden", hidden, 0), ("k", k, 1)):
+        for name, value, least in (
+            ("bits", bits, 1),
+            ("hidden", hidden, 0),
+            ("k", k, 1),
+        ):
             if not (isinstance(value, int | np.integer) and value >= least):
                 raise UserError(
                     f"{name} of the task {self.name!r} must be a whole number >= "

@@ -59,9 +59,7 @@ class Meter:
             figures = self._figures.setdefault(name, self.task.figures())
             figures.update(label, np.asarray(output))
 
-    def add_gallery(
-        self, outputs: Mapping[str, typing.Any], label: typing.Any
-    ) -> None:
+    def add_gallery(self, outputs: Mapping[str, typing.Any], label: typing.Any) -> None:
         """Adds a batch of the images in which a task searches; as `update`."""
         label = np.asarray(label)
         for name, output in self._answers(outputs).items():

@@ -1,6 +1,7 @@
 """Segmentation: the class of every pixel."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from tf_mskd.tasks import ensemble
@@ -9,6 +10,7 @@ from tf_mskd.tasks.class_labels import text_of_shape
 from tf_mskd.tasks.confusion import Confusion
 from tf_mskd.tasks.label_maps import (
     VOID,
+    at_labels,
     pixel_accuracy,
     pixel_cross_entropy,
     pixel_kl,
@@ -17,6 +19,26 @@ from tf_mskd.utils.errors import UserError
 
 MOST = 128  # pixels of a side up to which exits answer for every pixel
 STRIDE = 4  # of exits on larger images
+RED, WHITE = np.uint8([200, 30, 30]), np.uint8([245, 245, 245])
+
+
+def _colours():
+    """uint8 [256, 3]: neighbouring classes look unlike each other, 255 is black.
+
+    The bits of the class number, from the low end, are the high bits of its colour, as
+    in the label images of PASCAL VOC.
+    """
+    classes, colours = np.arange(256), np.zeros((256, 3), int)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= ((classes >> channel) & 1) << (7 - bit)
+        classes >>= 3
+    colours[VOID] = 0
+    colours[0] = 230  # the background of most sets, told apart from void
+    return colours.astype(np.uint8)
+
+
+COLOURS = _colours()
 
 
 class Segmentation(Task):
@@ -61,8 +83,8 @@ class Segmentation(Task):
         return ResizeMap(exit_size(image_size), dtype="float32", name=f"exit_{k}")(x)
 
     def label_spec(self, shape):
-        """A class number for each pixel."""
-        return (None, None), "int32"
+        """A class number for each pixel, at the size of the exits."""
+        return shape[:2], "int32"
 
     def read_label(self, label, shape):
         """Label maps [B, H, W] or [B, H, W, 1] of any whole numbers, as int32."""
@@ -124,12 +146,27 @@ class Segmentation(Task):
         """See `label_maps.pixel_accuracy`."""
         return pixel_accuracy(label, output)
 
+    def confidence(self, output):
+        """The largest probability of each position."""
+        return ops.max(ops.softmax(ops.cast(output, "float32"), axis=-1), axis=-1)
+
+    def panels(self, label, outputs):
+        """Classes by colour, void black; the errors of the ensemble red."""
+        told = {
+            name: np.asarray(ops.argmax(at_labels(z[None], label[None]), -1))[0]
+            for name, z in outputs.items()
+        }
+        wrong = (told["ensemble"] != label) & (label != VOID)
+        colours = {"truth": label, **told}
+        pictures = {name: COLOURS[classes] for name, classes in colours.items()}
+        return {**pictures, "error": np.where(wrong[..., None], RED, WHITE)}
+
     def figures(self):
         """See `confusion.Confusion`."""
         return Confusion()
 
 
-def exit_size(image_size: tuple[int, int]) -> tuple[int, int]:
+def exit_size(image_size: tuple[int, ...]) -> tuple[int, ...]:
     """Height and width of the exits for images of a size.
 
     Example:
@@ -137,7 +174,7 @@ def exit_size(image_size: tuple[int, int]) -> tuple[int, int]:
         ((64, 64), (128, 64))
     """
     if max(image_size) <= MOST:
-        return tuple(image_size)
+        return image_size
     return tuple(-(-side // STRIDE) for side in image_size)
 
 

@@ -104,7 +104,7 @@ class Evaluator:
         Raises:
             UserError: if another worker of several has stopped.
         """
-        batches = list(self._exits(model, self._batches))
+        batches = list(self.batches(model))
         joined = {
             name: np.concatenate([exits[name] for exits, _ in batches])
             for name in exit_names(model)
@@ -124,7 +124,7 @@ class Evaluator:
         Raises:
             UserError: if another worker of several has stopped.
         """
-        for exits, targets in self._exits(model, self._batches):
+        for exits, targets in self.batches(model):
             meter.update(exits, targets["label"])
         if self._gallery is None:
             return meter
@@ -134,6 +134,10 @@ class Evaluator:
             for exits, _ in self._exits(teacher, self._gallery):
                 meter.add_teacher_gallery(exits)
         return meter
+
+    def batches(self, model: keras.Model) -> Iterator[tuple[dict, dict]]:
+        """Yields (outputs of the exits, targets) of each batch, see `Predictor`."""
+        return self._exits(model, self._batches)
 
     def _exits(self, model, stream):
         names = exit_names(model)

@@ -1,8 +1,9 @@
-"""Figures: axes side by side in one PNG."""
+"""Figures: axes side by side, or rows of images, in one PNG."""
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from tf_mskd.utils import files
 
@@ -33,6 +34,36 @@ def panels(
             panel.grid(alpha=0.3, which="both")
             panel.legend(fontsize=8)
         figure.tight_layout()
+        with files.replacing(path) as temporary:
+            figure.savefig(temporary, dpi=110)
+    finally:
+        pyplot.close(figure)
+
+
+def image_grid(path: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes images in rows, each with its name above, into one PNG.
+
+    Args:
+        path: path of the PNG, replaced atomically.
+        rows: one or more dicts, name -> array [H, W, 3] or [H, W, 1]; all of the same
+            names.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    names = list(rows[0])
+    size = 1.6 * len(names), 1.7 * len(rows)
+    figure, axes = pyplot.subplots(len(rows), len(names), figsize=size, squeeze=False)
+    try:
+        for places, row in zip(axes, rows, strict=True):
+            for panel, name in zip(places, names, strict=True):
+                panel.imshow(row[name], cmap="gray", interpolation="nearest")
+                panel.set_axis_off()
+        for panel, name in zip(axes[0], names, strict=True):
+            panel.set_title(name, fontsize=8)
+        figure.tight_layout(pad=0.3)
         with files.replacing(path) as temporary:
             figure.savefig(temporary, dpi=110)
     finally:

@@ -27,6 +27,7 @@ class RunPaths:
         self.student_best = self.folder / "student_best.keras"
         self.trained_teacher = self.folder / "teacher.keras"
         self.result = self.folder / "result.json"
+        self.examples = self.folder / "examples.png"
         self.exits = self.folder / "exits.json"
         self.early_exit = self.folder / "early_exit.json"
         self.early_exit_plot = self.folder / "early_exit.png"

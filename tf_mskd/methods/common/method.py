@@ -66,7 +66,7 @@ class Method(keras.layers.Layer):
         name = name or type(self).__name__.lower()
         super().__init__(dtype=dtype, name=name, **kwargs)
         self.pairs = {}
-        self.task = Classification()  # until `set_task` says another
+        self.task: Task = Classification()  # until `set_task` says another
         self.set_label_loss(self.task.label_loss)
 
     def output_pairs(self, student: list[str], teacher: list[str]) -> naming.Pairs:
