@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tf_mskd.data import counter_random as random
 from tf_mskd.data.autoaugment import autoaugment
+from tf_mskd.data.contrast_views import CONTRAST_VIEWS
 from tf_mskd.data.jda import joint_augmentation
 from tf_mskd.utils.choices import AUGMENTATIONS
 from tf_mskd.utils.errors import UserError, unknown_name
@@ -37,6 +38,11 @@ def make_augment(
             "autoaugment": the CIFAR-10 policy, see `autoaugment.py`;
             "jda": fourteen operations, each with probability 0.3, see `jda.py`;
             "cutout": one square of zeros, centre uniform, clipped at the borders;
+            "resized_crop": a random window of half the area or more, resized, see
+                `contrast_views.py`, as the next three;
+            "jitter": brightness, contrast, colour and hue, with probability 0.7;
+            "grey": without colour, with probability 0.2;
+            "blur": Gaussian of 3x3 pixels, its deviation from 0.1 to 2;
             "none": images pass unchanged, as without names.
         crop_padding: int >= 0, pixels on each side.
         rotation_degrees: float >= 0, largest angle in degrees, either way.
@@ -142,6 +148,8 @@ class Augmentation:
                 images = autoaugment(images, keys, draw)
             elif name == "jda":
                 images = joint_augmentation(images, keys, draw)
+            elif name in CONTRAST_VIEWS:
+                images = CONTRAST_VIEWS[name](images, keys, draw)
             elif not fill:  # under a square of zeros things are where they were
                 images = random_cutout(images, keys, draw, self._side)
             position += 1

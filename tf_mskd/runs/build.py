@@ -16,6 +16,7 @@ from tf_mskd.runs.config import Config
 from tf_mskd.runs.flags import read_flagfile
 from tf_mskd.runs.optimizer_settings import check_training
 from tf_mskd.runs.stages import required_config
+from tf_mskd.runs.task import build_task
 from tf_mskd.training import schedules
 from tf_mskd.training.distiller import Distiller
 from tf_mskd.training.label_smoothing import SmoothedCrossEntropy
@@ -65,7 +66,7 @@ def build_student(
         mean=source.mean,
         std=source.std,
         synchronized_bn=synchronized_bn,
-        task=config.task,
+        task=build_task(config),
     )
 
 
@@ -132,7 +133,7 @@ def build_distiller(
         student,
         teacher,
         method,
-        task=config.task,
+        task=build_task(config),
         phases=config.phases,
         term_weights=config.term_weights,
         exit_weights=config.exit_weights,
@@ -195,7 +196,7 @@ def check_run(
     init = build_network(init, source) if init else None
     if config.teacher:
         teacher = networks.load_network(
-            config.teacher, teacher_source(config, source), config.task
+            config.teacher, teacher_source(config, source), build_task(config)
         )
     if config.untrained_teacher and not method.trains_teacher:
         raise UserError(

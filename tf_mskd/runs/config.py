@@ -93,8 +93,8 @@ class Config:
     )
     augment: tuple[str, ...] = _data(
         "crop,flip",
-        "Augmentations in order, of crop, flip, rotate, autoaugment, jda, cutout; or "
-        "none.",
+        "Augmentations in order, of crop, flip, rotate, autoaugment, jda, cutout, "
+        "resized_crop, jitter, grey, blur; or none.",
         form=parsers.AUGMENTATION,
     )
     second_augment: tuple[str, ...] = _data(
@@ -150,6 +150,9 @@ class Config:
     )
 
     task: str = _method("classification", "What the exits answer.", choices=names.TASKS)
+    task_args: dict[str, str] = _method(
+        "", "Arguments of the task, such as bits=32.", form=parsers.ARGUMENTS
+    )
     method: str = _method(
         "ce", "Method, such as ce, kd, mskd or oto, or several: kd,at; docs/methods.md."
     )

@@ -6,12 +6,12 @@ import numpy as np
 
 from tf_mskd.data import augment, pipeline, sources, splits
 from tf_mskd.runs.config import Config
-from tf_mskd.tasks import create_task
+from tf_mskd.runs.task import build_task
 
 
 def load(config: Config) -> sources.Source:
     """Reads the data set of a configuration into memory, with the task's labels."""
-    task = create_task(config.task)
+    task = build_task(config)
     source = sources.load_source(
         config.dataset,
         config.data_dir or None,
@@ -131,6 +131,15 @@ class Data:
         return pipeline.eval_stream(
             self.source.train, ids, batch_size=self.config.eval_batch_size
         )
+
+    def gallery_stream(self):
+        """The training images as they are, None unless the task searches in them."""
+        searches = build_task(self.config).searches
+        return self.plain_train_stream() if searches else None
+
+    def plain_train_stream(self):
+        """The training images as they are, in order, once each."""
+        return self._as_they_are(self.train_ids)
 
     def test_stream(self):
         """The test images."""

@@ -22,6 +22,7 @@ from tf_mskd.runs.config import Config
 from tf_mskd.runs.data import Data
 from tf_mskd.runs.finished_run import FinishedRun
 from tf_mskd.runs.result import Result, read_result
+from tf_mskd.runs.task import build_task
 from tf_mskd.tasks import Task, create_task
 from tf_mskd.tasks.meter import Meter
 from tf_mskd.training.chance import warn_at_chance
@@ -60,7 +61,7 @@ def measure(
     weights, validation = None, None
     stream = data.validation_stream()
     if stream is not None:
-        held_out = Evaluator(strategy, stream)
+        held_out = Evaluator(strategy, stream, data.gallery_stream())
         if task.one_class:
             weights = task.fit_weights(*held_out.logits(student))
         validation = held_out.measure(student, Meter(task, kind, weights)).main()
@@ -68,7 +69,8 @@ def measure(
     def figures(model):
         return test.measure(model, Meter(task, kind)).main()
 
-    tested = test.measure(student, Meter(task, kind, weights)).results()
+    meter = Meter(task, kind, weights)
+    tested = test.measure(student, meter, distiller.teacher).results()
     best = paths.student_best.exists()
     trains_teacher = distiller.method.trains_teacher
     bare = models.sub_model(student, distiller.exits)  # without auxiliary heads
@@ -139,7 +141,7 @@ def evaluate_run(
             f"{run.paths.result} is damaged: fitted_weights is for "
             f"{', '.join(weights)}, the student has {', '.join(exits)}."
         )
-    task = create_task(run.config.task)
+    task = build_task(run.config)
     meter = Meter(task, run.config.ensemble, weights, subsets)
     return run.test().measure(student, meter).results()
 

@@ -17,10 +17,12 @@ from tf_mskd.runs.data import Data, load
 from tf_mskd.runs.evaluation import measure, report_teacher
 from tf_mskd.runs.networks import load_network
 from tf_mskd.runs.own_model import file_of
+from tf_mskd.runs.method_state import prepare_method
 from tf_mskd.runs.pictures import draw_examples
 from tf_mskd.runs.plan import plan, plan_cache
 from tf_mskd.runs.result import Result
 from tf_mskd.runs.run_folder import RunFolder
+from tf_mskd.runs.task import build_task
 from tf_mskd.tasks.meter import Meter
 from tf_mskd.teacher_cache.cached_teacher import CachedTeacher, cached_vectors
 from tf_mskd.teacher_cache.store import TeacherCache
@@ -79,19 +81,19 @@ def _finish(planned, folder, strategy, data):
 
 
 def _run(planned, folder, strategy, data):
-    config = planned.config
+    config, task = planned.config, build_task(planned.config)
     _set_up(config)
     with strategy.scope():
         seen = build.teacher_source(config, data.source)
-        teacher = _load(folder, "teacher", planned.teacher, seen, config.task)
+        teacher = _load(folder, "teacher", planned.teacher, seen, task)
         if config.untrained_teacher:
             teacher = build.build_peer(config, data.source)
-        init = _load(folder, "init", planned.init, data.source, config.task)
+        init = _load(folder, "init", planned.init, data.source, task)
         _check_file(folder, config.model)
         method = build.build_method(config, len(data.source.train.labels))
         distiller = build.build_distiller(config, data.source, teacher, init, method)
         build.compile_distiller(distiller, config, data.steps_per_epoch)
-    test = Evaluator(strategy, data.test_stream())
+    test = Evaluator(strategy, data.test_stream(), data.gallery_stream())
     if distiller.teacher is not None and not config.untrained_teacher:
         report_teacher(distiller.teacher, distiller.task, test)
     history = _train(distiller, strategy, data, config, folder)
@@ -132,7 +134,7 @@ def fill_cache(config: Config) -> TeacherCache:
     _set_up(config)
     with strategy.scope():
         seen = build.teacher_source(config, data.source)
-        teacher = load_network(path, seen, config.task) if path else None
+        teacher = load_network(path, seen, build_task(config)) if path else None
         method = build.build_method(config, len(data.source.train.labels))
         distiller = build.build_distiller(config, data.source, teacher, None, method)
     cached = CachedTeacher(distiller, strategy, data, config)
@@ -202,7 +204,7 @@ def _train(distiller, strategy, data, config, folder):
         train_stream = functools.partial(data.train_stream, teacher_rows=cached)
     validate, stream = None, data.validation_stream()
     if stream is not None:
-        evaluator = Evaluator(strategy, stream)
+        evaluator = Evaluator(strategy, stream, data.gallery_stream())
 
         def validate():
             network = distiller.evaluation_network()
@@ -221,6 +223,7 @@ def _train(distiller, strategy, data, config, folder):
         callbacks=callbacks,
         validate=validate,
         prepare=prepare,
+        start=functools.partial(prepare_method, distiller, strategy, data),
         on_epoch=folder.write_history,
         steps_per_call=config.steps_per_call,
         checkpoint_minutes=config.checkpoint_minutes,

@@ -77,6 +77,5 @@ class FinishedRun:
         Raises:
             UserError: if the data are missing.
         """
-        return Evaluator(
-            self._strategy, Data(self.config, source=self.source).test_stream()
-        )
+        data = Data(self.config, source=self.source)
+        return Evaluator(self._strategy, data.test_stream(), data.gallery_stream())

@@ -14,21 +14,21 @@ from tf_mskd.models.saving import load_model, read_model
 from tf_mskd.runs import parsers
 from tf_mskd.runs.flags import read_flagfile
 from tf_mskd.runs.own_model import kind_of, read_application
-from tf_mskd.tasks import create_task
+from tf_mskd.tasks import Task, create_task
 from tf_mskd.utils.errors import UserError, unknown_name
 from tf_mskd.utils.private import fresh_names
 from tf_mskd.utils.run_paths import RunPaths
 
 
 def load_network(
-    text: str, source: typing.Any, task: str = "classification"
+    text: str, source: typing.Any, task: str | Task = "classification"
 ) -> keras.Model:
     """Reads a trained network: a run folder's, a file's, or one of the user's own.
 
     Args:
         text: str, the value of --teacher, or path of a run folder.
         source: see `build.build_student`.
-        task: name of the task that it answers.
+        task: the task that it answers, or its name.
 
     Returns:
         functional Keras model.

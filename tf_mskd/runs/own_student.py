@@ -13,7 +13,7 @@ from tf_mskd.models.saving import load_model, save_model
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.networks import network_of, reason_of
 from tf_mskd.runs.own_model import kind_of
-from tf_mskd.tasks import create_task
+from tf_mskd.runs.task import build_task
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.private import all_layers, fresh_names
 
@@ -34,7 +34,7 @@ def build_own_student(
     Raises:
         UserError: if there is no such network, or it does not fit the data.
     """
-    task = create_task(config.task)
+    task = build_task(config)
     width = task.num_outputs(source.num_classes)
     with fresh_names():  # they lead from one build's weights to another's
         network = network_of(

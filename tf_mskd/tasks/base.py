@@ -33,6 +33,8 @@ class Task(abc.ABC):
             `models.probabilities.kind_of_rows`; "" where exits give no logits.
         one_class: whether an answer is one class of several, which weights of exits,
             early exits, caches of top classes and exported files are made for.
+        searches: whether its figures look for each example of the split in a gallery,
+            the training split: `Figures.add_gallery`.
         dense: whether an exit answers for every position of the image: heads keep the
             size of their map, and there are no `embedding_k`.
     """
@@ -45,6 +47,11 @@ class Task(abc.ABC):
     probabilities: str = "softmax"
     one_class: bool = False
     dense: bool = False
+    searches: bool = False
+
+    def get_config(self) -> dict[str, typing.Any]:
+        """Returns the constructor's arguments, as files keep them."""
+        return {}
 
     # ---- networks
 

@@ -15,6 +15,14 @@ class Figures(abc.ABC):
     def update(self, label: np.ndarray, output: np.ndarray) -> None:
         """Adds a batch: labels [n, ...] and outputs [n, ...]."""
 
+    def add_gallery(self, label: np.ndarray, output: np.ndarray) -> None:
+        """Adds a batch of what is searched, where `Task.searches`."""
+        raise NotImplementedError(f"{type(self).__name__} searches no gallery.")
+
+    def add_teacher_gallery(self, output: np.ndarray) -> None:
+        """Adds the teacher's answers [n, ...] about the same images."""
+        raise NotImplementedError(f"{type(self).__name__} searches no gallery.")
+
     @abc.abstractmethod
     def results(self) -> dict[str, float]:
         """Returns the figures by name, the main one first; NaN without examples."""

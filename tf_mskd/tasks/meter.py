@@ -59,6 +59,25 @@ class Meter:
             figures = self._figures.setdefault(name, self.task.figures())
             figures.update(label, np.asarray(output))
 
+    def add_gallery(self, outputs: Mapping[str, typing.Any], label: typing.Any) -> None:
+        """Adds a batch of the images in which a task searches; as `update`."""
+        label = np.asarray(label)
+        for name, output in self._answers(outputs).items():
+            figures = self._figures.setdefault(name, self.task.figures())
+            figures.add_gallery(label, np.asarray(output))
+
+    def add_teacher_gallery(self, outputs: Mapping[str, typing.Any]) -> None:
+        """Adds the teacher's answers about the same images, in the same order.
+
+        Their vote is searched by every exit and ensemble, beside its own answers.
+
+        Args:
+            outputs: dict, exit name of the teacher -> array [n, ...]; at least one.
+        """
+        vote = np.asarray(self.task.vote(outputs, self._kind))
+        for figures in self._figures.values():
+            figures.add_teacher_gallery(vote)
+
     def _answers(self, outputs):
         vote, answers = self.task.vote, dict(outputs)
         answers["ensemble"] = vote(outputs, self._kind)

@@ -5,9 +5,13 @@ from keras import ops
 
 from tf_mskd.tasks.base import Task
 from tf_mskd.tasks.class_labels import as_labels, text_of_shape
-from tf_mskd.tasks.ensemble import ensemble_scores
 from tf_mskd.tasks.figures import Figures, Mean
-from tf_mskd.tasks.sigmoid import agreement, bernoulli_kl, binary_cross_entropy
+from tf_mskd.tasks.sigmoid import (
+    agreement,
+    bernoulli_kl,
+    binary_cross_entropy,
+    vote_of_odds,
+)
 from tf_mskd.utils.errors import UserError
 
 
@@ -75,14 +79,7 @@ class MultiLabel(Task):
 
     def vote(self, outputs, kind="logits", weights=None):
         """Logits: the mean of the exits', or the log odds of the mean probabilities."""
-        if kind != "probabilities":
-            return ensemble_scores(outputs, kind, weights)
-        probabilities = {
-            name: ops.sigmoid(ops.cast(ops.convert_to_tensor(z), "float32"))
-            for name, z in outputs.items()
-        }
-        p = ensemble_scores(probabilities, "logits", weights)
-        return ops.log(p + 1e-12) - ops.log(1 - p + 1e-12)
+        return vote_of_odds(outputs, kind, weights)
 
     def quality(self, label, output):
         """See `sigmoid.agreement`."""

@@ -1,6 +1,11 @@
 """Labels, guides and hits where every output answers a question of its own."""
 
+import typing
+from collections.abc import Mapping
+
 from keras import ops
+
+from tf_mskd.tasks.ensemble import ensemble_scores
 
 from tf_mskd.utils.types import Tensor
 
@@ -60,6 +65,33 @@ def bernoulli_kl(target_logits: Tensor, logits: Tensor, temperature: float) -> T
     yes = ops.log_sigmoid(target) - ops.log_sigmoid(logits)
     no = ops.log_sigmoid(-target) - ops.log_sigmoid(-logits)
     return temperature**2 * ops.mean(p * yes + (1 - p) * no, axis=-1)
+
+
+def vote_of_odds(
+    outputs: Mapping[str, typing.Any],
+    kind: str = "logits",
+    weights: Mapping[str, float] | None = None,
+) -> Tensor:
+    """The ensemble of answers that are each yes or no, as logits.
+
+    Args:
+        outputs: dict, exit name -> float [B, N]; at least one.
+        kind: "logits" for the mean of the exits', "probabilities" for the log odds of
+            the mean probabilities.
+        weights: dict, exit name -> float, or None for the mean.
+
+    Returns:
+        float32 [B, N].
+
+    Example:
+        >>> vote_of_odds({"exit_1": [[1.0]], "exit_2": [[3.0]]}).numpy().tolist()
+        [[2.0]]
+    """
+    if kind != "probabilities":
+        return ensemble_scores(outputs, kind, weights)
+    probabilities = {n: ops.sigmoid(_float32(z)) for n, z in outputs.items()}
+    p = ensemble_scores(probabilities, "logits", weights)
+    return ops.log(p + 1e-12) - ops.log(1 - p + 1e-12)
 
 
 def agreement(labels: Tensor, logits: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import keras
 from tf_mskd.methods.common.create import method_config, method_from_config
 from tf_mskd.models.plain import as_teacher
 from tf_mskd.models.saving import fingerprint, load_model
-from tf_mskd.tasks import Task
+from tf_mskd.tasks import Task, task_config, task_from_config
 from tf_mskd.utils.errors import UserError
 
 TEACHER = "teacher_"  # before the number of a weight of the teacher in a file
@@ -54,7 +54,7 @@ class DistillerFiles(keras.Model):
             "fingerprint": self._given.fingerprint or self._fingerprint(),
             "teacher_path": None if whole else self._given.teacher_path,
             "method": method_config(self.method),
-            "task": self.task.name,
+            "task": task_config(self.task),
             "phases": self.phases,
             "phase": self.phase,
             "ensemble": self.ensemble,
@@ -72,6 +72,7 @@ class DistillerFiles(keras.Model):
         expected, phase = config.pop("fingerprint"), config.pop("phase")
         path, size = config.pop("teacher_path", None), config.pop("teacher_size", None)
         student = config["student"] = made(config["student"], custom_objects)
+        config["task"] = task_from_config(config["task"])
         teacher = None
         if path is not None:
             fits = student, config["task"], size

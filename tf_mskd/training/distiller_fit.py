@@ -92,6 +92,12 @@ class DistillerFit(keras.Model):
             UserError: for labels that are none of the task, and for a teacher that
                 turns out to make probabilities.
         """
+        if not self.method.is_prepared:
+            self.method.fail(
+                "is to be prepared before fit: call distiller.method.prepare("
+                "distiller.teacher_network.predict(images), {'index': "
+                "np.arange(len(images))})."
+            )
         callbacks = [*keras.tree.flatten(callbacks or ()), TermSchedule()]
         keep = None
         if self._has_to_look():

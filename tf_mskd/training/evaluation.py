@@ -77,10 +77,18 @@ class Evaluator:
     Args:
         strategy: `tf.distribute.Strategy` under which the models were made.
         stream: `tf.data.Dataset` of (images, targets, weight), padded with weight 0.
+        gallery: the same of the images that a task searches, or None.
     """
 
-    def __init__(self, strategy: tf.distribute.Strategy, stream: tf.data.Dataset):
-        self._batches = strategy.experimental_distribute_dataset(stream)
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        stream: tf.data.Dataset,
+        gallery: tf.data.Dataset | None = None,
+    ):
+        distribute = strategy.experimental_distribute_dataset
+        self._batches = distribute(stream)
+        self._gallery = None if gallery is None else distribute(gallery)
         self._predictor = Predictor(strategy)
         self._networks: dict[int, tuple] = {}
 
@@ -103,28 +111,41 @@ class Evaluator:
         }
         return joined, np.concatenate([targets["label"] for _, targets in batches])
 
-    def measure(self, model: keras.Model, meter: Meter) -> Meter:
+    def measure(
+        self, model: keras.Model, meter: Meter, teacher: keras.Model | None = None
+    ) -> Meter:
         """Adds what the exits answer to a meter, batch by batch; returns the meter.
 
         Args:
             model: see `logits`.
             meter: `Meter`.
+            teacher: model whose answers about the gallery are searched too, or None.
 
         Raises:
             UserError: if another worker of several has stopped.
         """
         for exits, targets in self.batches(model):
             meter.update(exits, targets["label"])
+        if self._gallery is None:
+            return meter
+        for exits, targets in self._exits(model, self._gallery):
+            meter.add_gallery(exits, targets["label"])
+        if teacher is not None:
+            for exits, _ in self._exits(teacher, self._gallery):
+                meter.add_teacher_gallery(exits)
         return meter
 
     def batches(self, model: keras.Model) -> Iterator[tuple[dict, dict]]:
         """Yields (outputs of the exits, targets) of each batch, see `Predictor`."""
+        return self._exits(model, self._batches)
+
+    def _exits(self, model, stream):
         names = exit_names(model)
         if id(model) not in self._networks:  # a student without its auxiliary heads
             bare = model if list(model.output) == names else sub_model(model, names)
             self._networks[id(model)] = (bare, model)  # kept as in `Predictor`
         network = self._networks[id(model)][0]
-        for outputs, targets in self._predictor.batches(network, self._batches):
+        for outputs, targets in self._predictor.batches(network, stream):
             yield {name: outputs[name] for name in names}, targets
 
 

@@ -46,6 +46,8 @@ class Trainer:
         prepare: function of (epoch, function that returns whether a stop was
             requested), run before the first batch of an epoch is read, or None; the
             stream then ends with the epoch.
+        start: function without arguments, run before the first step and after every
+            resume, once the state is restored; or None.
         on_epoch: function of the history (list of dicts), run after each epoch's
             checkpoint is on disk.
         steps_per_call: int > 0, most steps in one compiled call.
@@ -68,6 +70,7 @@ class Trainer:
         callbacks: Sequence[keras.callbacks.Callback] = (),
         validate: Callable[[], dict[str, float]] | None = None,
         prepare: Callable[[int, Callable[[], bool]], None] | None = None,
+        start: Callable[[], None] | None = None,
         on_epoch: Callable[[list[dict]], None] | None = None,
         steps_per_call: int = 20,
         checkpoint_minutes: float = 10.0,
@@ -76,6 +79,7 @@ class Trainer:
         self.distiller, self.strategy, self.stream = distiller, strategy, stream
         self.cursor, self.checkpoints = Cursor(epochs, steps_per_epoch), checkpoints
         self.validate, self.prepare, self.on_epoch = validate, prepare, on_epoch
+        self.start = start
         self.steps_per_call = steps_per_call
         self.checkpoint_seconds = 60.0 * checkpoint_minutes
         self.checkpoint_steps = checkpoint_steps
@@ -98,6 +102,8 @@ class Trainer:
 
     def _run(self):
         self._restore()
+        if self.start:
+            self.start()
         cursor = self.cursor
         logs = {"first_step": cursor.step, "history": cursor.history}
         self._callbacks.on_train_begin(logs)

@@ -3,7 +3,10 @@
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
 DTYPE_POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 ARCHIVED_SETS = ("tiny_imagenet",)  # prepared from an archive, by a module so named
-AUGMENTATIONS = ("autoaugment", "crop", "cutout", "flip", "jda", "none", "rotate")
+AUGMENTATIONS = (
+    *("autoaugment", "blur", "crop", "cutout", "flip", "grey", "jda", "jitter"),
+    *("none", "resized_crop", "rotate"),
+)
 RESIZES = ("crop", "squeeze")
 MODELS = (
     *("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
@@ -16,7 +19,11 @@ EXIT_HEADS = ("dense", "separable", "bottleneck", "stage", "linear")
 AUX_HEADS = ("projection", "rotation", "paraphraser")
 PHASES = ("joint", "progressive", "detached")
 ENSEMBLES = ("logits", "probabilities")
+<<<<<<< HEAD
 TASKS = ("classification", "multi_label", "binary", "segmentation", "restoration")
+=======
+TASKS = ("classification", "multi_label", "binary", "segmentation", "hashing")
+>>>>>>> hash
 FROZEN = ("none", "backbone")
 OPTIMIZERS = ("sgd", "adamw", "adam", "lion", "muon")
 LEARNING_RATES = ("step", "cosine", "constant")

@@ -62,6 +62,17 @@ class Composite(Method):
         return joined
 
     @property
+    def is_prepared(self):
+        """Whether all methods are prepared."""
+        return all(method.is_prepared for method in self.methods)
+
+    def prepare(self, teacher, targets):
+        """Prepares the methods that are not."""
+        for method in self.methods:
+            if not method.is_prepared:
+                method.prepare(teacher, targets)
+
+    @property
     def changes_batch(self):
         """Whether one of the methods changes the batch."""
         return self._augmenting is not None

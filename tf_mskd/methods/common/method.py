@@ -105,6 +105,31 @@ class Method(keras.layers.Layer):
         self.pairs = self.output_pairs(list(student_shape), list(teacher_shape or {}))
 
     @property
+    def is_prepared(self) -> bool:
+        """Whether it needs no `prepare`, or has had it."""
+        return True
+
+    def prepare(
+        self,
+        teacher: dict[str, typing.Any],
+        targets: dict[str, typing.Any],
+    ) -> None:
+        """Fills the method's own variables before the first step, until `is_prepared`.
+
+        A run calls it once; what it found is in variables that are not trained, and so
+        in every checkpoint. With `Distiller.fit` it is the caller's to do:
+
+            distiller.method.prepare(
+                distiller.teacher_network.predict(images), {"index": np.arange(n)}
+            )
+
+        Args:
+            teacher: dict, output of the teacher that the method reads -> array
+                [n, ...], of all training images as they are.
+            targets: dict, "index" -> int array [n], their positions in the split.
+        """
+
+    @property
     def changes_batch(self) -> bool:
         """Whether the method has an `augment` of its own."""
         return type(self).augment is not Method.augment
