@@ -30,11 +30,11 @@ class DATS(Method):
     Raises:
         UserError: if an argument is out of range, or the map has a side of one.
 
-    Source: "DATS", distillation with attention sampling of two views for fine-grained
-        images of remote sensing, after the released code of the sampler (TASN, arXiv
-        1903.06150).
-    Reconstruction: temperature 10 and the squared structure map are the code's; that
-        negative attention becomes 0 and that the stage is 2 are inferred.
+    Source: "DATS", Journal of Data and Information Quality 2025, doi 10.1145/3721984,
+        of which the abstract is known; sampler and soft term are those of the released
+        code of TASN (Zheng, Fu, Zha, Luo, CVPR 2019, arXiv 1903.06150).
+    Reconstruction: which network reads which view, the square, and T = 10 follow TASN's
+        code; that negative attention becomes 0 and that the stage is 2 are inferred.
     Departs from the source: both networks run on both views, and each reads its own,
         so batch norms see both; the views are seen in training alone, evaluation is on
         plain images.

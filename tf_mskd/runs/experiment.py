@@ -20,6 +20,7 @@ from tf_mskd.runs.own_model import file_of
 from tf_mskd.runs.plan import plan, plan_cache
 from tf_mskd.runs.result import Result
 from tf_mskd.runs.run_folder import RunFolder
+from tf_mskd.runs.views_picture import draw_views
 from tf_mskd.tasks.meter import Meter
 from tf_mskd.teacher_cache.cached_teacher import CachedTeacher, cached_vectors
 from tf_mskd.teacher_cache.store import TeacherCache
@@ -99,6 +100,8 @@ def _run(planned, folder, strategy, data):
         save_model(distiller.student, folder.student)
         if distiller.method.trains_teacher:
             save_model(distiller.teacher, folder.trained_teacher)
+        if distiller.method.rows_per_image > 1:
+            draw_views(distiller, data, folder.paths.views)
     folder.write_result(result)
     return result
 
