@@ -288,6 +288,7 @@ def test_every_run_takes_one_step(case, monkeypatch):
         ({"freeze": "backbone"}, "--freeze=backbone needs --init_flagfile"),
         ({"untrained_teacher": True}, "--untrained_teacher needs --teacher_flagfile"),
         ({"teacher_size": 16}, "--teacher_size=16 needs a teacher: name one with"),
+        ({"augment_fraction": 0.5}, "--augment_fraction=0.5 needs autoaugment, cutout"),
         ({"teacher": "a", "teacher_size": -1}, "--teacher_size must be in"),
     ],
 )

@@ -8,10 +8,11 @@ import tensorflow as tf
 from tf_mskd.data import counter_random as random
 from tf_mskd.data.autoaugment import autoaugment
 from tf_mskd.data.jda import joint_augmentation
-from tf_mskd.utils.choices import AUGMENTATIONS
+from tf_mskd.utils.choices import AUGMENTATIONS, STRONG_AUGMENTATIONS
 from tf_mskd.utils.errors import UserError, unknown_name
 
 DRAWS_PER_STEP = 16  # draw numbers reserved for one entry of the list of names
+STRONG_DRAW = 1 << 20  # the draw that says who has the strong part; beyond all entries
 
 
 def make_augment(
@@ -20,6 +21,7 @@ def make_augment(
     crop_padding: int = 4,
     rotation_degrees: float = 20.0,
     cutout_size: int = 16,
+    augment_fraction: float = 1.0,
 ) -> Callable:
     """Makes one function that applies the named transforms in the listed order.
 
@@ -37,6 +39,8 @@ def make_augment(
         crop_padding: int >= 0, pixels on each side.
         rotation_degrees: float >= 0, largest angle in degrees, either way.
         cutout_size: int >= 1, side of the square in pixels.
+        augment_fraction: float in [0, 1], share of the views that have the strong part:
+            all but crop and flip. Others are drawn each epoch.
 
     Returns:
         augment(images, ids, seed, view) -> uint8 [B, H, W, C], a pure function:
@@ -64,12 +68,17 @@ def make_augment(
     _check_at_least("crop_padding", crop_padding, 0)
     _check_at_least("rotation_degrees", rotation_degrees, 0)
     _check_at_least("cutout_size", cutout_size, 1)
+    if not 0 <= augment_fraction <= 1:
+        raise UserError(
+            f"augment_fraction must be in [0, 1], got {augment_fraction!r}."
+        )
 
     def augment(images, ids, seed, view):
         keys = random.example_keys(seed, view, ids)
+        strong = random.uniform(keys, STRONG_DRAW) < augment_fraction
         position = 0
         while position < len(steps):
-            name, draw = steps[position], position * DRAWS_PER_STEP
+            name, draw, before = steps[position], position * DRAWS_PER_STEP, images
             if steps[position : position + 2] == ["crop", "flip"]:
                 # One gather for both: the result is that of the two steps in turn.
                 flipped = random.uniform(keys, draw + DRAWS_PER_STEP) < 0.5
@@ -88,6 +97,8 @@ def make_augment(
                 images = joint_augmentation(images, keys, draw)
             else:
                 images = random_cutout(images, keys, draw, cutout_size)
+            if augment_fraction < 1 and name in STRONG_AUGMENTATIONS:
+                images = tf.where(strong[:, None, None, None], images, before)
             position += 1
         return images
 

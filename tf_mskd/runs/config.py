@@ -121,6 +121,13 @@ class Config:
         20.0, "Largest rotation either way, in degrees.", low=0, high=180
     )
     cutout_size: int = _data(16, "Side of the cut-out square, in pixels.", low=1)
+    augment_fraction: float = _data(
+        1.0,
+        "Fraction of the views that have the strong part of their augmentation: all "
+        "but crop and flip.",
+        low=0,
+        high=1,
+    )
     train_fraction: float = _data(
         1.0, "Fraction of each class's training images in use.", low=0, high=1
     )
@@ -371,6 +378,7 @@ class Config:
                 f"--teacher_size={self.teacher_size} needs a teacher: name one with "
                 "--teacher_flagfile or --teacher."
             )
+        self._check_augmentation()
         self._check_stages()
         if self.cache_top_k and not self.teacher_cache:
             raise UserError("--cache_top_k needs --teacher_cache, which is empty.")
@@ -386,6 +394,16 @@ class Config:
             )
         if self.freeze == "backbone" and not (self.init_flagfile or self.init_stage):
             raise UserError("--freeze=backbone needs --init_flagfile, which is empty.")
+
+    def _check_augmentation(self):
+        listed = {*self.augment, *self.second_augment}
+        if self.augment_fraction != 1 and not listed & set(names.STRONG_AUGMENTATIONS):
+            raise UserError(
+                f"--augment_fraction={self.augment_fraction} needs "
+                f"{', '.join(names.STRONG_AUGMENTATIONS[:-1])} or "
+                f"{names.STRONG_AUGMENTATIONS[-1]} in --augment or --second_augment: "
+                "list one, or drop the fraction."
+            )
 
     def _check_stages(self):
         if self.teacher_stage and not self.teacher_flagfile:

@@ -56,6 +56,8 @@ class Data:
             "rotation_degrees": config.rotation_degrees,
             "cutout_size": config.cutout_size,
         }
+        if config.augment_fraction != 1:  # named only then, as caches keep the text
+            options["augment_fraction"] = config.augment_fraction
         self._augment = augment.make_augment(config.augment, **options)
         text = ", ".join(f"{name} {value}" for name, value in options.items())
         self.augmentation = f"{','.join(config.augment)}; {text}"

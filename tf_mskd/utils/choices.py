@@ -4,6 +4,7 @@ STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
 DTYPE_POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 ARCHIVED_SETS = ("tiny_imagenet",)  # prepared from an archive, by a module so named
 AUGMENTATIONS = ("autoaugment", "crop", "cutout", "flip", "jda", "none", "rotate")
+STRONG_AUGMENTATIONS = ("autoaugment", "cutout", "jda", "rotate")
 RESIZES = ("crop", "squeeze")
 MODELS = (
     *("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
