@@ -114,7 +114,7 @@ class Evaluator:
             UserError: if another worker of several has stopped.
         """
         for exits, targets in self._exits(model):
-            meter.update(exits, targets["label"])
+            meter.update(exits, targets["label"], targets.get("picture"))
         return meter
 
     def _exits(self, model):
