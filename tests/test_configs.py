@@ -32,6 +32,7 @@ WIDTH = 1 / 16
 ROWS = 4
 CLASSES = {
     "digits": 10,
+    "folder": 2,
     "cifar100": 100,
     "tiny_imagenet": 200,
     "nuclei": 3,
@@ -39,6 +40,7 @@ CLASSES = {
 }
 SIDES = {
     "digits": 8,
+    "folder": 64,
     "cifar100": 32,
     "tiny_imagenet": 64,
     "nuclei": 64,
@@ -66,7 +68,7 @@ def batch(dataset):
     digits = load_digits()
     images = digits.images[:ROWS].repeat(side // 8, 1).repeat(side // 8, 2)
     images = np.repeat(images[..., None] * 15, channels, -1).astype("uint8")
-    return images, digits.target[:ROWS].astype("int32")
+    return images, (digits.target[:ROWS] % CLASSES[dataset]).astype("int32")
 
 
 def batch_for(dataset, method):
@@ -307,6 +309,19 @@ def test_every_run_takes_one_step(case, monkeypatch):
         ({"freeze": "backbone"}, "--freeze=backbone needs --init_flagfile"),
         ({"untrained_teacher": True}, "--untrained_teacher needs --teacher_flagfile"),
         ({"teacher_size": 16}, "--teacher_size=16 needs a teacher: name one with"),
+        (
+            {"patch_size": 64},
+            "--patch_size=64 is for --dataset=folder, got --dataset=d",
+        ),
+        (
+            {"patch_size": 64, "dataset": "folder", "resize": "squeeze"},
+            "--resize=squeeze is for whole images, --patch_size=64 reads square",
+        ),
+        (
+            {"patch_size": 64, "dataset": "folder", "validation_fraction": 0.1},
+            "--validation_fraction would put patches of one picture on both sides",
+        ),
+        ({"augment_fraction": 0.5}, "--augment_fraction=0.5 needs autoaugment, cutout"),
         ({"teacher": "a", "teacher_size": -1}, "--teacher_size must be in"),
     ],
 )

@@ -280,6 +280,16 @@ def test_a_given_teacher_is_trained_further(peer, tiny, tmp_path):
 
 
 @pytest.mark.run
+def test_a_run_draws_the_rows_that_its_method_makes_of_an_image(peer, tmp_path):
+    settings = {"method": "dats", "epochs": 1, "train_fraction": 0.1}
+    experiment.run(config_of(tmp_path / "dats", peer, **settings))
+    picture = tf.io.decode_png((tmp_path / "dats" / "views.png").read_bytes()).numpy()
+    assert picture.shape == (2 * 10, 8 * 10, 1)
+    assert np.all(picture[8:10] == 255) and picture[:8].std() > 1
+    assert np.any(picture[:8] != picture[10:18])
+
+
+@pytest.mark.run
 @pytest.mark.parametrize(
     "settings, message",
     [

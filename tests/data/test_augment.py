@@ -71,6 +71,26 @@ def test_order_is_as_listed(images):
     assert not np.array_equal(there, back)
 
 
+def test_a_fraction_of_the_views_has_the_strong_part(images):
+    weak = aug.make_augment("crop,flip")(images, IDS, 3, 1).numpy()
+    full = aug.make_augment("crop,flip,cutout", cutout_size=2)(images, IDS, 3, 1)
+    some = aug.make_augment("crop,flip,cutout", cutout_size=2, augment_fraction=0.25)
+    got = some(images, IDS, 3, 1).numpy()
+    chosen = random.uniform(random.example_keys(3, 1, IDS), aug.STRONG_DRAW) < 0.25
+    expected = np.where(chosen.numpy()[:, None, None, None], full.numpy(), weak)
+    assert np.array_equal(got, expected)
+    assert 4 < chosen.numpy().sum() < 28  # of 64
+    other = random.uniform(random.example_keys(3, 2, IDS), aug.STRONG_DRAW) < 0.25
+    assert np.any(chosen.numpy() != other.numpy())  # another view, another choice
+
+
+@pytest.mark.parametrize("fraction, names", [(0.0, "flip"), (1.0, "flip,rotate,jda")])
+def test_no_fraction_is_the_weak_part_and_all_of_it_the_usual(images, fraction, names):
+    some = aug.make_augment("flip,rotate,jda", augment_fraction=fraction)
+    expected = aug.make_augment(names)(images, IDS, 0, 0)
+    assert np.array_equal(some(images, IDS, 0, 0), expected)
+
+
 @pytest.mark.parametrize("names", ["", "none", None, "none,none"])
 def test_nothing_asked_for_changes_nothing(images, names):
     assert np.array_equal(aug.make_augment(names)(images, IDS, 0, 0), images)
@@ -164,6 +184,8 @@ def test_bad_names_and_options_are_refused():
         aug.make_augment(rotation_degrees=float("nan"))
     with pytest.raises(UserError, match="cutout_size must be at least 1, got 0"):
         aug.make_augment(cutout_size=0)
+    with pytest.raises(UserError, match=r"augment_fraction must be in \[0, 1\], got 2"):
+        aug.make_augment(augment_fraction=2)
     two_channels = np.zeros((1, 8, 8, 2), np.uint8)
     with pytest.raises(UserError, match="1 or 3 channels, got 2"):
         aug.make_augment("autoaugment")(two_channels, IDS[:1], 0, 0)

@@ -10,13 +10,14 @@ from tf_mskd.data import counter_random as random
 from tf_mskd.data.autoaugment import autoaugment
 from tf_mskd.data.contrast_views import CONTRAST_VIEWS
 from tf_mskd.data.jda import joint_augmentation
-from tf_mskd.utils.choices import AUGMENTATIONS
+from tf_mskd.utils.choices import AUGMENTATIONS, STRONG_AUGMENTATIONS
 from tf_mskd.utils.errors import UserError, unknown_name
 
 VOID = 255  # of label maps
 FOLLOWED = ("crop", "flip", "rotate", "cutout")  # by label maps
 MOVES = ("crop", "flip")  # that leave clean images true
 DRAWS_PER_STEP = 16  # draw numbers reserved for one entry of the list of names
+STRONG_DRAW = 1 << 20  # the draw that says who has the strong part; beyond all entries
 
 
 def make_augment(
@@ -25,6 +26,7 @@ def make_augment(
     crop_padding: int = 4,
     rotation_degrees: float = 20.0,
     cutout_size: int = 16,
+    augment_fraction: float = 1.0,
 ) -> "Augmentation":
     """Makes one function that applies the named transforms in the listed order.
 
@@ -47,6 +49,8 @@ def make_augment(
         crop_padding: int >= 0, pixels on each side.
         rotation_degrees: float >= 0, largest angle in degrees, either way.
         cutout_size: int >= 1, side of the square in pixels.
+        augment_fraction: float in [0, 1], share of the views that have the strong part:
+            all but crop and flip. Others are drawn each epoch.
 
     Returns:
         `Augmentation`.
@@ -70,7 +74,13 @@ def make_augment(
     _check_at_least("crop_padding", crop_padding, 0)
     _check_at_least("rotation_degrees", rotation_degrees, 0)
     _check_at_least("cutout_size", cutout_size, 1)
-    return Augmentation(steps, crop_padding, rotation_degrees, cutout_size)
+    if not 0 <= augment_fraction <= 1:
+        raise UserError(
+            f"augment_fraction must be in [0, 1], got {augment_fraction!r}."
+        )
+    return Augmentation(
+        steps, crop_padding, rotation_degrees, cutout_size, augment_fraction
+    )
 
 
 class Augmentation:
@@ -79,9 +89,10 @@ class Augmentation:
     See `make_augment`. The same call gives the same geometry to images and to maps.
     """
 
-    def __init__(self, steps, crop_padding, rotation_degrees, cutout_size):
+    def __init__(self, steps, crop_padding, rotation_degrees, cutout_size, fraction):
         self._steps, self._padding = list(steps), crop_padding
         self._degrees, self._side = rotation_degrees, cutout_size
+        self._fraction = fraction
 
     def __call__(
         self, images: tf.Tensor, ids: tf.Tensor, seed: int, view: typing.Any
@@ -130,8 +141,9 @@ class Augmentation:
 
     def _apply(self, images, keys, fill=0):
         steps, position = self._steps, 0
+        strong = random.uniform(keys, STRONG_DRAW) < self._fraction
         while position < len(steps):
-            name, draw = steps[position], position * DRAWS_PER_STEP
+            name, draw, before = steps[position], position * DRAWS_PER_STEP, images
             if steps[position : position + 2] == ["crop", "flip"]:
                 # One gather for both: the result is that of the two steps in turn.
                 flipped = random.uniform(keys, draw + DRAWS_PER_STEP) < 0.5
@@ -152,6 +164,8 @@ class Augmentation:
                 images = CONTRAST_VIEWS[name](images, keys, draw)
             elif not fill:  # under a square of zeros things are where they were
                 images = random_cutout(images, keys, draw, self._side)
+            if self._fraction < 1 and name in STRONG_AUGMENTATIONS:
+                images = tf.where(strong[:, None, None, None], images, before)
             position += 1
         return images
 

@@ -7,6 +7,7 @@ import numpy as np
 from tf_mskd.data.arrays import Source, Split, check_memory
 from tf_mskd.data.decode import Undecodable, decode_into, read_image
 from tf_mskd.data.folder_layout import LAYOUT, list_images
+from tf_mskd.data.patches import read_patches
 from tf_mskd.utils.errors import UserError
 
 
@@ -15,6 +16,7 @@ def load_folder(
     image_size: int | None = None,
     resize: str = "crop",
     test_fraction: float = 0.0,
+    patch_size: int = 0,
 ) -> Source:
     """Reads the images below `data_dir`, see `list_images` for where they lie.
 
@@ -26,6 +28,8 @@ def load_folder(
         image_size: int or None; None takes the size of the first training image.
         resize: "crop" or "squeeze", see `fit`.
         test_fraction: float in [0, 1), see `list_images`.
+        patch_size: int >= 0, side of the patches that the images are cut into, see
+            `read_patches`; 0 reads them whole.
 
     Returns:
         `Source` with images uint8 [N, H, W, 3].
@@ -37,6 +41,12 @@ def load_folder(
         raise UserError(f"Data set 'folder' needs --data_dir, a root with {LAYOUT}.")
     root = pathlib.Path(data_dir).expanduser()
     listing = list_images(root, test_fraction)
+    if patch_size:
+        train, test = (
+            read_patches(files, patch_size, image_size)
+            for files in (listing.train, listing.test)
+        )
+        return Source("folder", train, test, tuple(listing.train), _notes(listing))
     if image_size is None:
         shape = _shape(next(iter(listing.train.values()))[0])
     else:
@@ -47,8 +57,12 @@ def load_folder(
     train, train_sizes = _read_split(listing.train, shape, resize)
     test, test_sizes = _read_split(listing.test, shape, resize)
     sizes = np.concatenate([train_sizes, test_sizes])
-    notes = [*_resized(sizes, shape, resize), *_passed_over(listing.passed_over)]
-    return Source("folder", train, test, tuple(listing.train), tuple(notes))
+    notes = (*_resized(sizes, shape, resize), *_notes(listing))
+    return Source("folder", train, test, tuple(listing.train), notes)
+
+
+def _notes(listing):
+    return tuple(_passed_over(listing.passed_over))
 
 
 def _shape(path):

@@ -23,6 +23,7 @@ def load_source(
     image_size: int | None = None,
     resize: str = "crop",
     test_fraction: float = 0.0,
+    patch_size: int = 0,
 ) -> Source:
     """Reads a data set into memory. Never downloads.
 
@@ -41,6 +42,8 @@ def load_source(
             is resized, the centre of the long side cut out; "squeeze" resizes both.
         test_fraction: float in [0, 1), part of each class of a "folder" without a test
             split to test with.
+        patch_size: int >= 0, side of the patches that the images of a "folder" are cut
+            into, in pixels; 0 takes them whole.
 
     Returns:
         `Source`. The order within a split is the same at every call.
@@ -67,7 +70,7 @@ def load_source(
     if name == "pairs":
         return load_pairs(data_dir, image_size, resize)
     if name == "folder":
-        return load_folder(data_dir, image_size, resize, test_fraction)
+        return load_folder(data_dir, image_size, resize, test_fraction, patch_size)
     return load_tfds(name, data_dir, image_size, resize)
 
 

@@ -85,6 +85,12 @@ class Config:
         "or resize both sides (squeeze).",
         choices=names.RESIZES,
     )
+    patch_size: int = _data(
+        0,
+        "Side of the patches that the images of a folder are cut into, in pixels; 0: "
+        "whole images.",
+        low=0,
+    )
     test_fraction: float = _data(
         0.0,
         "Fraction of each class to test with, in a folder without a test split.",
@@ -108,6 +114,13 @@ class Config:
         20.0, "Largest rotation either way, in degrees.", low=0, high=180
     )
     cutout_size: int = _data(16, "Side of the cut-out square, in pixels.", low=1)
+    augment_fraction: float = _data(
+        1.0,
+        "Fraction of the views that have the strong part of their augmentation: all "
+        "but crop and flip.",
+        low=0,
+        high=1,
+    )
     train_fraction: float = _data(
         1.0, "Fraction of each class's training images in use.", low=0, high=1
     )
@@ -361,6 +374,8 @@ class Config:
                 f"--teacher_size={self.teacher_size} needs a teacher: name one with "
                 "--teacher_flagfile or --teacher."
             )
+        self._check_augmentation()
+        self._check_patches()
         self._check_stages()
         if self.cache_top_k and not self.teacher_cache:
             raise UserError("--cache_top_k needs --teacher_cache, which is empty.")
@@ -376,6 +391,33 @@ class Config:
             )
         if self.freeze == "backbone" and not (self.init_flagfile or self.init_stage):
             raise UserError("--freeze=backbone needs --init_flagfile, which is empty.")
+
+    def _check_patches(self):
+        if self.patch_size and self.dataset != "folder":
+            raise UserError(
+                f"--patch_size={self.patch_size} is for --dataset=folder, got "
+                f"--dataset={self.dataset}: drop it."
+            )
+        if self.patch_size and self.resize != "crop":
+            raise UserError(
+                f"--resize={self.resize} is for whole images, --patch_size="
+                f"{self.patch_size} reads square patches: drop one of them."
+            )
+        if self.patch_size and self.validation_fraction:
+            raise UserError(
+                "--validation_fraction would put patches of one picture on both sides: "
+                "leave it at 0 with --patch_size."
+            )
+
+    def _check_augmentation(self):
+        listed = {*self.augment, *self.second_augment}
+        if self.augment_fraction != 1 and not listed & set(names.STRONG_AUGMENTATIONS):
+            raise UserError(
+                f"--augment_fraction={self.augment_fraction} needs "
+                f"{', '.join(names.STRONG_AUGMENTATIONS[:-1])} or "
+                f"{names.STRONG_AUGMENTATIONS[-1]} in --augment or --second_augment: "
+                "list one, or drop the fraction."
+            )
 
     def _check_stages(self):
         if self.teacher_stage and not self.teacher_flagfile:

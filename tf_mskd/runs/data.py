@@ -18,6 +18,7 @@ def load(config: Config) -> sources.Source:
         config.image_size or None,
         resize=config.resize,
         test_fraction=config.test_fraction,
+        patch_size=config.patch_size,
     )
 
     def with_labels(split):
@@ -56,6 +57,8 @@ class Data:
             "rotation_degrees": config.rotation_degrees,
             "cutout_size": config.cutout_size,
         }
+        if config.augment_fraction != 1:  # named only then, as caches keep the text
+            options["augment_fraction"] = config.augment_fraction
         self._augment = augment.make_augment(config.augment, **options)
         text = ", ".join(f"{name} {value}" for name, value in options.items())
         self.augmentation = f"{','.join(config.augment)}; {text}"

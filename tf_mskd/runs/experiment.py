@@ -15,14 +15,15 @@ from tf_mskd.runs import build
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.data import Data, load
 from tf_mskd.runs.evaluation import measure, report_teacher
+from tf_mskd.runs.method_state import prepare_method
 from tf_mskd.runs.networks import load_network
 from tf_mskd.runs.own_model import file_of
-from tf_mskd.runs.method_state import prepare_method
 from tf_mskd.runs.pictures import draw_examples
 from tf_mskd.runs.plan import plan, plan_cache
 from tf_mskd.runs.result import Result
 from tf_mskd.runs.run_folder import RunFolder
 from tf_mskd.runs.task import build_task
+from tf_mskd.runs.views_picture import draw_views
 from tf_mskd.tasks.meter import Meter
 from tf_mskd.teacher_cache.cached_teacher import CachedTeacher, cached_vectors
 from tf_mskd.teacher_cache.store import TeacherCache
@@ -110,6 +111,8 @@ def _run(planned, folder, strategy, data):
             )
         if distiller.method.trains_teacher:
             save_model(distiller.teacher, folder.trained_teacher)
+        if distiller.method.rows_per_image > 1:
+            draw_views(distiller, data, folder.paths.views)
     folder.write_result(result)
     return result
 

@@ -81,7 +81,7 @@ class Task(abc.ABC):
         k: int,
         width: int,
         dropout: float = 0.0,
-        image_size: tuple[int, ...] = (),
+        image_size: tuple[int | None, ...] = (),
     ) -> Tensor:
         """`exit_k` in float32; of a vector see `heads.classify`.
 

@@ -8,6 +8,7 @@ import numpy as np
 from tf_mskd.tasks.base import Task
 from tf_mskd.tasks.ensemble import subsets
 from tf_mskd.tasks.figures import Figures
+from tf_mskd.tasks.pictures import PictureMeans
 from tf_mskd.utils.choices import ENSEMBLES
 
 
@@ -17,6 +18,9 @@ class Meter:
     Measured are each exit by name, "ensemble" (of `kind`), the ensemble of the other
     kind ("ensemble_probabilities" or "ensemble_logits") and, with `weights`,
     "ensemble_fitted".
+
+    Of patches whose picture is told, "picture_<main figure>" is that of the pictures,
+    whose answers are the means over their patches.
 
     Args:
         task: `Task`.
@@ -43,13 +47,20 @@ class Meter:
         self.task, self._kind, self._weights = task, kind, weights
         self._all_subsets = all_subsets
         self._figures: dict[str, Figures] = {}
+        self._pictures = PictureMeans()
 
-    def update(self, outputs: Mapping[str, typing.Any], label: typing.Any) -> None:
+    def update(
+        self,
+        outputs: Mapping[str, typing.Any],
+        label: typing.Any,
+        picture: typing.Any = None,
+    ) -> None:
         """Adds a batch.
 
         Args:
             outputs: dict, exit name -> array [n, ...]; at least one.
             label: array [n, ...], as `Task.read_label` makes them.
+            picture: int array [n], the number of the picture of each patch, or None.
 
         Raises:
             UserError: if the kind of ensemble is unknown or `outputs` is empty.
@@ -58,6 +69,8 @@ class Meter:
         for name, output in self._answers(outputs).items():
             figures = self._figures.setdefault(name, self.task.figures())
             figures.update(label, np.asarray(output))
+        if picture is not None:
+            self._pictures.update(outputs, label, picture)
 
     def add_gallery(self, outputs: Mapping[str, typing.Any], label: typing.Any) -> None:
         """Adds a batch of the images in which a task searches; as `update`."""
@@ -103,4 +116,8 @@ class Meter:
         for name, figures in self._figures.items():
             for figure, value in figures.results().items():
                 found.setdefault(figure, {})[name] = value
+        if self._pictures:
+            whole = Meter(self.task, self._kind, self._weights, self._all_subsets)
+            whole.update(*self._pictures.results())
+            found[f"picture_{self.task.metric}"] = whole.main()
         return found

@@ -125,7 +125,7 @@ class Evaluator:
             UserError: if another worker of several has stopped.
         """
         for exits, targets in self.batches(model):
-            meter.update(exits, targets["label"])
+            meter.update(exits, targets["label"], targets.get("picture"))
         if self._gallery is None:
             return meter
         for exits, targets in self._exits(model, self._gallery):

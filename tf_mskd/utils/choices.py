@@ -7,6 +7,9 @@ AUGMENTATIONS = (
     *("autoaugment", "blur", "crop", "cutout", "flip", "grey", "jda", "jitter"),
     *("none", "resized_crop", "rotate"),
 )
+STRONG_AUGMENTATIONS = tuple(
+    name for name in AUGMENTATIONS if name not in ("crop", "flip", "none")
+)
 RESIZES = ("crop", "squeeze")
 MODELS = (
     *("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
@@ -19,11 +22,10 @@ EXIT_HEADS = ("dense", "separable", "bottleneck", "stage", "linear")
 AUX_HEADS = ("projection", "rotation", "paraphraser")
 PHASES = ("joint", "progressive", "detached")
 ENSEMBLES = ("logits", "probabilities")
-<<<<<<< HEAD
-TASKS = ("classification", "multi_label", "binary", "segmentation", "restoration")
-=======
-TASKS = ("classification", "multi_label", "binary", "segmentation", "hashing")
->>>>>>> hash
+TASKS = (
+    *("classification", "multi_label", "binary"),
+    *("segmentation", "restoration", "hashing"),
+)
 FROZEN = ("none", "backbone")
 OPTIMIZERS = ("sgd", "adamw", "adam", "lion", "muon")
 LEARNING_RATES = ("step", "cosine", "constant")

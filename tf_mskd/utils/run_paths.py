@@ -26,6 +26,7 @@ class RunPaths:
         self.student = self.folder / "student.keras"
         self.student_best = self.folder / "student_best.keras"
         self.trained_teacher = self.folder / "teacher.keras"
+        self.views = self.folder / "views.png"
         self.result = self.folder / "result.json"
         self.examples = self.folder / "examples.png"
         self.exits = self.folder / "exits.json"

@@ -1,0 +1,112 @@
+"""DATS: attention, sampler and terms against known values; the two views."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests import reference
+from tf_mskd import UserError
+from tf_mskd.methods.common import attention_sampling as sampling
+from tf_mskd.methods.dats import DATS
+
+FEATURES = np.float32(reference.fill(0.4, [1, 4, 4, 3]))
+STUDENT = {"exit_1": np.float32(reference.STUDENT)}
+TEACHER = {
+    "exit_4": np.float32(reference.TEACHER),
+    "feature_2": np.zeros((4, 4, 4, 3), "float32"),
+}
+LABEL = np.array([0, 0, 2, 2])
+
+
+def test_relations_and_mean_map_of_the_fixture():
+    got = sampling.relations(tf.constant(FEATURES.reshape(1, 16, 3))).numpy()[0]
+    expected = [
+        [0.45137978, 0.33038467, 0.21823555],
+        [0.23168150, 0.37421364, 0.39410487],
+        [0.23089602, 0.37396506, 0.39513892],
+    ]
+    np.testing.assert_allclose(got, expected, 2e-5)
+    mean = sampling.trilinear_attention(tf.constant(FEATURES)).numpy().mean(-1)
+    first = [0.76608891, -0.06963081, -0.69578322, 0.77215771]
+    np.testing.assert_allclose(mean.ravel()[:4], first, 2e-5)
+
+
+def test_pixels_are_read_where_the_density_is():
+    got = sampling.sampling_positions(tf.constant([[0.1, 0.2, 0.4, 0.3], [2.0] * 4]))
+    expected = [[0.625, 1.6875, 2.3125, 3.08333333], [0, 1, 2, 3]]
+    np.testing.assert_allclose(got, expected, 2e-5, 2e-5)
+
+
+@pytest.mark.parametrize("height", [0.0, 3.0])
+def test_flat_attention_gives_the_image_itself(digits, height):
+    images = np.float32(digits[0][:3])
+    got = sampling.sample(images, tf.fill(images.shape[:3], height))
+    np.testing.assert_allclose(got, images, atol=2e-3)
+
+
+def test_a_peak_is_magnified():
+    ramp = np.tile(np.arange(16, dtype="float32")[None, :, None], (16, 1, 1))[None]
+    attention = np.ones((1, 16, 16), "float32")
+    attention[:, 4:8, 4:8] = 9.0  # the densities of columns 4 to 7: 36 of 48
+    row = sampling.sample(ramp, attention).numpy()[0, 0, :, 0]
+    assert ((row > 3.5) & (row < 7.5)).sum() == 12
+    assert np.all(np.diff(row) >= 0)
+
+
+def test_each_network_reads_its_own_view():
+    terms = DATS()(STUDENT, TEACHER, {"label": LABEL})
+    z, t, label = reference.STUDENT[::2], reference.TEACHER[1::2], LABEL[::2]
+    p = reference.softmax(t / 10)
+    expected = {
+        "ce/exit_1": reference.cross_entropy(label, z),
+        "dats_teacher_ce/exit_1": reference.cross_entropy(label, t),
+        "dats/exit_1": -np.sum(p * reference.log_softmax(z / 10), -1),
+    }
+    assert set(terms) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_allclose(terms[name], value, 2e-5, err_msg=name)
+
+
+def test_the_soft_term_of_the_fixture():
+    def in_rows(x, view):
+        return np.float32(np.insert(np.zeros_like(x), np.arange(4) + view, x, 0))
+
+    student = {"exit_1": in_rows(reference.STUDENT, 0)}
+    teacher = {
+        "exit_4": in_rows(reference.TEACHER, 1),
+        "feature_2": np.zeros((8, 4, 4, 3), "float32"),
+    }
+    terms = DATS()(student, teacher, {"label": np.zeros(8, int)})
+    np.testing.assert_allclose(np.mean(terms["dats/exit_1"]), 1.60060781, 2e-5)
+
+
+def test_the_student_gives_the_teacher_no_gradient_and_labels_do():
+    logits = tf.constant(TEACHER["exit_4"])
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(logits)
+        terms = DATS()(STUDENT, {**TEACHER, "exit_4": logits}, {"label": LABEL})
+        soft, own = (tf.reduce_sum(v) for n, v in terms.items() if n[:2] != "ce")
+    gradients = [tape.gradient(part, logits) for part in (soft, own)]
+    assert sum(g is None for g in gradients) == 1
+
+
+def test_the_two_views_are_sampled_by_the_teachers_map():
+    method = DATS(stage=0)
+    method(STUDENT, TEACHER, {"label": LABEL})
+    peak = np.zeros((1, 4, 4, 2), "float32")
+    peak[:, :, 0, 0] = 5.0  # both maps are high at the left
+    ramp = np.tile(np.arange(16, dtype="float32")[None, :, None], (16, 1, 1))[None]
+    views, targets = method.augment(
+        tf.constant(ramp), {"label": LABEL[:1]}, None, lambda x: {"feature_2": peak}
+    )
+    assert views.shape == (2, 16, 16, 1) and targets["label"].shape == (2,)
+    structure, detail = views.numpy()[:, 8, :, 0]
+    assert structure.mean() < detail.mean() < ramp.mean()
+
+
+def test_mistakes_are_told():
+    with pytest.raises(UserError, match="reads feature_5 of the teacher, which makes"):
+        DATS(stage=5).output_pairs(["exit_1"], ["exit_2", "feature_1"])
+    flat = {**TEACHER, "feature_2": np.zeros((4, 1, 1, 3), "float32")}
+    with pytest.raises(UserError, match="which has 1x1 places: name a shallower"):
+        DATS()(STUDENT, flat, {"label": LABEL})
