@@ -46,9 +46,10 @@ def load_pairs(
     if not found:
         raise UserError(f"Expected pairs as {TEXT}; {root} has neither.")
     listed = {name: _list(root, *folders) for name, folders in found[0].items()}
-    shape = (image_size, image_size, 3)
     if image_size is None:
         shape = _shape(listed["train"][0][0])
+    else:
+        shape = (image_size, image_size, 3)
     check_memory(str(root), 2 * sum(len(pairs) for pairs in listed.values()), shape)
     splits = {name: _read(pairs, shape, resize) for name, pairs in listed.items()}
     return Source("pairs", splits["train"], splits["test"], CHANNELS)

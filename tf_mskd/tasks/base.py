@@ -74,7 +74,7 @@ class Task(abc.ABC):
         k: int,
         width: int,
         dropout: float = 0.0,
-        image_size: tuple[int, ...] = (),
+        image_size: tuple[int | None, ...] = (),
     ) -> Tensor:
         """`exit_k` in float32; of a vector see `heads.classify`.
 
@@ -83,7 +83,8 @@ class Task(abc.ABC):
             k: int, number of the exit.
             width: of `num_outputs`.
             dropout: float in [0, 1), rate before the last layer.
-            image_size: (int, int), height and width of the network's images.
+            image_size: (int, int), height and width of the network's images; None each
+                where it takes any.
         """
         return heads.classify(x, k, width, dropout)
 
