@@ -45,6 +45,7 @@ def test_the_built_in_photographs():
         load_source("low_light", image_size=48)
 
 
+@pytest.mark.run
 def test_clean_images_follow_the_augmentation():
     images = RANDOM.integers(1, 256, (8, 6, 6, 3), "uint8")
     split = Split(images, {"label": images, "other": images.astype("int32")})

@@ -49,6 +49,7 @@ def test_doubling_is_bilinear():
     np.testing.assert_array_equal(odd[:, 8:, :10], made[:, 7:])
 
 
+@pytest.mark.run
 def test_weights_serve_images_of_any_size():
     model, free = (unet(s, aux_heads="gradient") for s in (SIZE[1:], (None, None, 3)))
     free.set_weights(model.get_weights())

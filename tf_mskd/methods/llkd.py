@@ -16,8 +16,8 @@ class LLKD(Method):
     `gradient_1`, AT_l = sum_i (A(F_s^l) - A(F_t^l))_i^2 with A of `losses.attention`;
     exits and maps are paired from the deep end, the teacher under a stopped gradient.
 
-    Source: Li, Wang, Zhang, Jiang, Li, "Low-light image enhancement with knowledge
-        distillation", Neurocomputing 518, 2023, doi 10.1016/j.neucom.2022.10.083.
+    Source: low-light image enhancement with knowledge distillation, Neurocomputing,
+        2022, doi 10.1016/j.neucom.2022.10.083, the abstract.
     Reconstruction: the abstract documents the gradient branch and attention maps of the
         teacher; the other terms, all weights and the network are ours.
 

@@ -90,7 +90,8 @@ class Task(abc.ABC):
             k: int, number of the exit.
             width: of `num_outputs`.
             dropout: float in [0, 1), rate before the last layer.
-            image_size: (int, int), height and width of the network's images.
+            image_size: (int, int), height and width of the network's images; None each
+                where it takes any.
         """
         return heads.classify(x, k, width, dropout)
 
