@@ -43,7 +43,7 @@ class CIB(Method):
     tasks = ("hashing",)
 
     default_weights = {"nt_xent": 1.0, "bits": 0.001}
-    target_keys = ("second_view",)
+    target_keys: tuple[str, ...] = ("second_view",)
     rows_per_image = 2
     needs_teacher = False
 

@@ -15,9 +15,9 @@ from tf_mskd.runs import build
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.data import Data, load
 from tf_mskd.runs.evaluation import measure, report_teacher
+from tf_mskd.runs.method_state import prepare_method
 from tf_mskd.runs.networks import load_network
 from tf_mskd.runs.own_model import file_of
-from tf_mskd.runs.method_state import prepare_method
 from tf_mskd.runs.pictures import draw_examples
 from tf_mskd.runs.plan import plan, plan_cache
 from tf_mskd.runs.result import Result

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from keras import ops
 
 from tf_mskd.tasks.ensemble import ensemble_scores
-
 from tf_mskd.utils.types import Tensor
 
 
