@@ -4,11 +4,12 @@ import dataclasses
 
 import pytest
 
-from tests.support import TINY, weights_of
-from tests.test_resume import Kill, whole_and_killed
+from tests.support import TINY, assert_same_run
+from tests.test_resume import Interruption, Kill, whole_and_killed
 from tf_mskd.methods.brcd import BRCD
 from tf_mskd.runs import experiment
 from tf_mskd.runs.flags import to_flagfile
+from tf_mskd.training.checkpoint import CheckpointManager
 
 pytestmark = pytest.mark.run
 CODES = {"task": "hashing", "task_args": "bits=16,k=20", "exits": "last"}
@@ -16,7 +17,7 @@ CODES = {"task": "hashing", "task_args": "bits=16,k=20", "exits": "last"}
 
 def config_in(folder):
     """BRCD under a teacher that a run before has trained."""
-    teacher = dataclasses.replace(TINY, method="cib", **CODES)
+    teacher = dataclasses.replace(TINY, method="cib", epochs=1, **CODES)
     (folder / "teacher.flags").write_text(to_flagfile(teacher))
     return dataclasses.replace(
         TINY,
@@ -28,25 +29,36 @@ def config_in(folder):
     )
 
 
+@pytest.mark.slow
 def test_kills_leave_the_run_of_none(tmp_path):
     """One within the write of the first checkpoint, one after it."""
-    config = config_in(tmp_path)
     kills = [Kill(1, when="within"), Kill(41)]
-    whole_and_killed(tmp_path, kills, config)
+    whole_and_killed(tmp_path, kills, config_in(tmp_path))
 
 
-def test_a_finished_step_keeps_the_clusters(tmp_path, monkeypatch):
-    """A resumed run does not cluster again: it would be refused."""
-    config = config_in(tmp_path)
-    config = dataclasses.replace(config, run_dir=str(tmp_path / "run"))
-    calls, prepare = [], BRCD.prepare
+def test_an_interrupted_run_does_not_cluster_again(tmp_path, monkeypatch):
+    often = {"checkpoint_steps": 5, "steps_per_call": 5, "epochs": 1}
+    config = dataclasses.replace(config_in(tmp_path), **often)
+    folders = [tmp_path / "whole", tmp_path / "interrupted"]
+    calls, prepare, write = [], BRCD.prepare, CheckpointManager.write
 
     def counted(self, teacher, targets):
         calls.append(len(targets["index"]))
         prepare(self, teacher, targets)
 
+    def interrupted(self, step, variables, cursor):
+        write(self, step, variables, cursor)
+        if step == 10:
+            raise Interruption
+
     monkeypatch.setattr(BRCD, "prepare", counted)
-    result = experiment.run(config)
-    assert len(calls) == 1 and 0 < result.test["exit_2"] <= 1
+    result = experiment.run(dataclasses.replace(config, run_dir=str(folders[0])))
+    assert 0 < result.test["ensemble"] <= 1
     assert "asymmetric_map_at_k" in result.test_more
-    assert weights_of(tmp_path / "run")
+    with monkeypatch.context() as patch, pytest.raises(Interruption):
+        patch.setattr(CheckpointManager, "write", interrupted)
+        experiment.run(dataclasses.replace(config, run_dir=str(folders[1])))
+    assert len(calls) == 2
+    experiment.run(dataclasses.replace(config, run_dir=str(folders[1])))
+    assert len(calls) == 2
+    assert_same_run(*folders)
