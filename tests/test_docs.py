@@ -83,7 +83,8 @@ def run_python(page, names):
 
 
 @pytest.mark.parametrize("page", ["docs/models.md", "docs/adding.md", "docs/tasks.md"])
-def test_python_runs(page, capsys):
+def test_python_runs(page, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # for what a page writes
     names = {}
     text = run_python(page, names)
     printed = re.findall(r"^(?:print\(.*\)  )?# (.*)", text, re.M)

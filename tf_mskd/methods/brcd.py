@@ -16,10 +16,10 @@ class BRCD(CIB):
 
     At every exit k, s1 the student's codes of view 1, t1, t2 the codes of the teacher's
     last exit, all -1 or 1, [B, bits]; a the image's cluster, m its mask:
-        brcd = mean over 2 B rows r of
-            - p_r + ln( exp p_r + sum_{q of N(r)} exp S(r, q) ),
+        brcd = mean_r - p_r + ln( exp p_r + sum_{q of N(r)} exp S(r, q) ),
         z = [s1 m ; t2 m],  S(r, q) = cos(z_r, z_q) / tau,
-        p_r = alpha_i cos(s1_i, t1_i) / tau + (1 - alpha_i) S(r, pair r), i image of r,
+        p_r = alpha_i cos(s1_i, t1_i) / tau + (1 - alpha_i) S(r, pair r),
+    r one of 2 B rows, i its image,
     alpha_i = alpha where the centre nearest to t2_i is that of a, else 1: a view that
     the teacher takes for another thing is no positive. N(r) leaves out r, its pair and
     the rows of r's own cluster, a for rows of s1 and that nearest centre for rows of
