@@ -3,7 +3,6 @@
 import pathlib
 
 import numpy as np
-from PIL import Image
 
 from tf_mskd.data.arrays import Split, check_memory
 from tf_mskd.data.decode import fit, read_image
@@ -73,7 +72,7 @@ def read_patches(
 
 def _patches(path, patch_size, side):
     try:
-        picture: Image.Image = read_image(path)
+        picture = read_image(path)
     except ValueError as error:
         message = f"Cannot read image {path} ({error}); repair or remove it."
         raise UserError(message) from error
