@@ -34,7 +34,7 @@ class PictureMeans:
             self._labels[number] = label[row]
 
     def results(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Returns (exit name -> float [pictures, ...]; labels [pictures, ...])."""
+        """Returns (dict, exit -> float [pictures, ...]; labels [pictures, ...])."""
         names = next(iter(self._sums.values()))
         means = {
             name: np.stack([s[name] / self._counts[n] for n, s in self._sums.items()])
