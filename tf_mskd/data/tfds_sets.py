@@ -40,7 +40,7 @@ def find_builder(name: str, data_dir: str | None = None) -> typing.Any:
         return tfds.builder(name, data_dir=data_dir, try_gcs=False)
     except (json.JSONDecodeError, KeyError, ParseError) as error:
         reason = f"its description is damaged: {error}"
-        raise _unreadable(repr(name), data_dir or DEFAULT_DIR, reason) from error
+        raise unreadable(repr(name), data_dir or DEFAULT_DIR, reason) from error
     except (AssertionError, ImportError, RuntimeError, ValueError) as error:
         # Among them: no such config or version, or a folder that holds no data set.
         raise not_prepared(name, data_dir) from error
@@ -82,6 +82,17 @@ def not_prepared(name: str, data_dir: str | None) -> UserError:
     )
 
 
+def open_prepared(name: str, data_dir: str | None = None) -> typing.Any:
+    """Returns the builder of a set that lies in `data_dir`; see `find_builder`."""
+    check_known(name, data_dir)
+    if not _lies_in(name, data_dir):
+        raise not_prepared(name, data_dir)
+    builder = find_builder(name, data_dir)
+    if not builder.is_prepared():
+        raise not_prepared(name, data_dir)
+    return builder
+
+
 def load_tfds(
     name: str,
     data_dir: str | None = None,
@@ -103,15 +114,10 @@ def load_tfds(
     Raises:
         UserError: see `load_source`.
     """
-    check_known(name, data_dir)
-    if not _lies_in(name, data_dir):
-        raise not_prepared(name, data_dir)
-    builder = find_builder(name, data_dir)
-    if not builder.is_prepared():
-        raise not_prepared(name, data_dir)
+    builder = open_prepared(name, data_dir)
     image, label, key_of_label = _features(name, builder.info.features)
-    splits = {"train": "train", "test": _test_split(name, builder.info.splits)}
-    shape = _image_shape(name, image.shape, image_size)
+    splits = {"train": "train", "test": test_split(name, builder.info.splits)}
+    shape = image_shape(name, image.shape, image_size)
     sizes = [builder.info.splits[key].num_examples for key in splits.values()]
     check_memory(name, sum(sizes), shape)
     parts = {}
@@ -122,13 +128,14 @@ def load_tfds(
         except (tf.errors.OpError, OSError, ValueError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             what = f"Split {key!r} of {name!r}"
-            raise _unreadable(what, builder.data_path, reason) from error
+            raise unreadable(what, builder.data_path, reason) from error
         if parts[part].labels.ndim == 1:
             check_labels(name, key, parts[part].labels, len(label.names))
     return Source(name, parts["train"], parts["test"], tuple(label.names))
 
 
-def _unreadable(what, folder, reason):
+def unreadable(what: str, folder: typing.Any, reason: str) -> UserError:
+    """`UserError` of a prepared set whose files are damaged."""
     return UserError(
         f"{what} in {folder} cannot be read ({reason}); delete that directory and "
         "prepare the set again."
@@ -159,7 +166,8 @@ def _features(name, features):
     return image, label, key_of_label
 
 
-def _test_split(name, splits):
+def test_split(name: str, splits: typing.Any) -> str:
+    """The split "test", or "validation" where there is none."""
     if "train" in splits:
         for key in ("test", "validation"):
             if key in splits:
@@ -170,7 +178,10 @@ def _test_split(name, splits):
     )
 
 
-def _image_shape(name, shape, image_size):
+def image_shape(
+    name: str, shape: tuple[int | None, ...], image_size: int | None
+) -> tuple[int, ...]:
+    """(H, W, C) after resizing; `UserError` where images vary and are not resized."""
     height, width, channels = shape
     if image_size is not None:
         height = width = image_size
