@@ -37,6 +37,8 @@ def load_folder(
         raise UserError(f"Data set 'folder' needs --data_dir, a root with {LAYOUT}.")
     root = pathlib.Path(data_dir).expanduser()
     listing = list_images(root, test_fraction)
+    if list(listing.train) == ["images", "masks"]:
+        raise UserError(f"{root} holds images and masks: take --task=segmentation.")
     if image_size is None:
         shape = _shape(next(iter(listing.train.values()))[0])
     else:
@@ -47,7 +49,7 @@ def load_folder(
     train, train_sizes = _read_split(listing.train, shape, resize)
     test, test_sizes = _read_split(listing.test, shape, resize)
     sizes = np.concatenate([train_sizes, test_sizes])
-    notes = [*_resized(sizes, shape, resize), *_passed_over(listing.passed_over)]
+    notes = [*resized(sizes, shape, resize), *_passed_over(listing.passed_over)]
     return Source("folder", train, test, tuple(listing.train), tuple(notes))
 
 
@@ -77,8 +79,14 @@ def _unreadable(path, reason):
     return UserError(f"Cannot read image {path} ({reason}); repair or remove it.")
 
 
-def _resized(sizes, shape, resize):
-    """One note if any image had another size."""
+def resized(sizes: np.ndarray, shape: tuple[int, ...], resize: str) -> list[str]:
+    """One note if any image had another size.
+
+    Args:
+        sizes: int [N, 2], heights and widths of the files.
+        shape: (H, W, ...) of all images.
+        resize: "crop" or "squeeze".
+    """
     other = sizes[(sizes != shape[:2]).any(axis=1)]
     if not len(other):
         return []

@@ -4,15 +4,21 @@ import numpy as np
 from PIL import Image
 
 from tf_mskd.data.arrays import Source, Split, check_image_size
+from tf_mskd.data.cityscapes import load_cityscapes
 from tf_mskd.data.decode import fit
 from tf_mskd.data.image_folder import load_folder
+from tf_mskd.data.mask_folder import load_mask_folder
 from tf_mskd.data.nuclei import load_nuclei
+from tf_mskd.data.pascal_voc import load_pascal_voc
 from tf_mskd.data.splits import split_ids
+from tf_mskd.data.tfds_masks import load_tfds_masks
 from tf_mskd.data.tfds_sets import load_tfds
 from tf_mskd.utils.choices import RESIZES
 from tf_mskd.utils.errors import UserError, unknown_name
 
 __all__ = ["Source", "Split", "load_source", "split_ids"]
+
+ON_DISK = {"cityscapes": load_cityscapes, "pascal_voc": load_pascal_voc}
 
 
 def load_source(
@@ -21,13 +27,15 @@ def load_source(
     image_size: int | None = None,
     resize: str = "crop",
     test_fraction: float = 0.0,
+    dense: bool = False,
 ) -> Source:
     """Reads a data set into memory. Never downloads.
 
     Args:
-        name: "digits" and "nuclei" (built in), "folder" (images in class folders),
-            "tiny_imagenet", or any other prepared image-classification set of
-            TensorFlow Datasets, such as "cifar100".
+        name: "digits" and "nuclei" (built in), "folder" (images in class folders,
+            or with masks), "pascal_voc" and "cityscapes" (their archives, extracted),
+            "tiny_imagenet", or any other prepared set of TensorFlow Datasets with a
+            class or a mask for each image, such as "cifar100".
         data_dir: "folder": the root that holds `train/` and `test/` (or `val/`), or
             class folders that `test_fraction` splits.
             TFDS sets: the directory they were prepared in; None is the TFDS default.
@@ -37,6 +45,8 @@ def load_source(
             is resized, the centre of the long side cut out; "squeeze" resizes both.
         test_fraction: float in [0, 1), part of each class of a "folder" without a test
             split to test with.
+        dense: bool, whether to read the class of every pixel where a set has both: a
+            "folder" of `train/images`, `train/masks`, ..., the masks of TFDS sets.
 
     Returns:
         `Source`. The order within a split is the same at every call.
@@ -59,8 +69,11 @@ def load_source(
     if name == "nuclei":
         return load_nuclei(image_size)
     if name == "folder":
-        return load_folder(data_dir, image_size, resize, test_fraction)
-    return load_tfds(name, data_dir, image_size, resize)
+        load = load_mask_folder if dense else load_folder
+        return load(data_dir, image_size, resize, test_fraction)
+    if name in ON_DISK:
+        return ON_DISK[name](data_dir, image_size, resize)
+    return (load_tfds_masks if dense else load_tfds)(name, data_dir, image_size, resize)
 
 
 def load_digits(image_size: int | None = None) -> Source:

@@ -17,23 +17,41 @@ def describe(source: Source) -> str:
         data digits: train 1,438 images (10 classes of 139 to 146)
     """
     names, splits = source.class_names, (source.train, source.test)
-    train, test = (_counts(split.labels, len(names)) for split in splits)
+    train, test = (_told(names, split.labels) for split in splits)
     line = (
         f"data {source.name}: train {len(splits[0].images):,} images "
-        f"({_classes(names, train)}), "
-        f"test {len(splits[1].images):,} ({_classes(names, test)}), "
+        f"({train}), test {len(splits[1].images):,} ({test}), "
         f"{'x'.join(map(str, source.image_shape))}"
     )
     return one_line("; ".join([line, *source.notes]))
+
+
+def _told(names, labels):
+    if labels.ndim < 3:
+        return _classes(names, _counts(labels, len(names)))
+    return _shares(
+        names, sum(np.bincount(one.ravel(), minlength=256) for one in labels)
+    )
+
+
+def _shares(names, pixels):
+    """Each class' part of the pixels that are not void, and the part that is."""
+    known = pixels[: len(names)]
+    shares = 100 * known / max(1, known.sum())
+    if len(names) <= LISTED:
+        pairs = zip(names, shares, strict=True)
+        text = ", ".join(f"{name} {share:.1f} %" for name, share in pairs)
+    else:
+        span = f"{shares.min():.1f} to {shares.max():.1f} %"
+        text = f"{len(names)} classes of {span} of the pixels"
+    void = pixels.sum() - known.sum()
+    return f"{text}, void {100 * void / pixels.sum():.1f} %" if void else text
 
 
 def _counts(labels, num_classes):
     """Images of each class; one of several classes counts for each of them."""
     if labels.ndim == 2:
         return (labels > 0.5).sum(0)
-    if labels.ndim == 3:
-        counts = np.bincount(labels.ravel(), minlength=num_classes)[:num_classes]
-        return counts
     return np.bincount(labels, minlength=num_classes)
 
 

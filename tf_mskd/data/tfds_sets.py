@@ -18,6 +18,7 @@ from tf_mskd.utils.choices import ARCHIVED_SETS
 from tf_mskd.utils.errors import UserError, unknown_name
 
 DEFAULT_DIR = os.path.join("~", "tensorflow_datasets")
+MASKS = ("segmentation_mask", "segmentation_label", "annotation")  # features
 READ_BATCH = 512  # images decoded at a time
 
 
@@ -55,7 +56,16 @@ def check_known(name: str, data_dir: str | None = None) -> None:
     registered = tfds.list_builders(with_community_datasets=False)
     if _base_name(name) not in registered and not _lies_in(name, data_dir):
         near = difflib.get_close_matches(str(name).lower(), registered, n=3)
-        known = {"digits", "folder", "cifar10", "cifar100", *ARCHIVED_SETS, *near}
+        known = {
+            "digits",
+            "folder",
+            "nuclei",
+            "pascal_voc",
+            "cifar10",
+            "cifar100",
+            *ARCHIVED_SETS,
+            *near,
+        }
         raise UserError(
             f"{unknown_name('data set', name, known)} "
             "Other TensorFlow Datasets names work too."
@@ -157,6 +167,11 @@ def _features(name, features):
         label, tfds.features.ClassLabel
     ):
         keys = ", ".join(features) if hasattr(features, "keys") else str(features)
+        if any(key in keys for key in MASKS):
+            raise UserError(
+                f"Data set {name!r} has a mask for each image and no class: take "
+                "--task=segmentation."
+            )
         raise UserError(
             f"Data set {name!r} is not an image-classification set: expected features "
             f"'image' and 'label' (or 'labels'), got {keys}."

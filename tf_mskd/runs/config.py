@@ -86,7 +86,9 @@ class Config:
     )
 
     dataset: str = _data(
-        "digits", "digits, tiny_imagenet, folder, or a TFDS name such as cifar100."
+        "digits",
+        "digits, nuclei, tiny_imagenet, folder, pascal_voc, cityscapes, or a TFDS name "
+        "such as cifar100.",
     )
     data_dir: str = _data(
         "", "Folder of the prepared data; empty: TFDS' own default.", free=True

@@ -18,6 +18,7 @@ def load(config: Config) -> sources.Source:
         config.image_size or None,
         resize=config.resize,
         test_fraction=config.test_fraction,
+        dense=task.dense,
     )
 
     def with_labels(split):
