@@ -1,7 +1,6 @@
 """A data set in memory: images and targets per split, and the checks on both."""
 
 import dataclasses
-import math
 import typing
 
 import numpy as np
@@ -114,6 +113,7 @@ def check_memory(
     num_images: int,
     image_shape: tuple[int, ...],
     available: int | None = None,
+    maps: int = 0,
 ) -> None:
     """Refuses a data set that would not fit, before anything is decoded.
 
@@ -122,20 +122,22 @@ def check_memory(
         num_images: int, images of all splits together.
         image_shape: (H, W, C) after resizing.
         available: free memory in bytes; None asks the operating system.
+        maps: int, label maps of each image, a byte a pixel.
 
     Raises:
         UserError: if the pixels need more than 60 % of the free memory.
     """
     if available is None:
         available = psutil.virtual_memory().available
-    needed = num_images * math.prod(image_shape)
+    height, width, channels = image_shape
+    needed = num_images * height * width * (channels + maps)
     if needed > MEMORY_FRACTION * available:
-        height, width, channels = image_shape
+        with_maps = " with masks" if maps else ""
         raise UserError(
             f"Data set {name!r} needs {needed / 1e9:.1f} GB of memory ({num_images} "
-            f"images of {height}x{width}x{channels}); at most {MEMORY_FRACTION:.0%} of "
-            f"the {available / 1e9:.1f} GB of free memory may be used: "
-            "set a smaller --image_size."
+            f"images of {height}x{width}x{channels}{with_maps}); at most "
+            f"{MEMORY_FRACTION:.0%} of the {available / 1e9:.1f} GB of free memory may "
+            "be used: set a smaller --image_size."
         )
 
 

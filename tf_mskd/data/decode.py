@@ -83,15 +83,20 @@ def read_image(
 
 
 def fit(
-    image: Image.Image, height: int, width: int, resize: str = "crop"
+    image: Image.Image,
+    height: int,
+    width: int,
+    resize: str = "crop",
+    resample: Image.Resampling = Image.Resampling.BILINEAR,
 ) -> np.ndarray:
-    """Gives an image its final size (bilinear, antialiased) and returns its pixels.
+    """Gives an image its final size and returns its pixels.
 
     Args:
         image: Pillow image of `read_image`.
         height, width: int, of the result in pixels.
         resize: "crop" keeps the aspect ratio: the short side is resized and the centre
             of the long side cut out; "squeeze" resizes both sides.
+        resample: bilinear, antialiased; class numbers take the nearest pixel.
 
     Returns:
         uint8 [height, width, channels].
@@ -102,7 +107,7 @@ def fit(
     """
     if image.size != (width, height):
         box = None if resize == "squeeze" else _centre(image.size, height, width)
-        image = image.resize((width, height), Image.Resampling.BILINEAR, box=box)
+        image = image.resize((width, height), resample, box=box)
     pixels = np.asarray(image)
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
@@ -134,17 +139,27 @@ def decode_into(
         sizes[position] = image.height, image.width
         images[position] = fit(image, height, width, resize)
 
-    def decode_group(start):
-        for position in range(start, min(start + GROUP, len(files))):
+    in_parallel(decode, len(files))
+
+
+def in_parallel(work: typing.Callable[[int], None], count: int) -> None:
+    """Calls `work` with 0 to count - 1, several at a time.
+
+    Raises:
+        Exception: that of the first position whose call raises.
+    """
+
+    def work_on_group(start):
+        for position in range(start, min(start + GROUP, count)):
             if stop.is_set():
                 return
-            decode(position)
+            work(position)
 
     stop = threading.Event()  # an error or a signal waits for no further image
     pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
     try:
         # in order: the error names the first bad file
-        list(pool.map(decode_group, range(0, len(files), GROUP)))
+        list(pool.map(work_on_group, range(0, count, GROUP)))
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)

@@ -41,6 +41,8 @@ def load_folder(
         raise UserError(f"Data set 'folder' needs --data_dir, a root with {LAYOUT}.")
     root = pathlib.Path(data_dir).expanduser()
     listing = list_images(root, test_fraction)
+    if list(listing.train) == ["images", "masks"]:
+        raise UserError(f"{root} holds images and masks: take --task=segmentation.")
     if patch_size:
         train, test = (
             read_patches(files, patch_size, image_size)
@@ -57,7 +59,7 @@ def load_folder(
     train, train_sizes = _read_split(listing.train, shape, resize)
     test, test_sizes = _read_split(listing.test, shape, resize)
     sizes = np.concatenate([train_sizes, test_sizes])
-    notes = (*_resized(sizes, shape, resize), *_notes(listing))
+    notes = (*resized(sizes, shape, resize), *_notes(listing))
     return Source("folder", train, test, tuple(listing.train), notes)
 
 
@@ -91,8 +93,14 @@ def _unreadable(path, reason):
     return UserError(f"Cannot read image {path} ({reason}); repair or remove it.")
 
 
-def _resized(sizes, shape, resize):
-    """One note if any image had another size."""
+def resized(sizes: np.ndarray, shape: tuple[int, ...], resize: str) -> list[str]:
+    """One note if any image had another size.
+
+    Args:
+        sizes: int [N, 2], heights and widths of the files.
+        shape: (H, W, ...) of all images.
+        resize: "crop" or "squeeze".
+    """
     other = sizes[(sizes != shape[:2]).any(axis=1)]
     if not len(other):
         return []

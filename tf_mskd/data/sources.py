@@ -4,17 +4,23 @@ import numpy as np
 from PIL import Image
 
 from tf_mskd.data.arrays import Source, Split, check_image_size
+from tf_mskd.data.cityscapes import load_cityscapes
 from tf_mskd.data.decode import fit
 from tf_mskd.data.image_folder import load_folder
 from tf_mskd.data.low_light import load_low_light
+from tf_mskd.data.mask_folder import load_mask_folder
 from tf_mskd.data.nuclei import load_nuclei
 from tf_mskd.data.pairs import load_pairs
+from tf_mskd.data.pascal_voc import load_pascal_voc
 from tf_mskd.data.splits import split_ids
+from tf_mskd.data.tfds_masks import load_tfds_masks
 from tf_mskd.data.tfds_sets import load_tfds
 from tf_mskd.utils.choices import RESIZES
 from tf_mskd.utils.errors import UserError, unknown_name
 
 __all__ = ["Source", "Split", "load_source", "split_ids"]
+
+ON_DISK = {"cityscapes": load_cityscapes, "pascal_voc": load_pascal_voc}
 
 
 def load_source(
@@ -24,14 +30,16 @@ def load_source(
     resize: str = "crop",
     test_fraction: float = 0.0,
     patch_size: int = 0,
+    dense: bool = False,
 ) -> Source:
     """Reads a data set into memory. Never downloads.
 
     Args:
         name: "digits", "nuclei" and "low_light" (built in), "folder" (images in class
-            folders), "pairs" (images and clean images), "tiny_imagenet", or any other
-            prepared image-classification set of TensorFlow Datasets, such as
-            "cifar100".
+            folders, or with masks), "pairs" (images and clean images), "pascal_voc" and
+            "cityscapes" (their archives, extracted), "tiny_imagenet", or any other
+            prepared set of TensorFlow Datasets with a class or a mask for each image,
+            such as "cifar100".
         data_dir: "pairs": see `load_pairs`; "low_light": see `load_low_light`.
             "folder": the root that holds `train/` and `test/` (or `val/`), or
             class folders that `test_fraction` splits.
@@ -44,6 +52,8 @@ def load_source(
             split to test with.
         patch_size: int >= 0, side of the patches that the images of a "folder" are cut
             into, in pixels; 0 takes them whole.
+        dense: bool, whether to read the class of every pixel where a set has both: a
+            "folder" of `train/images`, `train/masks`, ..., the masks of TFDS sets.
 
     Returns:
         `Source`. The order within a split is the same at every call.
@@ -70,8 +80,17 @@ def load_source(
     if name == "pairs":
         return load_pairs(data_dir, image_size, resize)
     if name == "folder":
-        return load_folder(data_dir, image_size, resize, test_fraction, patch_size)
-    return load_tfds(name, data_dir, image_size, resize)
+        if not dense:
+            return load_folder(data_dir, image_size, resize, test_fraction, patch_size)
+        if patch_size:
+            raise UserError(
+                f"--patch_size={patch_size} cuts images of one class into patches, "
+                "masks are read whole: leave it at 0."
+            )
+        return load_mask_folder(data_dir, image_size, resize, test_fraction)
+    if name in ON_DISK:
+        return ON_DISK[name](data_dir, image_size, resize)
+    return (load_tfds_masks if dense else load_tfds)(name, data_dir, image_size, resize)
 
 
 def load_digits(image_size: int | None = None) -> Source:

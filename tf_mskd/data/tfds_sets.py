@@ -18,6 +18,7 @@ from tf_mskd.utils.choices import ARCHIVED_SETS
 from tf_mskd.utils.errors import UserError, unknown_name
 
 DEFAULT_DIR = os.path.join("~", "tensorflow_datasets")
+MASKS = ("segmentation_mask", "segmentation_label", "annotation")  # features
 READ_BATCH = 512  # images decoded at a time
 
 
@@ -40,7 +41,7 @@ def find_builder(name: str, data_dir: str | None = None) -> typing.Any:
         return tfds.builder(name, data_dir=data_dir, try_gcs=False)
     except (json.JSONDecodeError, KeyError, ParseError) as error:
         reason = f"its description is damaged: {error}"
-        raise _unreadable(repr(name), data_dir or DEFAULT_DIR, reason) from error
+        raise unreadable(repr(name), data_dir or DEFAULT_DIR, reason) from error
     except (AssertionError, ImportError, RuntimeError, ValueError) as error:
         # Among them: no such config or version, or a folder that holds no data set.
         raise not_prepared(name, data_dir) from error
@@ -61,6 +62,7 @@ def check_known(name: str, data_dir: str | None = None) -> None:
             "low_light",
             "folder",
             "pairs",
+            "pascal_voc",
             "cifar10",
             "cifar100",
             *ARCHIVED_SETS,
@@ -92,6 +94,17 @@ def not_prepared(name: str, data_dir: str | None) -> UserError:
     )
 
 
+def open_prepared(name: str, data_dir: str | None = None) -> typing.Any:
+    """Returns the builder of a set that lies in `data_dir`; see `find_builder`."""
+    check_known(name, data_dir)
+    if not _lies_in(name, data_dir):
+        raise not_prepared(name, data_dir)
+    builder = find_builder(name, data_dir)
+    if not builder.is_prepared():
+        raise not_prepared(name, data_dir)
+    return builder
+
+
 def load_tfds(
     name: str,
     data_dir: str | None = None,
@@ -113,15 +126,10 @@ def load_tfds(
     Raises:
         UserError: see `load_source`.
     """
-    check_known(name, data_dir)
-    if not _lies_in(name, data_dir):
-        raise not_prepared(name, data_dir)
-    builder = find_builder(name, data_dir)
-    if not builder.is_prepared():
-        raise not_prepared(name, data_dir)
+    builder = open_prepared(name, data_dir)
     image, label, key_of_label = _features(name, builder.info.features)
-    splits = {"train": "train", "test": _test_split(name, builder.info.splits)}
-    shape = _image_shape(name, image.shape, image_size)
+    splits = {"train": "train", "test": test_split(name, builder.info.splits)}
+    shape = image_shape(name, image.shape, image_size)
     sizes = [builder.info.splits[key].num_examples for key in splits.values()]
     check_memory(name, sum(sizes), shape)
     parts = {}
@@ -132,13 +140,14 @@ def load_tfds(
         except (tf.errors.OpError, OSError, ValueError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             what = f"Split {key!r} of {name!r}"
-            raise _unreadable(what, builder.data_path, reason) from error
+            raise unreadable(what, builder.data_path, reason) from error
         if parts[part].labels.ndim == 1:
             check_labels(name, key, parts[part].labels, len(label.names))
     return Source(name, parts["train"], parts["test"], tuple(label.names))
 
 
-def _unreadable(what, folder, reason):
+def unreadable(what: str, folder: typing.Any, reason: str) -> UserError:
+    """`UserError` of a prepared set whose files are damaged."""
     return UserError(
         f"{what} in {folder} cannot be read ({reason}); delete that directory and "
         "prepare the set again."
@@ -160,6 +169,11 @@ def _features(name, features):
         label, tfds.features.ClassLabel
     ):
         keys = ", ".join(features) if hasattr(features, "keys") else str(features)
+        if any(key in keys for key in MASKS):
+            raise UserError(
+                f"Data set {name!r} has a mask for each image and no class: take "
+                "--task=segmentation."
+            )
         raise UserError(
             f"Data set {name!r} is not an image-classification set: expected features "
             f"'image' and 'label' (or 'labels'), got {keys}."
@@ -169,7 +183,8 @@ def _features(name, features):
     return image, label, key_of_label
 
 
-def _test_split(name, splits):
+def test_split(name: str, splits: typing.Any) -> str:
+    """The split "test", or "validation" where there is none."""
     if "train" in splits:
         for key in ("test", "validation"):
             if key in splits:
@@ -180,15 +195,18 @@ def _test_split(name, splits):
     )
 
 
-def _image_shape(name, shape, image_size):
-    height, width, channels = shape
+def image_shape(
+    name: str, shape: tuple[int | None, ...], image_size: int | None
+) -> tuple[int, ...]:
+    """(H, W, C) after resizing; `UserError` where images vary and are not resized."""
     if image_size is not None:
-        height = width = image_size
-    if None in (height, width, channels):
+        shape = (image_size, image_size, shape[-1])
+    known = tuple(side for side in shape if side is not None)
+    if len(known) < len(shape):
         raise UserError(
             f"Images of {name!r} vary in size ({shape}); set --image_size to resize."
         )
-    return height, width, channels
+    return known
 
 
 def _read_label(key, num_classes, row):

@@ -72,8 +72,8 @@ class Config:
 
     dataset: str = _data(
         "digits",
-        "digits, nuclei, low_light, tiny_imagenet, folder, pairs, or a TFDS name such "
-        "as cifar100.",
+        "digits, nuclei, low_light, tiny_imagenet, folder, pairs, pascal_voc, "
+        "cityscapes, or a TFDS name such as cifar100.",
     )
     data_dir: str = _data(
         "", "Folder of the prepared data; empty: TFDS' own default.", free=True

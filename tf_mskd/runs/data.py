@@ -19,6 +19,7 @@ def load(config: Config) -> sources.Source:
         resize=config.resize,
         test_fraction=config.test_fraction,
         patch_size=config.patch_size,
+        dense=task.has_confidence,  # which has classes at every pixel
     )
 
     def with_labels(split):

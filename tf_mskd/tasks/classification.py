@@ -49,7 +49,12 @@ class Classification(Task):
         check_class_labels(label, shape[-1])
 
     def labels_of(self, labels, num_classes):
-        """Refuses several classes of one example."""
+        """Refuses several classes of one example, and label maps."""
+        if labels.ndim == 3:
+            raise UserError(
+                f"Task {self.name!r} has one class an example, the data set has one "
+                "for every pixel: take the task 'segmentation'."
+            )
         if labels.ndim != 1:
             raise UserError(
                 f"Task {self.name!r} has one class an example, the data set has "

@@ -1,0 +1,153 @@
+"""Own images with masks on disk: `images` and `masks` in the folder of each split."""
+
+import hashlib
+import os
+import pathlib
+
+from tf_mskd.data.arrays import Source
+from tf_mskd.data.decode import suffixes
+from tf_mskd.data.folder_layout import SPELLINGS
+from tf_mskd.data.masks import Classes, load_pairs
+from tf_mskd.utils.errors import UserError
+
+LAYOUT = "train/images, train/masks, test/images and test/masks"
+NAMES = "classes.txt"
+
+
+def load_mask_folder(
+    data_dir: str | None,
+    image_size: int | None = None,
+    resize: str = "crop",
+    test_fraction: float = 0.0,
+) -> Source:
+    """Reads images and the masks of the same name below `data_dir`.
+
+    Folders of splits are spelt as those of class folders. `classes.txt` names the
+    classes, one a line; without it there are as many as the training masks show.
+
+    Args:
+        data_dir: path of the root folder.
+        image_size, resize: see `load_source`.
+        test_fraction: float in [0, 1), part to test with where there is no test split,
+            chosen by the hash of the names.
+
+    Returns:
+        `Source` with images uint8 [N, H, W, 3] and labels uint8 [N, H, W].
+
+    Raises:
+        UserError: folder missing or empty; an image without a mask or a mask without an
+            image; those of `masks.load_pairs`.
+    """
+    if not data_dir:
+        raise UserError(f"Data set 'folder' needs --data_dir, a root with {LAYOUT}.")
+    root = pathlib.Path(data_dir).expanduser()
+    train_root, test_root = _split_roots(root)
+    train = list_pairs(train_root)
+    if test_root is not None and test_fraction:
+        raise UserError(
+            f"--test_fraction={test_fraction} is for folders without a test split, but "
+            f"{test_root} is there: drop one of them."
+        )
+    if test_root is not None:
+        test = list_pairs(test_root)
+    else:
+        train, test = _split(train, train_root, test_fraction)
+    names = _class_names(root / NAMES)
+    return load_pairs("folder", train, test, Classes(names), image_size, resize)
+
+
+def list_pairs(split_root: pathlib.Path) -> list[tuple[pathlib.Path, pathlib.Path]]:
+    """[(image, mask)] of a split's folder, in the order of their names.
+
+    Raises:
+        UserError: no images, or one that lacks its partner.
+    """
+    images = _by_stem(split_root / "images", suffixes())
+    masks = _by_stem(split_root / "masks", {".png"})
+    if not images:
+        raise UserError(f"Found no image in {split_root / 'images'}: add some.")
+    for stem in sorted(set(images) ^ set(masks)):
+        if stem in images:
+            raise UserError(
+                f"Image {images[stem]} has no mask {split_root / 'masks' / stem}.png: "
+                "add it, or remove the image."
+            )
+        raise UserError(
+            f"Mask {masks[stem]} has no image {stem!r} in {split_root / 'images'}: add "
+            "it, or remove the mask."
+        )
+    return [(images[stem], masks[stem]) for stem in sorted(images)]
+
+
+def _by_stem(folder, endings):
+    """{path below the folder without its ending: path}."""
+    found: dict[str, pathlib.Path] = {}
+    for path in sorted(folder.rglob("*")):
+        inner = path.relative_to(folder)
+        if any(part.startswith(".") for part in inner.parts) or not path.is_file():
+            continue
+        if path.suffix.lower() not in endings:
+            continue
+        stem = inner.with_suffix("").as_posix()
+        if stem in found:
+            raise UserError(f"{found[stem]} and {path} have one name: keep one.")
+        found[stem] = path
+    return found
+
+
+def _split_roots(root):
+    """The folders of the training and the test split, or None for the latter."""
+    if not root.is_dir():
+        raise UserError(f"Expected masks as {LAYOUT}, but {root} is no folder.")
+    folders = {path.name.lower(): path for path in root.iterdir() if path.is_dir()}
+
+    def first(*roles):
+        names = (name for role in roles for name in SPELLINGS[role])
+        return next((folders[name] for name in names if name in folders), None)
+
+    train, test = first("train"), first("test", "val")
+    train = root if train is None and test is None else train
+    for folder in (train, test) if test is not None else (train,):
+        if folder is None or not all(
+            (folder / n).is_dir() for n in ("images", "masks")
+        ):
+            raise UserError(
+                f"Expected masks as {LAYOUT}, {folder or root} has none: class folders "
+                "are for --task=classification."
+            )
+    return train, test
+
+
+def _split(pairs, root, fraction):
+    if not fraction:
+        raise UserError(
+            f"{root} has no test split in or beside it: set --test_fraction, such as "
+            f"0.2, or sort the files as {LAYOUT}."
+        )
+    if len(pairs) < 2:
+        raise UserError(f"{root} has one image; --test_fraction needs two.")
+    count = min(max(1, round(len(pairs) * fraction)), len(pairs) - 1)
+    held_out = set(sorted(pairs, key=lambda pair: _hash(pair[0], root))[:count])
+    return (
+        [pair for pair in pairs if pair not in held_out],
+        [pair for pair in pairs if pair in held_out],
+    )
+
+
+def _hash(path, root):
+    name = path.relative_to(root / "images").as_posix()
+    return hashlib.sha256(os.fsencode(name)).digest()
+
+
+def _class_names(path):
+    """Names of the classes in a file, () if there is none."""
+    if not path.is_file():
+        return ()
+    names = tuple(line.strip() for line in path.read_text("utf-8").splitlines())
+    names = names[: -1 if names and not names[-1] else None]
+    if len(names) < 2 or not all(names) or len(set(names)) < len(names):
+        raise UserError(
+            f"{path} must name two classes or more, one a line, each once: line k + 1 "
+            "names class k."
+        )
+    return names

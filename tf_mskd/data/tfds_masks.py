@@ -1,0 +1,100 @@
+"""Prepared TensorFlow Datasets with a mask for each image, read into arrays."""
+
+import io
+import typing
+
+import numpy as np
+import tensorflow as tf
+
+from tf_mskd.data import cityscapes
+from tf_mskd.data.arrays import Source, check_memory
+from tf_mskd.data.image_folder import resized
+from tf_mskd.data.masks import Classes, Decoded, decode_pairs, to_source
+from tf_mskd.data.tfds_sets import (
+    MASKS,
+    image_shape,
+    open_prepared,
+    test_split,
+    unreadable,
+)
+from tf_mskd.utils.errors import UserError
+
+IMAGES = ("image", "image_left")
+CLASSES = {  # base name -> what the numbers mean, where it is not as they are
+    "oxford_iiit_pet": Classes(("pet", "background", "border"), {1: 0, 2: 1, 3: 2}),
+    "cityscapes": cityscapes.CLASSES,
+}
+UNLABELLED = ("cityscapes",)  # sets whose split `test` has masks of void
+
+
+def load_tfds_masks(
+    name: str,
+    data_dir: str | None = None,
+    image_size: int | None = None,
+    resize: str = "crop",
+) -> Source:
+    """Decodes the train and test (else validation) splits of a prepared TFDS set.
+
+    Args:
+        name, data_dir, image_size, resize: see `load_tfds`.
+
+    Returns:
+        `Source` with labels uint8 [N, H, W].
+
+    Raises:
+        UserError: see `load_source`.
+    """
+    builder = open_prepared(name, data_dir)
+    base = name.split("/")[0].split(":")[0]
+    keys = mask_keys(builder.info.features)
+    if keys is None:
+        raise UserError(
+            f"Data set {name!r} has no mask for each image: take "
+            "--task=classification, or another set."
+        )
+    image, mask = (builder.info.features[key] for key in keys)
+    if mask.shape[-1] != 1:
+        raise UserError(
+            f"Masks of {name!r} ({keys[1]!r}) are colours {mask.shape}: expected class "
+            "numbers, one channel."
+        )
+    splits = builder.info.splits
+    if base in UNLABELLED:
+        splits = {key: splits[key] for key in splits if key != "test"}
+    parts = ("train", test_split(name, splits))
+    shape = image_shape(name, image.shape, image_size)
+    check_memory(name, sum(splits[part].num_examples for part in parts), shape, maps=1)
+    classes = CLASSES.get(base, Classes())
+    decoded = [_read(builder, part, keys, shape, resize, classes) for part in parts]
+    sizes = np.concatenate([part.sizes for part in decoded])
+    notes = resized(sizes, shape, resize)
+    return to_source(name, decoded[0], decoded[1], classes, notes)
+
+
+def mask_keys(features: typing.Any) -> tuple[str, str] | None:
+    """Names of the image and its mask among the features, or None without both."""
+    known = list(features) if hasattr(features, "keys") else []
+    image = next((key for key in IMAGES if key in known), None)
+    mask = next((key for key in MASKS if key in known), None)
+    return (image, mask) if image and mask else None
+
+
+def _read(builder, part, keys, shape, resize, classes) -> Decoded:
+    """Takes the bytes of all files first; they are far smaller than the pixels."""
+    import tensorflow_datasets as tfds
+
+    dataset = builder.as_dataset(
+        split=part,
+        shuffle_files=False,
+        decoders=dict.fromkeys(keys, tfds.decode.SkipDecoding()),
+        read_config=tfds.ReadConfig(try_autocache=False),
+    )
+    try:
+        rows = [[row[key] for key in keys] for row in dataset.as_numpy_iterator()]
+    except (tf.errors.OpError, OSError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        what = f"Split {part!r} of {builder.name!r}"
+        raise unreadable(what, builder.data_path, reason) from error
+    pairs = [(io.BytesIO(image), io.BytesIO(mask)) for image, mask in rows]
+    names = [(f"{k} of split {part!r}",) * 2 for k in range(len(rows))]
+    return decode_pairs(pairs, names, shape, resize, classes)
