@@ -131,6 +131,16 @@ def test_wrong_masks_are_refused_with_their_file(root):
     assert "w2.png holds 7, which is none of the 3 classes" in text
 
 
+def test_other_files_are_counted_and_two_training_folders_refused(root):
+    (root / "train/images/notes.txt").write_text("x")
+    (root / "val/masks/.hidden.png").write_text("x")
+    assert masks(root).notes == ("passed over: 1 .txt, 1 hidden",)
+    save(root / "train/images/w1.tif", np.zeros((32, 32), np.uint8))
+    assert "have one name: keep one" in refused(root)
+    (root / "Training").mkdir()
+    assert "has both train and Training" in refused(root)
+
+
 def test_partners_that_are_missing_are_named(root):
     (root / "train/masks/w1.png").unlink()
     assert "w1.png has no mask" in refused(root)

@@ -1,6 +1,7 @@
 """Own images on disk: one folder a split, one folder a class."""
 
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -49,7 +50,7 @@ def load_folder(
     train, train_sizes = _read_split(listing.train, shape, resize)
     test, test_sizes = _read_split(listing.test, shape, resize)
     sizes = np.concatenate([train_sizes, test_sizes])
-    notes = [*resized(sizes, shape, resize), *_passed_over(listing.passed_over)]
+    notes = [*resized(sizes, shape, resize), *passed_over(listing.passed_over)]
     return Source("folder", train, test, tuple(listing.train), tuple(notes))
 
 
@@ -96,6 +97,7 @@ def resized(sizes: np.ndarray, shape: tuple[int, ...], resize: str) -> list[str]
     return [f"{len(other):,} of {len(sizes):,} resized from {span} ({resize})"]
 
 
-def _passed_over(counts):
+def passed_over(counts: Mapping[str, int]) -> list[str]:
+    """One note of what was not taken, by kind, if there is any."""
     parts = [f"{count} {kind}" for kind, count in sorted(counts.items()) if count]
     return [f"passed over: {', '.join(parts)}"] if parts else []
