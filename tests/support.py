@@ -214,15 +214,16 @@ def temporary_files(folder):
 # ---- data
 
 
-def store(data_dir, set_name, rows, image, label=None, labels=None, **more):
+def store(data_dir, set_name, rows, image, label=None, labels=None, mask=None, **more):
     """Prepares a TFDS set; `rows` maps split to (images, labels).
 
-    With `labels`, a feature of several classes, there is no "label".
+    With `labels`, a feature of several classes, or `mask`, {name: feature of images},
+    there is no "label".
     """
     import tensorflow_datasets as tfds
 
     label = label or tfds.features.ClassLabel(names=[f"d{k}" for k in range(10)])
-    target = {"labels": labels} if labels else {"label": label}
+    target = mask or ({"labels": labels} if labels else {"label": label})
 
     class Stored(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         name = set_name
@@ -240,7 +241,8 @@ def store(data_dir, set_name, rows, image, label=None, labels=None, **more):
         def _generate_examples(self, images, labels):
             (name,) = target
             for key, (pixels, value) in enumerate(zip(images, labels, strict=True)):
-                row = {"image": pixels, name: np.asarray(value).tolist()}
+                value = value if mask else np.asarray(value).tolist()
+                row = {"image": pixels, name: value}
                 yield key, {**row, **dict.fromkeys(more, "t")}
 
     Stored(data_dir=data_dir).download_and_prepare()

@@ -189,3 +189,24 @@ def test_bad_names_and_options_are_refused():
     two_channels = np.zeros((1, 8, 8, 2), np.uint8)
     with pytest.raises(UserError, match="1 or 3 channels, got 2"):
         aug.make_augment("autoaugment")(two_channels, IDS[:1], 0, 0)
+
+
+@pytest.mark.parametrize("names", ["crop", "flip", "crop,flip", "rotate"])
+def test_label_maps_follow_their_images(names):
+    # The image is the map's threshold: wherever its grey is sure, both must agree.
+    blocks = np.random.default_rng(1).integers(0, 2, (16, 6, 6)).astype(np.int32)
+    maps = blocks.repeat(6, 1).repeat(6, 2)
+    images = (100 + 100 * maps).astype(np.uint8)[..., None]
+    augment, ids = aug.make_augment(names), tf.range(16, dtype=tf.int64)
+    view = tf.constant(3, tf.int64)
+    moved = augment(tf.constant(images), ids, 7, view).numpy()[..., 0].astype(int)
+    followed = augment.maps(tf.constant(maps), ids, 7, view).numpy()
+    assert set(np.unique(followed)) <= {0, 1, 255}
+    assert (followed == 255).any() == (names != "flip")
+    sure = np.abs(moved[..., None] - [0, 100, 200]).min(-1) <= 2
+    told = np.where(moved < 50, 255, moved > 150)
+    assert sure.mean() > 0.6
+    assert (told == followed)[sure].mean() > 0.995
+    if names != "rotate":
+        assert np.array_equal(told, followed)
+    assert (followed != maps).any()

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from PIL import Image
 
-from tf_mskd.data import arrays, cityscapes, pascal_voc
+from tests.support import store
+from tf_mskd.data import arrays, cityscapes, pascal_voc, tfds_masks
 from tf_mskd.data.masks import Classes, load_pairs, read_mask
 from tf_mskd.data.sources import load_source
 from tf_mskd.data.summary import describe
@@ -129,6 +131,16 @@ def test_wrong_masks_are_refused_with_their_file(root):
     assert "w2.png holds 7, which is none of the 3 classes" in text
 
 
+def test_other_files_are_counted_and_two_training_folders_refused(root):
+    (root / "train/images/notes.txt").write_text("x")
+    (root / "val/masks/.hidden.png").write_text("x")
+    assert masks(root).notes == ("passed over: 1 .txt, 1 hidden",)
+    save(root / "train/images/w1.tif", np.zeros((32, 32), np.uint8))
+    assert "have one name: keep one" in refused(root)
+    (root / "Training").mkdir()
+    assert "has both train and Training" in refused(root)
+
+
 def test_partners_that_are_missing_are_named(root):
     (root / "train/masks/w1.png").unlink()
     assert "w1.png has no mask" in refused(root)
@@ -204,6 +216,48 @@ def test_pascal_voc_reads_its_lists(tmp_path):
         load_source("pascal_voc", tmp_path)
     with pytest.raises(UserError, match="'pascal_voc' needs --data_dir"):
         load_source("pascal_voc", tmp_path / "none")
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tfds")
+    grey = tfds.features.Image(shape=(32, 32, 1))
+    colours = tfds.features.Image(shape=(32, 32, 3))
+    rows = {
+        key: (split.images[:COUNT], split.labels[:COUNT, ..., None] + np.uint8(1))
+        for key, split in (("train", NUCLEI.train), ("test", NUCLEI.test))
+    }
+    store(path, "pets", rows, grey, mask={"segmentation_mask": grey})
+    rows = {key: (images, masks.repeat(3, -1)) for key, (images, masks) in rows.items()}
+    store(path, "scenes", rows, grey, mask={"annotation": colours})
+    labels = {key: (images, [0] * COUNT) for key, (images, _) in rows.items()}
+    store(path, "plain", labels, grey)
+    return path
+
+
+def test_tfds_masks_are_read_with_the_meaning_of_their_numbers(data_dir, monkeypatch):
+    pets = tfds_masks.CLASSES["oxford_iiit_pet"]
+    monkeypatch.setitem(tfds_masks.CLASSES, "pets", pets)
+    source = load_source("pets", data_dir, dense=True)
+    assert source.class_names == ("pet", "background", "border")
+    windows = list(zip(NUCLEI.train.images, NUCLEI.train.labels, strict=True))[:COUNT]
+    assert pairs(source.train) == sorted((x.tobytes(), y.tobytes()) for x, y in windows)
+    half = load_source("pets", data_dir, image_size=16, dense=True)
+    assert half.train.labels.shape == (COUNT, 16, 16)
+
+
+def pairs(split):
+    rows = zip(split.images, split.labels, strict=True)
+    return sorted((image.tobytes(), label.tobytes()) for image, label in rows)
+
+
+def test_tfds_sets_of_the_other_task_and_of_colours_are_refused(data_dir):
+    with pytest.raises(UserError, match="take --task=classification"):
+        load_source("plain", data_dir, dense=True)
+    with pytest.raises(UserError, match="take --task=segmentation"):
+        load_source("pets", data_dir)
+    with pytest.raises(UserError, match="'annotation'.* are colours"):
+        load_source("scenes", data_dir, dense=True)
 
 
 def test_cityscapes_learns_19_of_its_34_numbers(tmp_path):

@@ -1,6 +1,7 @@
 """Own images on disk: one folder a split, one folder a class."""
 
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -64,7 +65,7 @@ def load_folder(
 
 
 def _notes(listing):
-    return tuple(_passed_over(listing.passed_over))
+    return tuple(passed_over(listing.passed_over))
 
 
 def _shape(path):
@@ -110,6 +111,7 @@ def resized(sizes: np.ndarray, shape: tuple[int, ...], resize: str) -> list[str]
     return [f"{len(other):,} of {len(sizes):,} resized from {span} ({resize})"]
 
 
-def _passed_over(counts):
+def passed_over(counts: Mapping[str, int]) -> list[str]:
+    """One note of what was not taken, by kind, if there is any."""
     parts = [f"{count} {kind}" for kind, count in sorted(counts.items()) if count]
     return [f"passed over: {', '.join(parts)}"] if parts else []

@@ -1,5 +1,6 @@
 """Own images with masks on disk: `images` and `masks` in the folder of each split."""
 
+import collections
 import hashlib
 import os
 import pathlib
@@ -7,6 +8,7 @@ import pathlib
 from tf_mskd.data.arrays import Source
 from tf_mskd.data.decode import suffixes
 from tf_mskd.data.folder_layout import SPELLINGS
+from tf_mskd.data.image_folder import passed_over
 from tf_mskd.data.masks import Classes, load_pairs
 from tf_mskd.utils.errors import UserError
 
@@ -42,28 +44,36 @@ def load_mask_folder(
         raise UserError(f"Data set 'folder' needs --data_dir, a root with {LAYOUT}.")
     root = pathlib.Path(data_dir).expanduser()
     train_root, test_root = _split_roots(root)
-    train = list_pairs(train_root)
+    others: collections.Counter = collections.Counter()
+    train = list_pairs(train_root, others)
     if test_root is not None and test_fraction:
         raise UserError(
             f"--test_fraction={test_fraction} is for folders without a test split, but "
             f"{test_root} is there: drop one of them."
         )
     if test_root is not None:
-        test = list_pairs(test_root)
+        test = list_pairs(test_root, others)
     else:
         train, test = _split(train, train_root, test_fraction)
     names = _class_names(root / NAMES)
-    return load_pairs("folder", train, test, Classes(names), image_size, resize)
+    classes, notes = Classes(names), passed_over(others)
+    return load_pairs("folder", train, test, classes, image_size, resize, notes)
 
 
-def list_pairs(split_root: pathlib.Path) -> list[tuple[pathlib.Path, pathlib.Path]]:
+def list_pairs(
+    split_root: pathlib.Path, others: collections.Counter
+) -> list[tuple[pathlib.Path, pathlib.Path]]:
     """[(image, mask)] of a split's folder, in the order of their names.
+
+    Args:
+        split_root: path, holds the folders `images` and `masks`.
+        others: counts what is passed over, by kind.
 
     Raises:
         UserError: no images, or one that lacks its partner.
     """
-    images = _by_stem(split_root / "images", suffixes())
-    masks = _by_stem(split_root / "masks", {".png"})
+    images = _by_stem(split_root / "images", suffixes(), others)
+    masks = _by_stem(split_root / "masks", {".png"}, others)
     if not images:
         raise UserError(f"Found no image in {split_root / 'images'}: add some.")
     for stem in sorted(set(images) ^ set(masks)):
@@ -79,14 +89,17 @@ def list_pairs(split_root: pathlib.Path) -> list[tuple[pathlib.Path, pathlib.Pat
     return [(images[stem], masks[stem]) for stem in sorted(images)]
 
 
-def _by_stem(folder, endings):
+def _by_stem(folder, endings, others):
     """{path below the folder without its ending: path}."""
     found: dict[str, pathlib.Path] = {}
     for path in sorted(folder.rglob("*")):
         inner = path.relative_to(folder)
-        if any(part.startswith(".") for part in inner.parts) or not path.is_file():
+        if path.is_dir():
             continue
-        if path.suffix.lower() not in endings:
+        hidden = any(part.startswith(".") for part in inner.parts)
+        if hidden or path.suffix.lower() not in endings:
+            suffix = path.suffix.lower() or "without a suffix"
+            others["hidden" if hidden else suffix] += 1
             continue
         stem = inner.with_suffix("").as_posix()
         if stem in found:
@@ -102,8 +115,14 @@ def _split_roots(root):
     folders = {path.name.lower(): path for path in root.iterdir() if path.is_dir()}
 
     def first(*roles):
-        names = (name for role in roles for name in SPELLINGS[role])
-        return next((folders[name] for name in names if name in folders), None)
+        for role in roles:
+            found = [folders[name] for name in SPELLINGS[role] if name in folders]
+            if len(found) > 1:
+                names = " and ".join(path.name for path in found)
+                raise UserError(f"{root} has both {names}: keep one of them.")
+            if found:
+                return found[0]
+        return None
 
     train, test = first("train"), first("test", "val")
     train = root if train is None and test is None else train
