@@ -35,6 +35,8 @@ class DATS(Method):
         code of TASN (Zheng, Fu, Zha, Luo, CVPR 2019, arXiv 1903.06150).
     Reconstruction: which network reads which view, the square, and T = 10 follow TASN's
         code; that negative attention becomes 0 and that the stage is 2 are inferred.
+        Not shown to teach: on the built-in digits (8x8) a student reached 45 % of the
+        plain test images after the epochs in which other methods pass 60 %.
     Departs from the source: both networks run on both views, and each reads its own,
         so batch norms see both; the views are seen in training alone, evaluation is on
         plain images.
