@@ -65,9 +65,9 @@ def load_tfds_masks(
     shape = image_shape(name, image.shape, image_size)
     check_memory(name, sum(splits[part].num_examples for part in parts), shape, maps=1)
     classes = CLASSES.get(base, Classes())
-    decoded = [_read(builder, part, keys, shape, resize, classes) for part in parts]
-    sizes = np.concatenate([part.sizes for part in decoded])
-    return to_source(name, *decoded, classes, resized(sizes, shape, resize))
+    train, test = (_read(builder, part, keys, shape, resize, classes) for part in parts)
+    sizes = np.concatenate([train.sizes, test.sizes])
+    return to_source(name, train, test, classes, resized(sizes, shape, resize))
 
 
 def mask_keys(features: typing.Any) -> tuple[str, str] | None:

@@ -200,7 +200,7 @@ def image_shape(
     height, width, channels = shape
     if image_size is not None:
         height = width = image_size
-    if None in (height, width, channels):
+    if height is None or width is None or channels is None:
         raise UserError(
             f"Images of {name!r} vary in size ({shape}); set --image_size to resize."
         )
