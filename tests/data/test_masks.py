@@ -242,6 +242,9 @@ def test_tfds_masks_are_read_with_the_meaning_of_their_numbers(data_dir, monkeyp
     assert source.class_names == ("pet", "background", "border")
     windows = list(zip(NUCLEI.train.images, NUCLEI.train.labels, strict=True))[:COUNT]
     assert pairs(source.train) == sorted((x.tobytes(), y.tobytes()) for x, y in windows)
+    monkeypatch.setattr(tfds_masks, "READ_BATCH", 3)
+    again = load_source("pets", data_dir, dense=True)
+    assert np.array_equal(again.train.labels, source.train.labels)
     half = load_source("pets", data_dir, image_size=16, dense=True)
     assert half.train.labels.shape == (COUNT, 16, 16)
 

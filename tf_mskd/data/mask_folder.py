@@ -91,7 +91,7 @@ def list_pairs(
 
 def _by_stem(folder, endings, others):
     """{path below the folder without its ending: path}."""
-    found: dict[str, pathlib.Path] = {}
+    found = {}
     for path in sorted(folder.rglob("*")):
         inner = path.relative_to(folder)
         if path.is_dir():

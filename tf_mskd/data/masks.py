@@ -180,10 +180,12 @@ def load_pairs(
     else:
         shape = (image_size, image_size, 3)
     check_memory(name, len(train) + len(test), shape, maps=1)
-    parts = []
-    for pairs in (train, test):
+
+    def decode(pairs):
         texts = [(str(image), str(mask)) for image, mask in pairs]
-        parts.append(decode_pairs(pairs, texts, shape, resize, classes))
+        return decode_pairs(pairs, texts, shape, resize, classes)
+
+    parts = decode(train), decode(test)
     sizes = np.concatenate([part.sizes for part in parts])
     notes = [*resized(sizes, shape, resize), *notes]
     return to_source(name, parts[0], parts[1], classes, notes)

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_mskd.data import cityscapes
-from tf_mskd.data.arrays import Source, check_memory
+from tf_mskd.data.arrays import Source, Split, check_memory
 from tf_mskd.data.image_folder import resized
 from tf_mskd.data.masks import Classes, Decoded, decode_pairs, to_source
 from tf_mskd.data.tfds_sets import (
@@ -24,6 +24,7 @@ CLASSES = {  # base name -> what the numbers mean, where it is not as they are
     "oxford_iiit_pet": Classes(("pet", "background", "border"), {1: 0, 2: 1, 3: 2}),
     "cityscapes": cityscapes.CLASSES,
 }
+READ_BATCH = 64  # images decoded at a time
 UNLABELLED = ("cityscapes",)  # sets whose split `test` has masks of void
 
 
@@ -65,10 +66,9 @@ def load_tfds_masks(
     shape = image_shape(name, image.shape, image_size)
     check_memory(name, sum(splits[part].num_examples for part in parts), shape, maps=1)
     classes = CLASSES.get(base, Classes())
-    decoded = [_read(builder, part, keys, shape, resize, classes) for part in parts]
-    sizes = np.concatenate([part.sizes for part in decoded])
-    notes = resized(sizes, shape, resize)
-    return to_source(name, decoded[0], decoded[1], classes, notes)
+    train, test = (_read(builder, part, keys, shape, resize, classes) for part in parts)
+    sizes = np.concatenate([train.sizes, test.sizes])
+    return to_source(name, train, test, classes, resized(sizes, shape, resize))
 
 
 def mask_keys(features: typing.Any) -> tuple[str, str] | None:
@@ -79,8 +79,35 @@ def mask_keys(features: typing.Any) -> tuple[str, str] | None:
     return (image, mask) if image and mask else None
 
 
-def _read(builder, part, keys, shape, resize, classes) -> Decoded:
-    """Takes the bytes of all files first; they are far smaller than the pixels."""
+def _read(builder, part, keys, shape, resize, classes):
+    """Decodes one split, the files of a few images in memory at a time."""
+    size = builder.info.splits[part].num_examples
+    images = np.empty((size, *shape), np.uint8)
+    maps = np.empty((size, *shape[:2]), np.uint8)
+    sizes, highest = np.empty((size, 2), np.int64), np.empty(size, np.int64)
+    names = [f"{k} of split {part!r}" for k in range(size)]
+    start = 0
+    try:
+        for rows in _batches(builder, part, keys):
+            stop = start + len(rows)
+            if stop > size:
+                raise OSError(f"more than {size} examples")
+            texts = [(name, name) for name in names[start:stop]]
+            got = decode_pairs(rows, texts, shape, resize, classes)
+            images[start:stop], maps[start:stop] = got.split.images, got.split.labels
+            sizes[start:stop], highest[start:stop] = got.sizes, got.highest
+            start = stop
+        if start != size:
+            raise OSError(f"{start} examples instead of {size}")
+    except (tf.errors.OpError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        what = f"Split {part!r} of {builder.name!r}"
+        raise unreadable(what, builder.data_path, reason) from error
+    return Decoded(Split(images, {"label": maps}), sizes, highest, names)
+
+
+def _batches(builder, part, keys):
+    """Yields lists of (image file, mask file)."""
     import tensorflow_datasets as tfds
 
     dataset = builder.as_dataset(
@@ -89,12 +116,6 @@ def _read(builder, part, keys, shape, resize, classes) -> Decoded:
         decoders=dict.fromkeys(keys, tfds.decode.SkipDecoding()),
         read_config=tfds.ReadConfig(try_autocache=False),
     )
-    try:
-        rows = [[row[key] for key in keys] for row in dataset.as_numpy_iterator()]
-    except (tf.errors.OpError, OSError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        what = f"Split {part!r} of {builder.name!r}"
-        raise unreadable(what, builder.data_path, reason) from error
-    pairs = [(io.BytesIO(image), io.BytesIO(mask)) for image, mask in rows]
-    names = [(f"{k} of split {part!r}",) * 2 for k in range(len(rows))]
-    return decode_pairs(pairs, names, shape, resize, classes)
+    dataset = dataset.map(lambda row: tuple(row[key] for key in keys))
+    for files in dataset.batch(READ_BATCH).as_numpy_iterator():
+        yield [tuple(map(io.BytesIO, pair)) for pair in zip(*files, strict=True)]
