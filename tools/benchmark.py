@@ -170,7 +170,7 @@ def measure_methods():
     """Every method's step against KD's, ResNet-18 to ResNet-10."""
     from tf_mskd.methods.common import registry
 
-    names = FLAGS.methods or registry.available_methods()
+    names = FLAGS.methods or registry.available_methods("classification")
     made = {name: method_case(name) for name in dict.fromkeys(["kd", *names])}
     made[KD_ALL] = method_case("mskd", ["all"])
     cases = {name: case for name, (case, _) in made.items()}

@@ -23,12 +23,7 @@ SETTINGS = {
     "width": 1 / 16,
     "task": "segmentation",
 }
-MADE_FOR = [
-    name
-    for name in registry.available_methods()
-    if not registry.method_class(name).tasks
-    or "segmentation" in registry.method_class(name).tasks
-]
+MADE_FOR = registry.available_methods("segmentation")
 READ_VECTORS = ("cc", "pkt", "rkd")  # which no map has
 NEED_HEADS = ("ft", "paraphraser")
 ONE_EXIT = ("kd",)

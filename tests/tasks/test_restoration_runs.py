@@ -17,11 +17,7 @@ from tf_mskd.runs.finished_run import FinishedRun
 pytestmark = pytest.mark.run
 
 SIZE = (16, 16, 3)
-MADE_FOR = [
-    name
-    for name in registry.available_methods()
-    if not (tasks := registry.method_class(name).tasks) or "restoration" in tasks
-]
+MADE_FOR = registry.available_methods("restoration")
 READ_VECTORS = ("cc", "pkt", "rkd")  # which no map has
 NEED_HEADS = ("ft", "paraphraser")
 READ_BLOCKS = ("ab",)  # maps before their ReLU

@@ -10,7 +10,6 @@ from PIL import Image
 from tests.method_support import (
     ARGUMENTS,
     IMAGES,
-    METHODS,
     batch_for,
     fitting,
 )
@@ -27,7 +26,7 @@ from tf_mskd.utils.choices import AUX_HEADS
 pytestmark = pytest.mark.run
 
 SETTINGS = {"input_shape": (8, 8, 1), "exit_head": "linear", "width": 1 / 8}
-ANY = [name for name in METHODS if not registry.method_class(name).tasks]
+ANY = registry.available_methods("multi_label")  # which are those for any task
 
 
 def labels_for(task, labels):

@@ -27,14 +27,23 @@ def register(name: str) -> typing.Callable[[type], type]:
     return add
 
 
-def available_methods() -> list[str]:
-    """Returns the sorted names of all methods, importing every file of `methods/`."""
+def available_methods(task: str | None = None) -> list[str]:
+    """Returns the sorted names of all methods, importing every file of `methods/`.
+
+    Args:
+        task: name of a task; None for methods of any.
+    """
     package = importlib.import_module("tf_mskd.methods")
     for module in pkgutil.iter_modules(package.__path__):
         if module.ispkg:  # common/, which holds no methods
             continue
         importlib.import_module(f"tf_mskd.methods.{module.name}")
-    return sorted(_methods)
+    return sorted(name for name, cls in _methods.items() if _serves(cls, task))
+
+
+def _serves(cls, task):
+    tasks = getattr(cls, "tasks", ())
+    return task is None or not tasks or task in tasks
 
 
 def method_class(name: str) -> type:
