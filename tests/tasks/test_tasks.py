@@ -18,14 +18,15 @@ SHAPES = {
     "binary": (1,),
     "segmentation": (4, 4, 5),
     "restoration": (12, 12, 3),
+    "hashing": (32,),
 }
 RANDOM = np.random.default_rng(0)
 
 
 def label_of(task, rows=6):
     shape = SHAPES[task.name]
-    if task.name == "classification":
-        return np.arange(rows) % shape[0]
+    if task.name in ("classification", "hashing"):
+        return np.arange(rows) % 5
     if task.name == "segmentation":
         return RANDOM.integers(0, shape[-1], (rows, *shape[:2]))
     return (RANDOM.random((rows, *shape)) > 0.5).astype("float32")
@@ -87,7 +88,10 @@ def test_figures_do_not_depend_on_the_batches(task):
     for batches in ([slice(0, 6)], [slice(0, 1), slice(1, 4), slice(4, 6)]):
         meter = Meter(task, all_subsets=True)
         for rows in batches:
-            meter.update({n: v[rows] for n, v in outputs.items()}, label[rows])
+            part = {n: v[rows] for n, v in outputs.items()}
+            meter.update(part, label[rows])
+            if task.searches:
+                meter.add_gallery(part, label[rows])
         results.append(meter.results())
     assert results[0] == results[1]
     assert list(results[0])[0] == task.metric
