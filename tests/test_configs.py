@@ -321,7 +321,7 @@ def test_every_run_takes_one_step(case, monkeypatch):
             {"patch_size": 64, "dataset": "folder", "validation_fraction": 0.1},
             "--validation_fraction would put patches of one picture on both sides",
         ),
-        ({"augment_fraction": 0.5}, "--augment_fraction=0.5 needs autoaugment, cutout"),
+        ({"augment_fraction": 0.5}, "--augment_fraction=0.5 needs autoaugment, blur"),
         ({"teacher": "a", "teacher_size": -1}, "--teacher_size must be in"),
     ],
 )

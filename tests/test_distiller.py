@@ -558,13 +558,15 @@ def test_load_refuses_what_it_cannot_trust(tiny, tmp_path):
     with pytest.raises(UserError, match="Cannot read model file .*[Ll]ambda"):
         load_model(path)
 
-    without_exits = [
-        two_outputs(),
-        keras.Model(image, keras.layers.Conv2D(3, 3)(image)),
-    ]
-    for model in without_exits:
+    without_exits = {
+        "has no output named exit_1, exit_2": two_outputs(),
+        r"must be logits \[B, classes\], got \(None, 6, 6, 3\)": keras.Model(
+            image, keras.layers.Conv2D(3, 3)(image)
+        ),
+    }
+    for message, model in without_exits.items():
         save_model(model, path)
-        with pytest.raises(UserError, match="has no output named exit_1, exit_2"):
+        with pytest.raises(UserError, match=message):
             load_model(path)
     with pytest.raises(UserError, match=r"must end in .keras or .h5 or .hdf5, got"):
         read_model(tmp_path / "model.weights")

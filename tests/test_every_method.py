@@ -374,6 +374,8 @@ def network(family, exits, heads):
 def test_it_is_built_for_networks_of_two_families(name):
     """Adapters come from shapes; VGG and ResNet have four stages, a WRN has three."""
     student, teacher = PAIRS[METHODS.index(name) % len(PAIRS)]
+    if name == "oto" and teacher == "wrn_10_1":  # an exit for each of the student's
+        student, teacher = teacher, student
 
     def make(exits):
         method = create_method(name, **ARGUMENTS.get(name, {}))

@@ -48,6 +48,7 @@ BAD = [
     ("kd", "temperature", POSITIVE, "> 0"),
     ("kd", "decay", POSITIVE, "> 0"),
     ("mskd", "temperature", POSITIVE, "> 0"),
+    ("mskd", "guide", [-1], ">= 0"),
     ("oto", "temperature", POSITIVE, "> 0"),
     ("purf", "noise", [-0.1], ">= 0"),
     ("purf", "pixel_std", [0.0], "> 0"),

@@ -280,7 +280,7 @@ def test_an_argument_that_no_method_has_is_refused(argument):
 
 def test_defaults_are_listed_with_the_methods_name_and_alone_where_that_is_clear():
     defaults = method_defaults("mskd, oto")
-    assert {n for n in defaults if "." not in n} == {"exit_map"}
+    assert {n for n in defaults if "." not in n} == {"exit_map", "guide"}
     assert {n for n in defaults if n.startswith("oto.")} == {
         "oto.preset",
         "oto.temperature",

@@ -162,7 +162,9 @@ def _class_names(path):
     """Names of the classes in a file, () if there is none."""
     if not path.is_file():
         return ()
-    names = tuple(line.strip() for line in path.read_text("utf-8").splitlines())
+    names = tuple(
+        line.strip() for line in path.read_text(encoding="utf-8").splitlines()
+    )
     names = names[: -1 if names and not names[-1] else None]
     if len(names) < 2 or not all(names) or len(set(names)) < len(names):
         raise UserError(

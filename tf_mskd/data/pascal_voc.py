@@ -66,7 +66,7 @@ def _pairs(root, name):
     if name != AUGMENTED or not masks.is_dir():
         masks = root / "SegmentationClass"
     pairs = []
-    for stem in path.read_text("utf-8").split():
+    for stem in path.read_text(encoding="utf-8").split():
         pair = root / "JPEGImages" / f"{stem}.jpg", masks / f"{stem}.png"
         for file in pair:
             if not file.is_file():
