@@ -228,3 +228,24 @@ def test_the_command_warns_of_a_teacher_that_knows_nothing(tiny, digits, capsys)
     told = capsys.readouterr()
     assert "teacher resnet10, on the test split: exit_1" in told.out
     assert "is at chance level on the test split (exit_1, exit_2): check" in told.err
+
+
+def test_numbers_between_0_and_1_are_warned_of_where_answers_are_yes_or_no(capsys):
+    x = np.random.default_rng(0).random((ROWS, 3)).astype("float32")
+    y = (x > 0.5).astype("float32")
+
+    def between(batch):  # no layer says what it makes
+        return tf.identity(batch)
+
+    row = keras.Input((3,))
+    student = keras.Model(row, keras.layers.Dense(3)(row))
+    made = Distiller(student, between, "mskd", task="multi_label")
+    made.compile("sgd", run_eagerly=True, jit_compile=False)
+    made.fit(x[:8], y[:8], verbose=0)  # too few to tell
+    assert "it seems" not in capsys.readouterr().err
+    again = Distiller(student, between, "mskd", task="multi_label")
+    again.compile("sgd", run_eagerly=True, jit_compile=False)
+    again.fit(x, y, batch_size=ROWS, verbose=0)
+    told = capsys.readouterr().err
+    assert "warning: it seems that exit_1 of the teacher" in told
+    assert "got probabilities (sigmoid) on the first batch" in told

@@ -10,7 +10,9 @@ from tf_mskd.models.probabilities import LOGITS, kind_of_rows
 from tf_mskd.training.chance import warn_at_chance
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.units import shown
+from tf_mskd.utils.warn import warn
 
+ENOUGH = 64  # numbers in [0, 1] that are hardly chance
 MOST = 256  # examples: those of a batch for several devices may be too many for one
 
 
@@ -72,12 +74,17 @@ class FirstLook(keras.callbacks.Callback):
         logits = self._logits(x, targets)
         for name, rows in logits.items():
             kind = kind_of_rows(rows)
-            if kind == self.model.task.probabilities:
-                raise UserError(
-                    f"{name} of the teacher {self.model.teacher.name!r} must be logits,"
-                    f" got probabilities ({kind}) on the first batch: build it without "
-                    f"its last activation, or return their {LOGITS[kind][1]}."
-                )
+            if kind != self.model.task.probabilities:
+                continue
+            text = (
+                f"{name} of the teacher {self.model.teacher.name!r} must be logits, "
+                f"got probabilities ({kind}) on the first batch: build it without its "
+                f"last activation, or return their {LOGITS[kind][1]}."
+            )
+            if kind == "softmax":
+                raise UserError(text)
+            if rows.size >= ENOUGH:  # logits too may lie in [0, 1]
+                warn(f"it seems that {text}")
         if "label" in targets and logits:
             self._report(logits, targets["label"])
 
