@@ -17,6 +17,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from tf_mskd.utils.errors import UserError
+
 GROUP = 8  # images of one job of a thread
 BACKGROUND = (255, 255, 255, 255)  # RGBA, behind transparent pixels
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # number of channels -> Pillow's mode
@@ -80,6 +82,24 @@ def read_image(
     except Exception as error:  # Pillow's decoders raise many unrelated types
         lines = str(error).splitlines() or [type(error).__name__]
         raise ValueError(lines[0]) from error
+
+
+def unreadable(path: str | os.PathLike, reason: Exception) -> UserError:
+    """The `UserError` of an image file that cannot be decoded."""
+    return UserError(f"Cannot read image {path} ({reason}); repair or remove it.")
+
+
+def shape_of(path: str | os.PathLike) -> tuple[int, int, int]:
+    """(H, W, 3) of an image file, upright.
+
+    Raises:
+        UserError: if it cannot be decoded.
+    """
+    try:
+        image = read_image(path)
+    except ValueError as error:
+        raise unreadable(path, error) from error
+    return image.height, image.width, 3
 
 
 def fit(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from tf_mskd.data.arrays import Source, Split, check_memory
-from tf_mskd.data.decode import Undecodable, decode_into, read_image
+from tf_mskd.data.decode import Undecodable, decode_into, shape_of, unreadable
 from tf_mskd.data.folder_layout import LAYOUT, list_images
 from tf_mskd.data.patches import read_patches
 from tf_mskd.utils.errors import UserError
@@ -51,7 +51,7 @@ def load_folder(
         )
         return Source("folder", train, test, tuple(listing.train), _notes(listing))
     if image_size is None:
-        shape = _shape(next(iter(listing.train.values()))[0])
+        shape = shape_of(next(iter(listing.train.values()))[0])
     else:
         shape = (image_size, image_size, 3)
     parts = (listing.train, listing.test)
@@ -68,14 +68,6 @@ def _notes(listing):
     return tuple(passed_over(listing.passed_over))
 
 
-def _shape(path):
-    try:
-        image = read_image(path)
-    except ValueError as error:
-        raise _unreadable(path, error) from error
-    return image.height, image.width, 3
-
-
 def _read_split(class_files, shape, resize):
     """The split, and the height and width [N, 2] that its files have."""
     paths = [path for files in class_files.values() for path in files]
@@ -86,12 +78,8 @@ def _read_split(class_files, shape, resize):
     try:
         decode_into(images, sizes, paths, resize)
     except Undecodable as error:
-        raise _unreadable(paths[error.position], error) from error
+        raise unreadable(paths[error.position], error) from error
     return Split(images, {"label": labels}), sizes
-
-
-def _unreadable(path, reason):
-    return UserError(f"Cannot read image {path} ({reason}); repair or remove it.")
 
 
 def resized(sizes: np.ndarray, shape: tuple[int, ...], resize: str) -> list[str]:

@@ -6,7 +6,13 @@ import pathlib
 import numpy as np
 
 from tf_mskd.data.arrays import CHANNELS, Source, Split, check_memory
-from tf_mskd.data.decode import Undecodable, decode_into, read_image, suffixes
+from tf_mskd.data.decode import (
+    Undecodable,
+    decode_into,
+    shape_of,
+    suffixes,
+    unreadable,
+)
 from tf_mskd.utils.errors import UserError
 
 # (folder of a split, folders of what arrives and of the clean images)
@@ -47,7 +53,7 @@ def load_pairs(
         raise UserError(f"Expected pairs as {TEXT}; {root} has neither.")
     listed = {name: _list(root, *folders) for name, folders in found[0].items()}
     first = listed["train"][0][0]
-    shape = (image_size, image_size, 3) if image_size else _shape(first)
+    shape = (image_size, image_size, 3) if image_size else shape_of(first)
     check_memory(str(root), 2 * sum(len(pairs) for pairs in listed.values()), shape)
     splits = {name: _read(pairs, shape, resize) for name, pairs in listed.items()}
     return Source("pairs", splits["train"], splits["test"], CHANNELS)
@@ -91,14 +97,6 @@ def _images(folder):
     return {path.stem: path for path in paths}
 
 
-def _shape(path):
-    try:
-        image = read_image(path)
-    except ValueError as error:
-        raise _unreadable(path, error) from error
-    return image.height, image.width, 3
-
-
 def _read(pairs, shape, resize):
     arrays, sizes = [], []
     for paths in zip(*pairs, strict=True):
@@ -107,7 +105,7 @@ def _read(pairs, shape, resize):
         try:
             decode_into(images, found, paths, resize)
         except Undecodable as error:
-            raise _unreadable(paths[error.position], error) from error
+            raise unreadable(paths[error.position], error) from error
         arrays.append(images)
         sizes.append(found)
     for pair, size, other in zip(pairs, *sizes, strict=True):
@@ -118,7 +116,3 @@ def _read(pairs, shape, resize):
                 f"{' and '.join(texts)}: cut or resize one of them."
             )
     return Split(arrays[0], {"label": arrays[1]})
-
-
-def _unreadable(path, reason):
-    return UserError(f"Cannot read image {path} ({reason}); repair or remove it.")

@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 
 from tf_mskd.data.arrays import Split, check_memory
-from tf_mskd.data.decode import fit, read_image
+from tf_mskd.data.decode import fit, read_image, unreadable
 from tf_mskd.utils.errors import UserError
 
 
@@ -74,8 +74,7 @@ def _patches(path, patch_size, side):
     try:
         picture = read_image(path)
     except ValueError as error:
-        message = f"Cannot read image {path} ({error}); repair or remove it."
-        raise UserError(message) from error
+        raise unreadable(path, error) from error
     boxes = grid(picture.height, picture.width, patch_size)
     if not boxes:
         raise UserError(

@@ -72,8 +72,11 @@ class Task(abc.ABC):
         """
 
     def pool(self, x: Tensor, k: int) -> Tensor:
-        """`embedding_k`, what the last layer of exit k reads; see `heads.pool`."""
-        return heads.pool(x, k)
+        """What the last layer of exit k reads: `embedding_k`, see `heads.pool`.
+
+        Where the task is dense nothing is pooled: an exit reads the map.
+        """
+        return x if self.dense else heads.pool(x, k)
 
     def classify(
         self,

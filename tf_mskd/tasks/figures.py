@@ -15,17 +15,21 @@ class Figures(abc.ABC):
     def update(self, label: np.ndarray, output: np.ndarray) -> None:
         """Adds a batch: labels [n, ...] and outputs [n, ...]."""
 
-    def add_gallery(self, label: np.ndarray, output: np.ndarray) -> None:
-        """Adds a batch of what is searched, where `Task.searches`."""
-        raise NotImplementedError(f"{type(self).__name__} searches no gallery.")
-
-    def add_teacher_gallery(self, output: np.ndarray) -> None:
-        """Adds the teacher's answers [n, ...] about the same images."""
-        raise NotImplementedError(f"{type(self).__name__} searches no gallery.")
-
     @abc.abstractmethod
     def results(self) -> dict[str, float]:
         """Returns the figures by name, the main one first; NaN without examples."""
+
+
+class SearchFigures(Figures):
+    """Figures of a search among a gallery of further images, see `Task.searches`."""
+
+    @abc.abstractmethod
+    def add_gallery(self, label: np.ndarray, output: np.ndarray) -> None:
+        """Adds a batch of what is searched: labels [n, ...], outputs [n, ...]."""
+
+    @abc.abstractmethod
+    def add_teacher_gallery(self, output: np.ndarray) -> None:
+        """Adds the teacher's answers [n, ...] about the same images, in order."""
 
 
 class Mean(Figures):

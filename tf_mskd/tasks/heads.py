@@ -25,6 +25,21 @@ def pool(x: Tensor, k: int) -> Tensor:
     return kinds[len(x.shape)](name=f"embedding_{k}")(x)
 
 
+def answer_map(x: Tensor, k: int, width: int, dropout: float, name: str) -> Tensor:
+    """float32 [B, h, w, width] from a map [B, h, w, D], by a 1x1 convolution.
+
+    Args:
+        x: [B, h, w, D].
+        k: int, number of the exit.
+        width: int, channels of the answer.
+        dropout: float in [0, 1), rate of whole channels before it.
+        name: str, of the convolution.
+    """
+    if dropout:
+        x = keras.layers.SpatialDropout2D(dropout, name=f"exit_{k}_dropout")(x)
+    return keras.layers.Conv2D(width, 1, dtype="float32", name=name)(x)
+
+
 def classify(x: Tensor, k: int, width: int, dropout: float = 0.0) -> Tensor:
     """`exit_k`: float32 logits [B, width] from a vector [B, D]."""
     if dropout:

@@ -7,7 +7,6 @@ import numpy as np
 
 from tf_mskd.tasks.base import Task
 from tf_mskd.tasks.ensemble import subsets
-from tf_mskd.tasks.figures import Figures
 from tf_mskd.tasks.pictures import PictureMeans
 from tf_mskd.utils.choices import ENSEMBLES
 
@@ -46,7 +45,7 @@ class Meter:
     ):
         self.task, self._kind, self._weights = task, kind, weights
         self._all_subsets = all_subsets
-        self._figures: dict[str, Figures] = {}
+        self._figures: dict[str, typing.Any] = {}  # `Figures` of the task
         self._pictures = PictureMeans()
 
     def update(

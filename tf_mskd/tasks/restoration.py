@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tf_mskd.tasks import ensemble
+from tf_mskd.tasks import ensemble, heads
 from tf_mskd.tasks.base import Task
 from tf_mskd.tasks.class_labels import text_of_shape
 from tf_mskd.tasks.figures import Figures, Mean
@@ -44,15 +44,9 @@ class Restoration(Task):
                 f"{text_of_shape((None, *shape))}: build it with task={self.name!r}."
             )
 
-    def pool(self, x, k):
-        """Nothing is pooled: the exit reads the map."""
-        return x
-
     def classify(self, x, k, width, dropout=0.0, image_size=()):
         """`exit_k`: a 1x1 convolution, its map resized to the image, a sigmoid."""
-        if dropout:
-            x = keras.layers.SpatialDropout2D(dropout, name=f"exit_{k}_dropout")(x)
-        x = keras.layers.Conv2D(width, 1, dtype="float32", name=f"exit_{k}_conv")(x)
+        x = heads.answer_map(x, k, width, dropout, f"exit_{k}_conv")
         if tuple(x.shape[1:3]) != tuple(image_size):
             resize = ResizeMap(image_size, dtype="float32", name=f"exit_{k}_resize")
             x = resize(x)

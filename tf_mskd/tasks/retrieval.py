@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tf_mskd.tasks.figures import Figures
+from tf_mskd.tasks.figures import SearchFigures
 from tf_mskd.utils.errors import UserError
 
 FEWEST = 8  # bits of a shortened code that is measured
@@ -55,7 +55,7 @@ def average_precision(hits: np.ndarray) -> np.ndarray:
     return (precision * hits).sum(1) / np.maximum(hits.sum(1), 1)
 
 
-class Retrieval(Figures):
+class Retrieval(SearchFigures):
     """The search of every example in a gallery, relevant where the labels agree.
 
     Keeps a bit of each code. Figures: "map_at_k", the mean of `average_precision` over
