@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from tf_mskd.data.arrays import Source, Split, check_memory
-from tf_mskd.data.decode import fit, in_parallel, read_image
+from tf_mskd.data.decode import fit, in_parallel, read_image, unreadable
 from tf_mskd.data.image_folder import resized
 from tf_mskd.utils.errors import UserError
 
@@ -245,6 +245,4 @@ def _read_image(file, name, channels):
     try:
         return read_image(file, channels)
     except ValueError as error:
-        raise UserError(
-            f"Cannot read image {name} ({error}); repair or remove it."
-        ) from error
+        raise unreadable(name, error) from error
