@@ -244,7 +244,8 @@ def _draw(drawn, left, right):
     left.set_title("during training")
     right.set(xlabel="exit (square: plain ensemble, triangle: fitted weights)")
     right.set(ylabel=f"test {drawn.unit}", title="test split, last epoch")
-    right.xaxis.get_major_locator().set_params(integer=True)
+    for axes in (left, right):
+        axes.xaxis.get_major_locator().set_params(integer=True)
 
 
 def _plain(label):
