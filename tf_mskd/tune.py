@@ -42,9 +42,9 @@ def main() -> None:
     space = read_space(values.space)
     trials = search(config, space, values.tune_dir, values.trials, values.tuner)
     best = trials[0]
-    from tf_mskd.tasks import create_task
+    from tf_mskd.runs.task import build_task
 
-    task = create_task(config.task)
+    task = build_task(config)
     print(summary(trials, task.unit))
     print(f"best validation {task.metric} {shown(best.score, task.unit)} with")
     for name, value in best.settings.items():

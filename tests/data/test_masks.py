@@ -7,7 +7,7 @@ from PIL import Image
 
 from tests.support import store
 from tf_mskd.data import arrays, cityscapes, pascal_voc, tfds_masks
-from tf_mskd.data.masks import Classes, load_pairs, read_mask
+from tf_mskd.data.masks import Classes, load_masks, read_mask
 from tf_mskd.data.sources import load_source
 from tf_mskd.data.summary import describe
 from tf_mskd.runs.config import Config
@@ -85,7 +85,7 @@ def test_image_and_mask_are_resized_alike(tmp_path, resize):
     save(tmp_path / "m.png", big)
     pair = [(tmp_path / "a.png", tmp_path / "m.png")]
     for side in (24, 48):
-        split = load_pairs("x", pair, pair, Classes(), side, resize).train
+        split = load_masks("x", pair, pair, Classes(), side, resize).train
         grey = split.images[0, ..., 0].astype(int)
         sure = (grey < 20) | (grey > 180)
         assert sure.mean() > 0.5
@@ -138,7 +138,7 @@ def test_other_files_are_counted_and_two_training_folders_refused(root):
     save(root / "train/images/w1.tif", np.zeros((32, 32), np.uint8))
     assert "have one name: keep one" in refused(root)
     (root / "Training").mkdir()
-    assert "has both train and Training" in refused(root)
+    assert "has both Training and train" in refused(root)
 
 
 def test_partners_that_are_missing_are_named(root):

@@ -3,7 +3,7 @@
 import pathlib
 
 from tf_mskd.data.arrays import Source
-from tf_mskd.data.masks import VOID, Classes, load_pairs
+from tf_mskd.data.masks import VOID, Classes, load_masks
 from tf_mskd.utils.errors import UserError
 
 IMAGES, MASKS = "leftImg8bit", "gtFine"
@@ -47,7 +47,7 @@ def load_cityscapes(
         `Source` of 19 classes; the other 15 of the 34 numbers are void.
 
     Raises:
-        UserError: files that are not there; those of `masks.load_pairs`.
+        UserError: files that are not there; those of `masks.load_masks`.
 
     Source: Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene
         Understanding", CVPR 2016; numbers from cityscapesScripts, labels.py.
@@ -60,7 +60,7 @@ def load_cityscapes(
             "'cityscapes/semantic_segmentation'."
         )
     train, test = (_pairs(root, split) for split in ("train", "val"))
-    return load_pairs("cityscapes", train, test, CLASSES, image_size, resize)
+    return load_masks("cityscapes", train, test, CLASSES, image_size, resize)
 
 
 def _pairs(root, split):

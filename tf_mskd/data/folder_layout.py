@@ -2,20 +2,14 @@
 
 import collections
 import dataclasses
-import hashlib
 import os
 import pathlib
 
 from tf_mskd.data.decode import suffixes
+from tf_mskd.data.folder_splits import ROLES, check_fraction, held_out, split_roots
 from tf_mskd.utils.errors import UserError
 
 LAYOUT = "train/<class>/* and test/<class>/*"
-SPELLINGS = {
-    "train": ("train", "training"),
-    "test": ("test", "testing"),
-    "val": ("val", "valid", "validation", "eval"),
-}
-ROLES = {name: role for role, names in SPELLINGS.items() for name in names}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +29,9 @@ class Listing:
 def list_images(root: pathlib.Path, test_fraction: float = 0.0) -> Listing:
     """Lists `train/<class>/**` and `test/<class>/**`, or `<class>/**` to be split.
 
-    Folders of splits have any of `SPELLINGS`, in upper or lower case; `val` is the test
-    split where there is no `test`. Hidden entries and files of other types are counted
-    and passed over.
+    Folders of splits are spelt as `folder_splits` knows them; `val` is the test split
+    where there is no `test`. Hidden entries and files of other types are counted and
+    passed over.
 
     Args:
         root: path of the folder.
@@ -52,7 +46,7 @@ def list_images(root: pathlib.Path, test_fraction: float = 0.0) -> Listing:
         UserError: no images as described, one class only, or classes that differ.
     """
     passed_over: collections.Counter = collections.Counter()
-    roots = _split_roots(root)
+    roots = split_roots(_entries(root))
     top = roots.get("train")
     if top is None and roots:
         found = next(iter(roots.values())).name
@@ -63,13 +57,10 @@ def list_images(root: pathlib.Path, test_fraction: float = 0.0) -> Listing:
         _count_others(root, {top, test_root}, passed_over)
     if test_root is None:
         _check_classes(train, top or root)
+        check_fraction(test_fraction, top or root, None, LAYOUT)
         train, test = _split(train, top or root, test_fraction)
         return Listing(train, test, dict(passed_over))
-    if test_fraction:
-        raise UserError(
-            f"--test_fraction={test_fraction} is for folders without a test split, but "
-            f"{test_root} is there: drop one of them."
-        )
+    check_fraction(test_fraction, root, test_root, LAYOUT)
     test = _class_files(test_root, passed_over)
     if list(train) != list(test):
         differing = ", ".join(sorted(set(train) ^ set(test)))
@@ -79,21 +70,6 @@ def list_images(root: pathlib.Path, test_fraction: float = 0.0) -> Listing:
         )
     _check_classes(train, top)
     return Listing(train, test, dict(passed_over))
-
-
-def _split_roots(root):
-    """{"train", "test", "val": folder}, those that are there."""
-    roots = {}
-    for path in _entries(root):
-        role = ROLES.get(path.name.lower())
-        if role is None or not path.is_dir():
-            continue
-        if role in roots:
-            raise UserError(
-                f"{root} has both {roots[role].name} and {path.name}: keep one of them."
-            )
-        roots[role] = path
-    return roots
 
 
 def _class_files(split_root, passed_over):
@@ -161,11 +137,6 @@ def _count_others(root, used, passed_over):
 
 def _split(files, root, fraction):
     """(train, test) of {class name: [files]}, by class and by the hash of the names."""
-    if not fraction:
-        raise UserError(
-            f"{root} has no test split in or beside it: set --test_fraction, such as "
-            f"0.2, or sort the images as {LAYOUT}."
-        )
     train, test = {}, {}
     for name, paths in files.items():
         if len(paths) < 2:
@@ -173,16 +144,10 @@ def _split(files, root, fraction):
                 f"Class {name!r} of {root} has one image; --test_fraction needs two: "
                 "one to train and one to test on."
             )
-        count = min(max(1, round(len(paths) * fraction)), len(paths) - 1)
-        ranked = sorted(paths, key=lambda path: _hash(path.relative_to(root / name)))
-        held_out = set(ranked[:count])
-        test[name] = [path for path in paths if path in held_out]
-        train[name] = [path for path in paths if path not in held_out]
+        chosen = held_out(paths, root / name, fraction)
+        test[name] = [path for path in paths if path in chosen]
+        train[name] = [path for path in paths if path not in chosen]
     return train, test
-
-
-def _hash(path):
-    return hashlib.sha256(os.fsencode(path.as_posix())).digest()
 
 
 def _kind(path):

@@ -1,15 +1,13 @@
 """Own images with masks on disk: `images` and `masks` in the folder of each split."""
 
 import collections
-import hashlib
-import os
 import pathlib
 
 from tf_mskd.data.arrays import Source
 from tf_mskd.data.decode import suffixes
-from tf_mskd.data.folder_layout import SPELLINGS
+from tf_mskd.data.folder_splits import check_fraction, held_out, split_roots
 from tf_mskd.data.image_folder import passed_over
-from tf_mskd.data.masks import Classes, load_pairs
+from tf_mskd.data.masks import Classes, load_masks
 from tf_mskd.utils.errors import UserError
 
 LAYOUT = "train/images, train/masks, test/images and test/masks"
@@ -38,7 +36,7 @@ def load_mask_folder(
 
     Raises:
         UserError: folder missing or empty; an image without a mask or a mask without an
-            image; those of `masks.load_pairs`.
+            image; those of `masks.load_masks`.
     """
     if not data_dir:
         raise UserError(f"Data set 'folder' needs --data_dir, a root with {LAYOUT}.")
@@ -46,18 +44,14 @@ def load_mask_folder(
     train_root, test_root = _split_roots(root)
     others: collections.Counter = collections.Counter()
     train = list_pairs(train_root, others)
-    if test_root is not None and test_fraction:
-        raise UserError(
-            f"--test_fraction={test_fraction} is for folders without a test split, but "
-            f"{test_root} is there: drop one of them."
-        )
+    check_fraction(test_fraction, train_root, test_root, LAYOUT)
     if test_root is not None:
         test = list_pairs(test_root, others)
     else:
         train, test = _split(train, train_root, test_fraction)
     names = _class_names(root / NAMES)
     classes, notes = Classes(names), passed_over(others)
-    return load_pairs("folder", train, test, classes, image_size, resize, notes)
+    return load_masks("folder", train, test, classes, image_size, resize, notes)
 
 
 def list_pairs(
@@ -112,20 +106,9 @@ def _split_roots(root):
     """The folders of the training and the test split, or None for the latter."""
     if not root.is_dir():
         raise UserError(f"Expected masks as {LAYOUT}, but {root} is no folder.")
-    folders = {path.name.lower(): path for path in root.iterdir() if path.is_dir()}
-
-    def first(*roles):
-        for role in roles:
-            found = [folders[name] for name in SPELLINGS[role] if name in folders]
-            if len(found) > 1:
-                names = " and ".join(path.name for path in found)
-                raise UserError(f"{root} has both {names}: keep one of them.")
-            if found:
-                return found[0]
-        return None
-
-    train, test = first("train"), first("test", "val")
-    train = root if train is None and test is None else train
+    roots = split_roots(sorted(root.iterdir()))
+    train = roots.get("train") if roots else root
+    test = roots.get("test", roots.get("val"))
     for folder in (train, test) if test is not None else (train,):
         if folder is None or not all(
             (folder / n).is_dir() for n in ("images", "masks")
@@ -138,24 +121,13 @@ def _split_roots(root):
 
 
 def _split(pairs, root, fraction):
-    if not fraction:
-        raise UserError(
-            f"{root} has no test split in or beside it: set --test_fraction, such as "
-            f"0.2, or sort the files as {LAYOUT}."
-        )
     if len(pairs) < 2:
         raise UserError(f"{root} has one image; --test_fraction needs two.")
-    count = min(max(1, round(len(pairs) * fraction)), len(pairs) - 1)
-    held_out = set(sorted(pairs, key=lambda pair: _hash(pair[0], root))[:count])
+    chosen = held_out([image for image, _ in pairs], root / "images", fraction)
     return (
-        [pair for pair in pairs if pair not in held_out],
-        [pair for pair in pairs if pair in held_out],
+        [pair for pair in pairs if pair[0] not in chosen],
+        [pair for pair in pairs if pair[0] in chosen],
     )
-
-
-def _hash(path, root):
-    name = path.relative_to(root / "images").as_posix()
-    return hashlib.sha256(os.fsencode(name)).digest()
 
 
 def _class_names(path):

@@ -155,7 +155,7 @@ def to_source(
     return Source(name, train.split, test.split, names, tuple(notes))
 
 
-def load_pairs(
+def load_masks(
     name: str,
     train: Sequence[Pair],
     test: Sequence[Pair],

@@ -3,7 +3,7 @@
 import pathlib
 
 from tf_mskd.data.arrays import Source
-from tf_mskd.data.masks import Classes, load_pairs
+from tf_mskd.data.masks import Classes, load_masks
 from tf_mskd.utils.errors import UserError
 
 FOLDER = "VOCdevkit/VOC2012"
@@ -32,7 +32,7 @@ def load_pascal_voc(
         `Source` of 21 classes.
 
     Raises:
-        UserError: files that are not there; those of `masks.load_pairs`.
+        UserError: files that are not there; those of `masks.load_masks`.
 
     Source: Everingham, Eslami, Van Gool, Williams, Winn, Zisserman, "The PASCAL Visual
         Object Classes Challenge: A Retrospective", IJCV 2015; SBD: Hariharan, Arbelaez,
@@ -43,7 +43,7 @@ def load_pascal_voc(
     train = _pairs(root, AUGMENTED if augmented else "train")
     notes = [f"training list {AUGMENTED}.txt"] if augmented else []
     test, classes = _pairs(root, "val"), Classes(CLASSES)
-    return load_pairs("pascal_voc", train, test, classes, image_size, resize, notes)
+    return load_masks("pascal_voc", train, test, classes, image_size, resize, notes)
 
 
 def _root(data_dir):

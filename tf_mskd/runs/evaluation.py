@@ -22,7 +22,6 @@ from tf_mskd.runs.config import Config
 from tf_mskd.runs.data import Data
 from tf_mskd.runs.finished_run import FinishedRun
 from tf_mskd.runs.result import Result, read_result
-from tf_mskd.runs.task import build_task
 from tf_mskd.tasks import Task, create_task
 from tf_mskd.tasks.meter import Meter
 from tf_mskd.training.chance import warn_at_chance
@@ -141,8 +140,7 @@ def evaluate_run(
             f"{run.paths.result} is damaged: fitted_weights is for "
             f"{', '.join(weights)}, the student has {', '.join(exits)}."
         )
-    task = build_task(run.config)
-    meter = Meter(task, run.config.ensemble, weights, subsets)
+    meter = Meter(run.task, run.config.ensemble, weights, subsets)
     return run.test().measure(student, meter).results()
 
 
@@ -191,7 +189,7 @@ def evaluate_early_exit(
     Where the task answers at every position nothing is calibrated, and the dict is that
     of `maps.measure_maps`.
     """
-    task = create_task(run.config.task)
+    task = run.task
     if task.has_confidence:
         if exits_file:
             raise UserError(_no_exits_file(run, exits_file))
@@ -217,8 +215,9 @@ def evaluate_early_exit(
 
 def early_exit_lines(measured: dict, task: str) -> list[str]:
     """Returns what `evaluate_early_exit` has measured as tables and lines."""
-    if create_task(task).has_confidence:
-        return [as_text(maps_rows(measured, create_task(task).unit))]
+    known = create_task(task)
+    if known.has_confidence:
+        return [as_text(maps_rows(measured, known.unit))]
     return measurement_lines(measured)
 
 
@@ -308,7 +307,7 @@ def export_run(
     Raises:
         UserError: if the run's data are missing, and as `export_student` does.
     """
-    task = create_task(run.config.task)
+    task = run.task
     if not task.has_confidence:
         _check_one_class(run)
     check_output(output, options.get("overwrite", False))  # before the data are read
@@ -328,7 +327,7 @@ def export_run(
 
 
 def _check_one_class(run):
-    if not create_task(run.config.task).one_class:
+    if not run.task.one_class:
         raise UserError(
             "Early exits and exported files answer with one class, the task of "
             f"{run.paths.folder} is {run.config.task!r}: Keras exports its student, "

@@ -10,6 +10,8 @@ from tf_mskd.runs.data import Data, load
 from tf_mskd.runs.flags import read_flagfile
 from tf_mskd.runs.inputs import check_finished_run
 from tf_mskd.runs.networks import import_layers
+from tf_mskd.runs.task import build_task
+from tf_mskd.tasks import Task
 from tf_mskd.training.evaluation import Evaluator
 from tf_mskd.training.strategies import create_strategy
 from tf_mskd.utils.run_paths import RunPaths
@@ -33,6 +35,11 @@ class FinishedRun:
         data_dir = data_dir or config.data_dir
         self.config = dataclasses.replace(config, data_dir=data_dir)
         self._strategy = create_strategy("auto")
+
+    @property
+    def task(self) -> Task:
+        """The task of the run."""
+        return build_task(self.config)
 
     @functools.cached_property
     def source(self) -> Source:

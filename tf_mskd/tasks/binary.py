@@ -4,7 +4,7 @@ import numpy as np
 from keras import ops
 
 from tf_mskd.tasks.class_labels import as_labels, text_of_shape
-from tf_mskd.tasks.figures import Figures, Mean
+from tf_mskd.tasks.figures import Mean, Scores
 from tf_mskd.tasks.multi_label import MultiLabel
 from tf_mskd.utils.errors import UserError
 
@@ -65,32 +65,21 @@ class Binary(MultiLabel):
         return AreaUnderCurve(Mean(self.step_metric, self.quality))
 
 
-class AreaUnderCurve(Figures):
+class AreaUnderCurve(Scores):
     """The chance that a positive example scores above a negative one ("auc").
 
     Keeps the scores of all examples; left out where a class has none.
-
-    Args:
-        beside: `Figures` that come before it.
     """
-
-    def __init__(self, beside: Figures):
-        self._beside = beside
-        self._labels: list[np.ndarray] = []
-        self._scores: list[np.ndarray] = []
 
     def update(self, label, output):
         """Adds a batch."""
-        label = np.reshape(label, (-1, 1))
-        self._beside.update(label, output)
-        self._labels.append(label > 0.5)
-        self._scores.append(np.asarray(output, np.float32))
+        super().update(np.reshape(label, (-1, 1)), output)
 
     def results(self):
         """Returns {..., "auc": ...}."""
         from sklearn.metrics import roc_auc_score
 
-        labels, scores = np.concatenate(self._labels), np.concatenate(self._scores)
+        labels, scores = self.kept()
         found = self._beside.results()
         if len(np.unique(labels)) == 2:
             found["auc"] = float(roc_auc_score(labels[:, 0], scores[:, 0]))

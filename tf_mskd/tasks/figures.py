@@ -52,3 +52,26 @@ class Mean(Figures):
     def results(self):
         """Returns {name: mean}."""
         return {self._name: self._total / self._count if self._count else np.nan}
+
+
+class Scores(Figures):
+    """Figures of all examples at once, whose scores it keeps.
+
+    Args:
+        beside: `Figures` that are measured too.
+    """
+
+    def __init__(self, beside: Figures):
+        self._beside = beside
+        self._labels: list[np.ndarray] = []
+        self._outputs: list[np.ndarray] = []
+
+    def update(self, label, output):
+        """Adds a batch; yes is a label above 0.5."""
+        self._beside.update(label, output)
+        self._labels.append(label > 0.5)
+        self._outputs.append(np.asarray(output, np.float32))
+
+    def kept(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns bool [N, ...], whether the answer is yes, and float32 [N, ...]."""
+        return np.concatenate(self._labels), np.concatenate(self._outputs)

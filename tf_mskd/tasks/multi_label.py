@@ -5,7 +5,7 @@ from keras import ops
 
 from tf_mskd.tasks.base import Task
 from tf_mskd.tasks.class_labels import as_labels, text_of_shape
-from tf_mskd.tasks.figures import Figures, Mean
+from tf_mskd.tasks.figures import Mean, Scores
 from tf_mskd.tasks.sigmoid import (
     agreement,
     bernoulli_kl,
@@ -90,32 +90,18 @@ class MultiLabel(Task):
         return MeanAveragePrecision(Mean(self.step_metric, self.quality))
 
 
-class MeanAveragePrecision(Figures):
+class MeanAveragePrecision(Scores):
     """Mean over classes of the average precision; keeps the scores of all examples.
 
     AP = sum_n (R_n - R_(n-1)) P_n over the thresholds, `sklearn`'s definition, which
     interpolates nothing. Classes without a positive example do not count.
-
-    Args:
-        beside: `Figures` that are measured too.
     """
-
-    def __init__(self, beside: Figures):
-        self._beside = beside
-        self._labels: list[np.ndarray] = []
-        self._scores: list[np.ndarray] = []
-
-    def update(self, label, output):
-        """Adds a batch."""
-        self._beside.update(label, output)
-        self._labels.append(label > 0.5)
-        self._scores.append(np.asarray(output, np.float32))
 
     def results(self):
         """Returns {"map": ..., and what is measured beside}."""
         from sklearn.metrics import average_precision_score
 
-        labels, scores = np.concatenate(self._labels), np.concatenate(self._scores)
+        labels, scores = self.kept()
         known = labels.any(0)
         if not known.any():
             raise UserError(

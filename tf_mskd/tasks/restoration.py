@@ -72,8 +72,7 @@ class Restoration(Task):
         is_int = keras.backend.is_int_dtype(dtype)
         if not fits or not (is_int or keras.backend.is_float_dtype(dtype)):
             raise self._wrong(f"{dtype} {text_of_shape(found)}", shape)
-        label = ops.cast(label, "float32")
-        return label / 255.0 if is_int else label
+        return self._image(label)
 
     def _wrong(self, arrived, shape):
         return UserError(

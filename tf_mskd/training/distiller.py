@@ -7,9 +7,7 @@ import typing
 import keras
 from keras import ops
 
-from tf_mskd.methods.common.create import (
-    create_method,
-)
+from tf_mskd.methods.common.create import create_method
 from tf_mskd.methods.common.method import Method
 from tf_mskd.methods.common.rows import mean_over_rows
 from tf_mskd.models.graph import available_outputs, exit_names
