@@ -306,6 +306,11 @@ def test_every_run_takes_one_step(case, monkeypatch):
         ({"term_weights": "ce=1"}, "--term_weights must be pairs such as ce:0.1"),
         ({"teacher": "a", "teacher_flagfile": "b"}, "not both"),
         ({"phase_epochs": "1,2"}, "needs --phases=progressive, got --phases=joint"),
+        ({"phase_lr": "restart"}, "needs --phases=progressive, got --phases=joint"),
+        (
+            {"phase_lr": "restart", "phases": "progressive"},
+            "needs --lr_schedule=cosine, got --lr_schedule=step",
+        ),
         ({"freeze": "backbone"}, "--freeze=backbone needs --init_flagfile"),
         ({"untrained_teacher": True}, "--untrained_teacher needs --teacher_flagfile"),
         ({"teacher_size": 16}, "--teacher_size=16 needs a teacher: name one with"),

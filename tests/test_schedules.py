@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from tf_mskd import UserError
-from tf_mskd.training.schedules import learning_rate, phase_ends, phase_of
+from tf_mskd.training.schedules import (
+    RestartedCosine,
+    learning_rate,
+    phase_ends,
+    phase_of,
+)
 
 
 def rates(steps, kind, initial=0.1, epochs=10, steps_per_epoch=7, **arguments):
@@ -90,3 +95,16 @@ def test_phase_of_changes_at_the_ends():
 def test_phase_ends_refuses(epochs, phases, lengths, message):
     with pytest.raises(UserError, match=message):
         phase_ends(epochs, phases, lengths)
+
+
+def test_a_restarted_cosine_is_the_cosine_of_each_phase():
+    rate = RestartedCosine(0.2, [14, 35, 21], warmup=7)
+    got, expected = [float(rate(step)) for step in range(70)], []
+    for epochs in (2, 5, 3):
+        steps = range(7 * epochs)
+        expected += rates(steps, "cosine", 0.2, epochs=epochs, warmup_epochs=1)
+    np.testing.assert_array_equal(got, expected)
+    again = RestartedCosine.from_config(rate.get_config())
+    assert float(again(30)) == got[30]
+    with pytest.raises(UserError, match="7 steps must be less than the shortest phase"):
+        RestartedCosine(0.2, [14, 7], warmup=7)

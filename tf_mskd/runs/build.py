@@ -1,6 +1,7 @@
 """Networks, method, Distiller and optimizer from a configuration."""
 
 import contextlib
+import itertools
 import types
 import typing
 from collections.abc import Sequence
@@ -250,20 +251,13 @@ def copy_weights(source: keras.Model, target: keras.Model) -> list[keras.Layer]:
     return given
 
 
-def make_optimizer(config: Config, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+def make_optimizer(
+    config: Config, steps_per_epoch: int, exits: Sequence[str]
+) -> keras.optimizers.Optimizer:
     """Creates the optimizer and its learning-rate schedule."""
-    rate = schedules.learning_rate(
-        config.lr_schedule,
-        config.learning_rate,
-        epochs=config.epochs,
-        steps_per_epoch=steps_per_epoch,
-        drops=config.lr_drops,
-        decay=config.lr_decay,
-        warmup_epochs=config.warmup_epochs,
-    )
     return create_optimizer(
         config.optimizer,
-        rate,
+        _learning_rate(config, steps_per_epoch, len(exits)),
         momentum=config.momentum,
         nesterov=config.nesterov,
         l2=config.l2,
@@ -271,6 +265,26 @@ def make_optimizer(config: Config, steps_per_epoch: int) -> keras.optimizers.Opt
         ema=config.ema,
         clip_norm=config.clip_norm,
         accumulate_steps=config.accumulate_steps,
+    )
+
+
+def _learning_rate(config, steps_per_epoch, num_phases):
+    if config.phase_lr == "restart":
+        ends = schedules.phase_ends(config.epochs, num_phases, config.phase_epochs)
+        lengths = [end - start for start, end in itertools.pairwise([0, *ends])]
+        return schedules.RestartedCosine(
+            config.learning_rate,
+            [epochs * steps_per_epoch for epochs in lengths],
+            int(config.warmup_epochs * steps_per_epoch),
+        )
+    return schedules.learning_rate(
+        config.lr_schedule,
+        config.learning_rate,
+        epochs=config.epochs,
+        steps_per_epoch=steps_per_epoch,
+        drops=config.lr_drops,
+        decay=config.lr_decay,
+        warmup_epochs=config.warmup_epochs,
     )
 
 
@@ -293,7 +307,7 @@ def compile_distiller(
     loss = None
     if config.label_smoothing:
         loss = SmoothedCrossEntropy(config.label_smoothing)
-    optimizer = make_optimizer(config, steps_per_epoch)
+    optimizer = make_optimizer(config, steps_per_epoch, distiller.exits)
     variables = distiller.trainable_variables
     optimizer.exclude_from_weight_decay([v for v in variables if len(v.shape) < 2])
     distiller.compile(optimizer, loss, jit_compile=False)

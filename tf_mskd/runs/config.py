@@ -192,6 +192,12 @@ class Config:
     phase_epochs: tuple[int, ...] = _method(
         "", "Epochs of each phase, such as 10,10,10,30.", form=parsers.NUMBERS
     )
+    phase_lr: str = _method(
+        "shared",
+        "Learning rate of progressive training: one schedule over all phases (shared), "
+        "or one that starts anew with each phase (restart).",
+        choices=names.PHASE_RATES,
+    )
     ensemble: str = _method(
         "logits",
         "Averaged over exits in the ensemble: logits or probabilities.",
@@ -389,6 +395,13 @@ class Config:
                 f"--phase_epochs={','.join(map(str, self.phase_epochs))} needs "
                 f"--phases=progressive, got --phases={self.phases}."
             )
+        needed = {"phases": "progressive", "lr_schedule": "cosine"}
+        for name, value in needed.items():
+            if self.phase_lr == "restart" and getattr(self, name) != value:
+                raise UserError(
+                    f"--phase_lr=restart needs --{name}={value}, got "
+                    f"--{name}={getattr(self, name)}."
+                )
         if self.freeze == "backbone" and not (self.init_flagfile or self.init_stage):
             raise UserError("--freeze=backbone needs --init_flagfile, which is empty.")
 

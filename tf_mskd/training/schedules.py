@@ -54,16 +54,63 @@ def learning_rate(
             raise UserError(
                 f"warmup_epochs={warmup_epochs} must be less than epochs={epochs}."
             )
-        return keras.optimizers.schedules.CosineDecay(
-            0.0 if warmup else initial,
-            epochs * steps_per_epoch - warmup,
-            warmup_target=initial if warmup else None,
-            warmup_steps=warmup,
-        )
+        return _cosine(initial, epochs * steps_per_epoch, warmup)
     # Keras holds the old value up to and including the boundary, hence the -1
     boundaries = [int(epoch * steps_per_epoch) - 1 for epoch in drops]
     values = [initial * decay**i for i in range(len(drops) + 1)]
     return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
+
+
+def _cosine(initial, steps, warmup):
+    """Half a cosine over so many steps, of which the first ones warm up."""
+    return keras.optimizers.schedules.CosineDecay(
+        0.0 if warmup else initial,
+        steps - warmup,
+        warmup_target=initial if warmup else None,
+        warmup_steps=warmup,
+    )
+
+
+@keras.saving.register_keras_serializable(package="tf_mskd")
+class RestartedCosine(keras.optimizers.schedules.LearningRateSchedule):
+    """A cosine schedule that starts anew with each phase of progressive training.
+
+    Args:
+        initial: float > 0, the rate at the start of each phase, or after its warm-up.
+        phase_steps: ints > 0, steps of each phase.
+        warmup: int >= 0, steps of linear warm-up of each phase, fewer than it has.
+
+    Raises:
+        UserError: if a phase is no longer than its warm-up.
+
+    Example:
+        >>> rate = RestartedCosine(0.1, [10, 20])
+        >>> [round(float(rate(step)), 3) for step in (0, 5, 10, 20, 30)]
+        [0.1, 0.05, 0.1, 0.05, 0.0]
+    """
+
+    def __init__(self, initial: float, phase_steps: Sequence[int], warmup: int = 0):
+        if warmup >= min(phase_steps):
+            raise UserError(
+                f"A warm-up of {warmup} steps must be less than the shortest phase, "
+                f"which has {min(phase_steps)}: lower warmup_epochs."
+            )
+        self.initial, self.phase_steps = initial, tuple(phase_steps)
+        self.warmup = warmup
+        self._phases = [_cosine(initial, steps, warmup) for steps in phase_steps]
+
+    def __call__(self, step):
+        """Returns the rate of a step, counted from 0."""
+        start, rate = self.phase_steps[0], self._phases[0](step)
+        for steps, phase in zip(self.phase_steps[1:], self._phases[1:], strict=True):
+            rate = keras.ops.where(step < start, rate, phase(step - start))
+            start += steps
+        return rate
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        names = ("initial", "phase_steps", "warmup")
+        return {name: getattr(self, name) for name in names}
 
 
 def phase_ends(

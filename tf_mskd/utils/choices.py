@@ -21,6 +21,7 @@ WIDE_RESNET = r"wrn_([1-9]\d*)_([1-9]\d*)"  # any depth and factor, not only tho
 EXIT_HEADS = ("dense", "separable", "bottleneck", "stage", "linear")
 AUX_HEADS = ("projection", "rotation", "paraphraser")
 PHASES = ("joint", "progressive", "detached")
+PHASE_RATES = ("shared", "restart")
 ENSEMBLES = ("logits", "probabilities")
 TASKS = (
     *("classification", "multi_label", "binary"),
