@@ -7,17 +7,12 @@ import json
 import pytest
 
 from tests.support import PLAIN
-from tf_mskd.runs.comparison import (
-    curves,
-    draw,
-    find_runs,
-    read_runs,
-    rows_of,
-    split_folders,
-    write,
-)
+from tf_mskd.runs.comparison import find_runs, read_runs, split_folders
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.flags import to_flagfile
+from tf_mskd.runs.report_files import write
+from tf_mskd.runs.report_plots import curves, draw
+from tf_mskd.runs.report_tables import rows_of
 from tf_mskd.runs.result import write_result
 from tf_mskd.runs.seeds import group_seeds
 from tf_mskd.utils import figures

@@ -13,10 +13,12 @@ from PIL import Image
 from tests.support import PATIENCE, ROOT, SMALL, history_of, weights_of
 from tf_mskd.models.saving import load_model
 from tf_mskd.runs import experiment
-from tf_mskd.runs.comparison import read_runs, rows_of, write
+from tf_mskd.runs.comparison import read_runs
 from tf_mskd.runs.evaluation import evaluate_run
 from tf_mskd.runs.finished_run import FinishedRun
 from tf_mskd.runs.flags import read_flagfile, to_flagfile
+from tf_mskd.runs.report_files import write
+from tf_mskd.runs.report_tables import rows_of
 from tf_mskd.runs.result import read_result
 from tf_mskd.training import checkpoint
 from tf_mskd.utils.errors import UserError

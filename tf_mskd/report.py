@@ -11,10 +11,9 @@ data, networks and method.
 
 from absl import flags
 
-from tf_mskd.runs import cli, comparison, published, seeds
-from tf_mskd.runs.comparison import find_runs, split_folders
-from tf_mskd.runs.comparison import read_runs as read_runs
-from tf_mskd.runs.comparison import rows_of as rows_of
+from tf_mskd.runs import cli, published, report_files, seeds
+from tf_mskd.runs.comparison import find_runs, read_runs, split_folders
+from tf_mskd.runs.report_tables import rows_of
 from tf_mskd.utils.tables import as_text
 
 
@@ -47,7 +46,7 @@ def main() -> None:
     if values.published:
         print(published.describe([str(folder) for folder in find_runs(given)]))
     if values.output:
-        comparison.write(runs, values.output, shown)
+        report_files.write(runs, values.output, shown)
         print(f"wrote table.md, runs.json and curves.png to {values.output}")
 
 
