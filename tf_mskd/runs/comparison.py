@@ -3,30 +3,35 @@
 import dataclasses
 import os
 import pathlib
+import re
+import statistics
 from collections.abc import Sequence
 
+from tf_mskd.runs.config import Config
 from tf_mskd.runs.result import Result, read_result
 from tf_mskd.utils import files
-from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.errors import UserError, unknown_name
+from tf_mskd.utils.names import numbered
 from tf_mskd.utils.run_paths import RunPaths
 
 
 @dataclasses.dataclass(frozen=True)
 class ComparedRun:
-    """A finished run: its result, and the logs of its epochs.
+    """A finished run, or several of one recipe as one: its result and its logs.
 
     Args:
         result: `Result`; of several seeds, the means.
         history: list of dict, likewise.
-        seeds: int, the runs that it is the mean of.
-        deviations: dict, name in `result.test` -> sample standard deviation of the
-            accuracy over the seeds.
+        folder: path of the run folder; of several, that of the first.
+        runs: the single runs that it stands for, by seed; empty for a run alone.
+        config: `Config` of the recipe, where the flags were read.
     """
 
     result: Result
     history: list[dict]
-    seeds: int = 1
-    deviations: dict[str, float] = dataclasses.field(default_factory=dict)
+    folder: pathlib.Path = pathlib.Path()
+    runs: tuple["ComparedRun", ...] = ()
+    config: Config | None = None
 
     @property
     def figure(self) -> str:
@@ -34,6 +39,50 @@ class ComparedRun:
         held_out = f"val_ensemble_{self.result.metric}"
         in_steps = f"ensemble_{self.result.step_metric}"
         return held_out if held_out in self.history[0] else in_steps
+
+    @property
+    def single(self) -> tuple["ComparedRun", ...]:
+        """The single runs: those that it stands for, or itself."""
+        return self.runs or (self,)
+
+    @property
+    def by_seed(self) -> dict[int, "ComparedRun"]:
+        """The single runs by their seeds, ascending."""
+        seeds = {(r.config or r.result).seed: r for r in self.single}
+        return dict(sorted(seeds.items()))
+
+    @property
+    def exits(self) -> list[str]:
+        """Names of the exits, shallow to deep."""
+        return numbered(self.result.test, "exit")
+
+    @property
+    def main(self) -> str:
+        """What the run answers with: "ensemble", or its only exit."""
+        return self.exits[0] if len(self.exits) == 1 else "ensemble"
+
+    @property
+    def best_epoch(self) -> int | None:
+        """Epoch of the best student by validation; None unless one was measured.
+
+        The first one that no later epoch surpasses, of those in which all exits train,
+        as `callbacks.BestStudent` takes it.
+        """
+        if not self.result.test_best:
+            return None
+        logs = [e for e in self.history if e.get("phase") == len(self.exits)]
+        return max(logs, key=lambda e: e[self.figure])["epoch"] if logs else None
+
+    def deviation(self, table: str, name: str) -> float | None:
+        """Sample standard deviation of a figure over the seeds; None of one run.
+
+        Args:
+            table: field of `Result`, such as "test".
+            name: figure in it, such as "exit_1".
+        """
+        if len(self.runs) < 2:
+            return None
+        return statistics.stdev(getattr(r.result, table)[name] for r in self.runs)
 
 
 def read_runs(run_dirs: Sequence[str | os.PathLike]) -> dict[str, ComparedRun]:
@@ -55,7 +104,10 @@ def read_runs(run_dirs: Sequence[str | os.PathLike]) -> dict[str, ComparedRun]:
         paths = RunPaths(folder)
         result = read_result(paths.result, former=True)
         key = name if names.count(name) == 1 else str(folder)
-        runs[key] = ComparedRun(result, _history(paths.history, result))
+        run = ComparedRun(result, _history(paths.history, result), folder)
+        if run.main not in result.test:
+            raise UserError(f"{paths.result} is damaged: it holds no {run.main!r}.")
+        runs[key] = run
     return runs
 
 
@@ -102,6 +154,30 @@ def find_runs(run_dirs: Sequence[str | os.PathLike]) -> list[pathlib.Path]:
         for run in runs[:1] if runs[0] == folder else runs:
             found.setdefault(os.path.realpath(run), run)
     return list(found.values())
+
+
+def find_row(runs: dict[str, ComparedRun], text: str, flag: str) -> str:
+    """Returns the name of a row that a flag names: "kd" stands for "kd_seed*" too.
+
+    Args:
+        runs: the rows by name.
+        text: what the flag holds.
+        flag: name of the flag, for the message.
+
+    Raises:
+        UserError: if there is no such row, or it stands for several.
+    """
+    if text in runs:
+        return text
+    short = {
+        name: re.sub(r"[_-]?(seed)?[_=-]?\*", "", name).strip("/") for name in runs
+    }
+    found = [name for name, brief in short.items() if brief == text]
+    if len(found) > 1:
+        raise UserError(f"{flag}={text} may be {' or '.join(found)}: name one of them.")
+    if not found:
+        raise unknown_name(f"row of {flag}", text, runs)
+    return found[0]
 
 
 def _history(path, result):
