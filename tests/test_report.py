@@ -55,6 +55,18 @@ def test_the_curves_are_those_of_each_runs_own_ensemble_and_split(folders):
     assert drawn.ensembles == {"logits": (75.0, 75.0), "probabilities": (100.0, 87.5)}
 
 
+def test_the_curves_name_the_figure_that_they_show(tmp_path):
+    """Pixel accuracy of the steps where nothing is held out, or else mIoU."""
+    names = {"metric": "miou", "step_metric": "pixel_accuracy"}
+    logs = {"ensemble_pixel_accuracy": [0.5], "val_ensemble_miou": [0.25]}
+    finished(tmp_path / "a", EXITS, names, ensemble_pixel_accuracy=[0.5])
+    finished(tmp_path / "b", EXITS, names, **logs)
+    runs = read_runs([tmp_path])
+    for name, unit in (("a", "pixel_accuracy (%)"), ("b", "miou (%)")):
+        drawn = curves({name: runs[name]})
+        assert (drawn.unit, drawn.unit_of_epochs) == ("miou (%)", unit)
+
+
 def test_the_figure_holds_the_curves(folders, tmp_path, monkeypatch):
     """The data that matplotlib is given, line by line."""
     panels, seen = figures.panels, []

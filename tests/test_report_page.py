@@ -61,7 +61,10 @@ def study(tmp_path):
     """A report of two recipes, one of which has a record."""
     base = seeded(tmp_path / "runs", name="student")
     other = seeded(tmp_path / "runs", (0.51, 0.53, 0.58), "kd", lr=0.2)
-    record = {"command": ["train.py", "--lr=0.2 <b>"], "versions": {"keras": "3.15"}}
+    record = {
+        "command": ["train.py", "--lr=0.2 <b>", "\ud800"],
+        "versions": {"keras": "3.15"},
+    }
     record |= {"commit": "abc", "machine": "x86_64, 2 cores"}
     RunPaths(other[1]).record.write_text(json.dumps(record), encoding="utf-8")
     runs = read_runs([*base, *other])
@@ -85,7 +88,7 @@ def test_the_page_holds_everything(study, tmp_path):
         for row in section.rows:
             assert all(cell in found.cells for cell in row if cell)
         assert section.note in (tmp_path / "report" / "table.md").read_text()
-    assert "train.py &#x27;--lr=0.2 &lt;b&gt;&#x27;" in text
+    assert "train.py &#x27;--lr=0.2 &lt;b&gt;&#x27; &#x27;\\ud800&#x27;" in text
     assert "kd_seed1: abc, x86_64, 2 cores, keras 3.15" in text
     assert "student_seed0: no record" in text and "--lr=0.2\n" in text
     assert '<td class="better">better</td>' in text
@@ -130,9 +133,10 @@ def test_names_are_no_markup(study):
         assert mark not in text
 
 
-def test_a_damaged_record_is_refused(study):
+@pytest.mark.parametrize("text", ["[]", '{"command": 5}', '{"versions": []}'])
+def test_a_damaged_record_is_refused(study, text):
     run = study.rows["kd_seed*"]
-    RunPaths(run.folder).record.write_text('{"command": 5}', encoding="utf-8")
+    RunPaths(run.folder).record.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match="run.json is damaged: it holds no command"):
         page([], [], {"kd": run})
 

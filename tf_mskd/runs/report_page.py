@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from tf_mskd.runs.comparison import ComparedRun
 from tf_mskd.runs.report_tables import Section
 from tf_mskd.utils import files
-from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.errors import UserError, one_line
 from tf_mskd.utils.run_paths import RunPaths
 
 STYLE = """
@@ -96,13 +96,12 @@ def _provenance(run):
     """The command of a run as it was recorded, and where and with what it ran."""
     path = RunPaths(run.folder).record
     record = files.read_json(path) if path.is_file() else {}
-    record = record if isinstance(record, dict) else {}
-    command, versions = record.get("command", []), record.get("versions", {})
+    known = record if isinstance(record, dict) else {"command": None}
+    command, versions = known.get("command", []), known.get("versions", {})
     if not (isinstance(command, list) and isinstance(versions, dict)):
         raise UserError(f"{path} is damaged: it holds no command and versions.")
     facts = [f"{name} {version}" for name, version in versions.items()]
-    known = [record[name] for name in ("commit", "machine") if record.get(name)]
-    return [
-        f"# {run.folder}: {', '.join([*map(str, known), *facts]) or 'no record'}",
-        *([shlex.join(map(str, command))] if command else []),
-    ]
+    facts = [str(known[n]) for n in ("commit", "machine") if known.get(n)] + facts
+    about = f"# {run.folder}: {', '.join(facts) or 'no record'}"
+    lines = [about, *([shlex.join(map(str, command))] if command else [])]
+    return [one_line(line) for line in lines]
