@@ -188,8 +188,9 @@ def test_best_epochs_of_seeds_are_a_mean_and_a_range(tmp_path):
 
 def test_a_run_without_validation_has_no_best_epoch(tmp_path):
     runs = read_runs(seeded(tmp_path, (0.5,)))
-    titles = [section.title for section in sections(Report(runs, runs))]
-    assert titles == ["Last epoch", "Deployed"]
+    last, deployed = sections(Report(runs, runs))
+    assert (last.title, deployed.title) == ("Last epoch", "Deployed")
+    assert last.note.endswith("so there is no best epoch.")
     assert next(iter(runs.values())).best_epoch is None
 
 

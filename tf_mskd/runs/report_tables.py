@@ -50,15 +50,12 @@ def sections(report: Report) -> list[Section]:
     """Returns the tables of a report; those that would be empty are left out."""
     several = any(run.runs for run in report.rows.values())
     spread = " Mean ± sample standard deviation over the seeds." if several else ""
-    note = "The main figure on the test split; parameters and MACs of all exits."
-    found = [
-        Section(
-            "Last epoch",
-            f"{note}{spread}{_cost_note(report.cost)}",
-            rows_of(report.rows, report.cost),
-        )
-    ]
     best = {name: run for name, run in report.rows.items() if run.result.test_best}
+    note = "The main figure on the test split; parameters and MACs of all exits."
+    note += spread + _cost_note(report.cost)
+    if not best:
+        note += " No row held out a validation split, so there is no best epoch."
+    found = [Section("Last epoch", note, rows_of(report.rows, report.cost))]
     if best:
         note = "The same figure of the student that was best by the validation split."
         rows = best_rows(best)
