@@ -159,6 +159,7 @@ def test_the_command_prints_figures_and_names_runs_without(
         (pathlib.Path(run) / "metrics.jsonl").write_text(json.dumps(epoch) + "\n")
     values = types.SimpleNamespace(run_dirs=runs, output="", published=True)
     values.group_seeds = True  # of which each of these has one
+    values.against, values.cost_of, values.common_seeds = "", "", False
     monkeypatch.setattr(flags, "FLAGS", values)
     report.main()
     printed = capsys.readouterr().out.splitlines()

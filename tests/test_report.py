@@ -1,46 +1,20 @@
 """Runs side by side: the table, and the data of the curves."""
 
 import contextlib
-import dataclasses
 import json
 
 import pytest
 
-from tests.support import PLAIN
-from tf_mskd.runs.comparison import (
-    curves,
-    draw,
-    find_runs,
-    read_runs,
-    rows_of,
-    split_folders,
-    write,
-)
-from tf_mskd.runs.config import Config
-from tf_mskd.runs.flags import to_flagfile
-from tf_mskd.runs.result import write_result
+from tests.report_folders import EXITS, finished, seeded
+from tf_mskd.runs.comparison import find_runs, read_runs, split_folders
+from tf_mskd.runs.report_files import write
+from tf_mskd.runs.report_plots import curves, draw
+from tf_mskd.runs.report_tables import Report, as_markdown, rows_of, sections
 from tf_mskd.runs.seeds import group_seeds
 from tf_mskd.utils import figures
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.run_paths import RunPaths
 from tf_mskd.utils.tables import as_text
-
-EXITS = {"exit_1": 0.5, "exit_10": 0.625, "exit_2": 0.75}
-
-
-def finished(folder, test, **epochs):
-    """Writes a run folder with a test table and columns of logs."""
-    folder.mkdir(parents=True)
-    macs = {name: 10 for name in test if name.startswith("exit")} | {"ensemble": 2000}
-    result = dataclasses.replace(PLAIN, test=test, macs=macs, params=1500, seconds=3.0)
-    paths = RunPaths(folder)
-    write_result(paths.result, result)
-    lines = [
-        json.dumps({"epoch": k, **dict(zip(epochs, values, strict=True))})
-        for k, values in enumerate(zip(*epochs.values(), strict=True), start=1)
-    ]
-    paths.history.write_text("\n".join(lines) + "\n")
-    return folder
 
 
 @pytest.fixture
@@ -79,6 +53,18 @@ def test_the_curves_are_those_of_each_runs_own_ensemble_and_split(folders):
     assert drawn.exits["logits"] == ([1, 2, 10], [50.0, 75.0, 62.5])
     assert drawn.exits["single"] == ([2], [25.0])
     assert drawn.ensembles == {"logits": (75.0, 75.0), "probabilities": (100.0, 87.5)}
+
+
+def test_the_curves_name_the_figure_that_they_show(tmp_path):
+    """Pixel accuracy of the steps where nothing is held out, or else mIoU."""
+    names = {"metric": "miou", "step_metric": "pixel_accuracy"}
+    logs = {"ensemble_pixel_accuracy": [0.5], "val_ensemble_miou": [0.25]}
+    finished(tmp_path / "a", EXITS, names, ensemble_pixel_accuracy=[0.5])
+    finished(tmp_path / "b", EXITS, names, **logs)
+    runs = read_runs([tmp_path])
+    for name, unit in (("a", "pixel_accuracy (%)"), ("b", "miou (%)")):
+        drawn = curves({name: runs[name]})
+        assert (drawn.unit, drawn.unit_of_epochs) == ("miou (%)", unit)
 
 
 def test_the_figure_holds_the_curves(folders, tmp_path, monkeypatch):
@@ -120,9 +106,10 @@ def test_the_table_sorts_exits_by_number_and_leaves_one_exit_without_ensemble(fo
     ]
 
 
+@pytest.mark.run  # it draws all plots
 def test_a_report_writes_its_table_and_fractions(folders, tmp_path):
     runs = read_runs(folders)
-    write(runs, tmp_path / "report")
+    write(Report(runs, runs), tmp_path / "report")
     text = (tmp_path / "report" / "table.md").read_text()
     assert "| logits        |  50.00 |" in text
     content = json.loads((tmp_path / "report" / "runs.json").read_text())
@@ -161,6 +148,13 @@ def test_a_damaged_history_is_refused(folders, text, message):
     RunPaths(folders[0]).history.write_text(text)
     with pytest.raises(UserError, match=f"metrics.jsonl is damaged: .*{message}"):
         read_runs(folders)
+
+
+@pytest.mark.parametrize("test", [{}, {"exit_1": 0.5, "exit_2": 0.5}])
+def test_a_result_without_its_main_figure_is_refused(tmp_path, test):
+    folder = finished(tmp_path / "a", test, ensemble_accuracy=[0.5])
+    with pytest.raises(UserError, match="result.json is damaged: it holds no 'ensembl"):
+        read_runs([folder])
 
 
 # ---- runs are known by their paths
@@ -246,25 +240,11 @@ def test_a_report_reads_results_in_percent_of_the_former_format(tmp_path):
 # ---- seeds
 
 
-def seeded(root, lr=0.1, tests=(0.50, 0.52, 0.57), name="kd"):
-    """Runs of one recipe with the seeds 0, 1, ..., in folders with their flags."""
-    folders = []
-    for seed, accuracy in enumerate(tests):
-        test = {"exit_1": accuracy, "exit_2": 0.75, "ensemble": accuracy + 0.1}
-        folder = root / f"{name}_seed{seed}"
-        values = [0.25 * seed, 0.5]
-        finished(folder, test, ensemble_accuracy=values, val_ensemble_accuracy=values)
-        config = Config(seed=seed, lr=lr, run_dir=str(folder))
-        RunPaths(folder).flags.write_text(to_flagfile(config), encoding="utf-8")
-        folders.append(folder)
-    return folders
-
-
 def test_runs_of_one_recipe_are_a_mean_and_a_deviation(tmp_path):
     """0.50, 0.52, 0.57: mean 0.53, variance (9 + 1 + 16) / 2 = 13 in 1e-4."""
-    folders = seeded(tmp_path) + seeded(tmp_path, lr=0.2, tests=(0.5,), name="other")
+    folders = seeded(tmp_path) + seeded(tmp_path, (0.5,), "other", lr=0.2)
     runs = read_runs(folders)
-    shown = group_seeds(runs, folders)
+    shown = group_seeds(runs)
     header, *rows = rows_of(shown)
     assert header == [
         *("run", "exit 1", "exit 2", "ensemble", "params", "MACs", "seconds", "seeds")
@@ -279,27 +259,23 @@ def test_runs_of_one_recipe_are_a_mean_and_a_deviation(tmp_path):
     assert drawn.exits["kd_seed*"] == ([1, 2], pytest.approx([53.0, 75.0]))
     deviations = pytest.approx([100 * 0.0013**0.5, 0.0])
     assert drawn.deviations == {"kd_seed*": deviations}
-    write(runs, tmp_path / "report", shown)
-    assert "53.00 ± 3.61" in (tmp_path / "report" / "table.md").read_text()
-    content = json.loads((tmp_path / "report" / "runs.json").read_text())
-    assert list(content) == [folder.name for folder in folders]
-    assert (tmp_path / "report" / "curves.png").stat().st_size > 10_000
+    assert "53.00 ± 3.61" in as_markdown(sections(Report(runs, shown)))
 
 
 def test_rows_of_seeds_are_told_apart(tmp_path):
     """By their common name; by all names where that says nothing or is another's."""
     folders = [
-        *seeded(tmp_path, 0.1, (0.5, 0.5), "kd"),
-        *(seeded(tmp_path / f"{k}", 0.2, (0.5,) * (k + 1), "x")[-1] for k in (0, 1)),
+        *seeded(tmp_path, (0.5, 0.5), "kd"),
+        *(seeded(tmp_path / f"{k}", (0.5,), "x", [k], lr=0.2)[0] for k in (0, 1)),
     ]
-    names = list(group_seeds(read_runs(folders), folders))
+    names = list(group_seeds(read_runs(folders)))
     assert names == ["kd_seed*", "x_seed*"]
     runs = dict(zip(["a", "b", "c", "d"], read_runs(folders).values(), strict=True))
-    assert list(group_seeds(runs, folders)) == ["a, b", "c, d"]
+    assert list(group_seeds(runs)) == ["a, b", "c, d"]
 
 
 def test_a_seed_counts_once(tmp_path):
-    folders = [seeded(tmp_path / name, tests=(0.5,), name=name)[0] for name in "ab"]
+    folders = [seeded(tmp_path / name, (0.5,), name)[0] for name in "ab"]
     message = "a_seed0 and b_seed0 are runs of one recipe with the same --seed=0: leave"
     with pytest.raises(UserError, match=message):
-        group_seeds(read_runs(folders), folders)
+        group_seeds(read_runs(folders))

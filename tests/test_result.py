@@ -17,6 +17,7 @@ WHOLE = dataclasses.replace(
     test_teacher={"exit_4": 0.25, "ensemble": 0.25},
     validation={**PLAIN.test, "ensemble_fitted": 1.0},
     fitted_weights={"exit_1": 0.0, "exit_10": 2.5},
+    exit_params={"exit_1": 3, "exit_10": 4},
 )
 
 
@@ -51,6 +52,7 @@ DAMAGED = [
     {"test_teacher": {"exit_1": 2}},
     {"validation": {"exit_1": "0.5"}},
     {"fitted_weights": {"ensemble": 1.0}},
+    {"exit_params": {"ensemble": 5}},
     {"macs": {"exit_1": 40}},
     {"macs": {"ensemble": "100"}},
     {"model": 5},

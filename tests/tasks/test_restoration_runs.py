@@ -10,9 +10,10 @@ from tf_mskd.data.low_light import load_low_light
 from tf_mskd.methods.common import registry
 from tf_mskd.methods.common.create import create_method
 from tf_mskd.runs import evaluation, experiment
-from tf_mskd.runs.comparison import read_runs, rows_of
+from tf_mskd.runs.comparison import read_runs
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.finished_run import FinishedRun
+from tf_mskd.runs.report_tables import rows_of
 
 pytestmark = pytest.mark.run
 

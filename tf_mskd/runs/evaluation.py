@@ -74,6 +74,7 @@ def measure(
     trains_teacher = distiller.method.trains_teacher
     bare = models.sub_model(student, distiller.exits)  # without auxiliary heads
     macs = {name: models.count_macs(student, name) for name in distiller.exits}
+    alone = {name: models.sub_model(student, name) for name in distiller.exits}
     return Result(
         model=config.model,
         teacher=distiller.teacher.name if distiller.teacher else None,
@@ -88,6 +89,7 @@ def measure(
         epochs=config.epochs,
         train_examples=len(data.train_ids),
         params=bare.count_params(),
+        exit_params={name: model.count_params() for name, model in alone.items()},
         macs={**macs, "ensemble": models.count_macs(bare)},
         seconds=round(sum(epoch["seconds"] for epoch in history), 1),
         test=tested.pop(task.metric),

@@ -48,6 +48,7 @@ class Result:
         step_metric: name of the figure in the logs of training.
         unit: unit of both.
         test_more: further figures on the test split, figure -> table, or None.
+        exit_params: parameters of what each exit alone needs, or None.
     """
 
     model: str
@@ -71,6 +72,7 @@ class Result:
     step_metric: str = "accuracy"
     unit: str = PERCENT
     test_more: dict[str, dict[str, float]] | None = None
+    exit_params: dict[str, int] | None = None
 
     def to_json(self) -> dict:
         """Returns the content of result.json; what is None is left out."""
@@ -156,6 +158,7 @@ def _is_valid(values):
         and _is_number(values["seconds"])
         and all(_is_table(table, FIGURE, highest) for table in tables)
         and _is_table(values.get("fitted_weights") or {}, EXIT)
+        and _is_table(values.get("exit_params") or {}, EXIT)
         and _is_table(values["macs"], MACS)
         and "ensemble" in values["macs"]
     )

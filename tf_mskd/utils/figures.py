@@ -7,6 +7,9 @@ from typing import Any
 
 from tf_mskd.utils import files
 
+MOST_INSIDE = 4  # names of a legend within the axes
+LETTERS = 90  # that a line of a legend below them holds
+
 
 @contextlib.contextmanager
 def panels(
@@ -20,7 +23,8 @@ def panels(
         size: (width, height) of the figure in inches.
 
     Yields:
-        list of matplotlib axes. What is drawn in them needs labels for the legend.
+        list of matplotlib axes. The legend of each shows what was drawn with a label,
+        below the axes if that is much.
     """
     import matplotlib
 
@@ -32,12 +36,26 @@ def panels(
         yield list(axes[0])
         for panel in axes[0]:
             panel.grid(alpha=0.3, which="both")
-            panel.legend(fontsize=8)
+            _legend(panel)
         figure.tight_layout()
+        for panel in axes[0]:
+            if legend := panel.get_legend():
+                legend.set_in_layout(True)
         with files.replacing(path) as temporary:
-            figure.savefig(temporary, dpi=110)
+            figure.savefig(temporary, dpi=110, bbox_inches="tight")
     finally:
         pyplot.close(figure)
+
+
+def _legend(panel):
+    """Draws the legend, if long below the axes: the figure grows by it, not they."""
+    labels = panel.get_legend_handles_labels()[1]
+    if len(labels) > MOST_INSIDE:
+        columns = min(4, max(1, LETTERS // (6 + max(map(len, labels)))))
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.12)}
+        panel.legend(fontsize=8, ncols=columns, **below).set_in_layout(False)
+    elif labels:
+        panel.legend(fontsize=8)
 
 
 def image_grid(path: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
