@@ -12,9 +12,10 @@ data, networks and method.
 from absl import flags
 
 from tf_mskd.runs import cli, comparison, published, seeds
-from tf_mskd.runs.comparison import find_runs, split_folders
+from tf_mskd.runs.comparison import find_runs
 from tf_mskd.runs.comparison import read_runs as read_runs
 from tf_mskd.runs.comparison import rows_of as rows_of
+from tf_mskd.utils.files import split_paths
 from tf_mskd.utils.tables import as_text
 
 
@@ -39,7 +40,7 @@ def define() -> None:
 def main() -> None:
     """Prints the table and writes the files."""
     values = flags.FLAGS
-    given = [folder for text in values.run_dirs for folder in split_folders(text)]
+    given = [folder for text in values.run_dirs for folder in split_paths(text)]
     runs = shown = read_runs(given)
     if values.group_seeds:
         shown = seeds.group_seeds(runs, find_runs(given))

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import typing
 from collections import Counter
 from collections.abc import Container
 
@@ -59,7 +60,7 @@ def nested_names(model: keras.Model) -> list[str]:
     found = []
     for layer in model.layers:
         found.append(layer.name)
-        if _is_graph(layer):
+        if is_graph(layer):
             found += nested_names(layer)
     return found
 
@@ -131,14 +132,15 @@ class Boxed(keras.layers.Layer):
         return cls(layer, name=config["name"])
 
 
-def _is_graph(operation):
+def is_graph(operation: typing.Any) -> bool:
+    """Returns whether a layer is a model with a graph of its own."""
     return isinstance(operation, keras.Model) and bool(
         getattr(operation, "outputs", None)
     )
 
 
 def _holds(operation, names):
-    if not _is_graph(operation):
+    if not is_graph(operation):
         return False
     inner = operation.layers
     return any(layer.name in names or _holds(layer, names) for layer in inner)
