@@ -73,11 +73,8 @@ def image_grid(
                 panel.imshow(row[name], cmap="gray", interpolation="nearest")
                 panel.set_axis_off()
         for panel, name in zip(axes[0], names, strict=True):
-            place = {
-                "xytext": (0, 18 if captions else 6),
-                "textcoords": "offset points",
-            }
-            panel.annotate(name, (0.5, 1), **place, **COLUMN)
+            above = (0, 18 if captions else 6)
+            panel.annotate(name, xy=(0.5, 1), xytext=above, **COLUMN)
         for places, texts in zip(axes, captions, strict=False):
             for panel, name in zip(places, names, strict=True):
                 text, colour = texts[name]
