@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,7 +11,7 @@ from PIL import Image
 from tests import own_networks
 from tests.reference import softmax
 from tests.support import OWN, Command
-from tf_mskd import UserError, grad_cam
+from tf_mskd import UserError, explain, grad_cam
 from tf_mskd.models.plain import as_teacher
 from tf_mskd.models.saving import load_model, save_model
 from tf_mskd.runs import experiment, explanation, inputs
@@ -83,6 +84,12 @@ def test_captions_stand_above_their_images(tmp_path):
     assert rows.size and columns.min() > pixels.shape[1] / 2
     halves = {bool(row > pixels.shape[0] / 2) for row in rows}
     assert halves == {False, True}
+
+
+def test_the_command_and_the_package_name_one_function():
+    assert explain.grad_cam is grad_cam
+    with pytest.raises(AttributeError, match="no attribute 'gradcam'"):
+        _ = explain.gradcam
 
 
 @pytest.mark.run
@@ -162,12 +169,16 @@ def test_the_teacher_is_the_one_that_taught_or_is_left_out(
     network.set_weights([2 * w for w in network.get_weights()])
     save_model(network, teacher / "student.keras")
     assert columns() == EXITS[1:]
-    assert "Without the teacher: the one at" in capsys.readouterr().out
+    assert "Without the teacher: The teacher at" in capsys.readouterr().out
     shutil.rmtree(teacher)
     assert columns() == EXITS[1:]
     assert "Without the teacher: No model file at" in capsys.readouterr().out
     save_model(network, run.paths.trained_teacher)  # of a method that trains it
     assert columns() == EXITS
+    flat = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]
+    save_model(as_teacher(keras.Sequential(flat)), run.paths.trained_teacher)
+    assert columns() == EXITS[1:]
+    assert "Without the teacher: No map" in capsys.readouterr().out
     run.paths.trained_teacher.unlink()
     flags.write_text(
         moved.replace(f"--teacher={teacher}", "--teacher=").replace(

@@ -8,6 +8,9 @@ and of the student over the image, titled with the class that the exit tells and
 probability. Prints the same as a table.
 """
 
+import importlib
+import typing
+
 from absl import flags
 
 from tf_mskd.runs import cli
@@ -16,6 +19,16 @@ from tf_mskd.utils.choices import STUDENTS
 from tf_mskd.utils.files import split_paths
 from tf_mskd.utils.start import start_tensorflow
 from tf_mskd.utils.tables import as_text
+
+if typing.TYPE_CHECKING:
+    from tf_mskd.training.grad_cam import grad_cam as grad_cam
+
+
+def __getattr__(name):
+    """`grad_cam`, imported when it is first used: it needs Keras, flags do not."""
+    if name != "grad_cam":
+        raise AttributeError(f"module 'tf_mskd.explain' has no attribute {name!r}")
+    return importlib.import_module("tf_mskd.training.grad_cam").grad_cam
 
 
 def define() -> None:

@@ -38,8 +38,8 @@ def open_nested(model: keras.Model, names: Container[str]) -> keras.Model:
     for operation in around:
         if calls[operation] > 1:
             raise UserError(
-                f"A tap lies in the nested model {operation.name!r}, which is called "
-                f"{calls[operation]} times: tap a layer that is called once."
+                f"The nested model {operation.name!r} is called {calls[operation]} "
+                "times, so no layer in it has one output: take a layer outside of it."
             )
     known = {id(tensor): tensor for tensor in model.inputs}
     _replay(model.outputs, known, names, None)
@@ -49,8 +49,8 @@ def open_nested(model: keras.Model, names: Container[str]) -> keras.Model:
     twice = [name for name, count in found.items() if count > 1]
     if twice:
         raise UserError(
-            f"A tap lies in a nested model with a layer {twice[0]!r}, and another "
-            "layer has that name: rename one."
+            f"A nested model has a layer {twice[0]!r}, and another layer has that "
+            "name: rename one."
         )
     return keras.Model(model.input, outputs, name=model.name)
 

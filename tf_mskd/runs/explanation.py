@@ -75,8 +75,7 @@ def explain_run(
     examples = [_example(image, source, run.config.resize) for image in chosen]
     pixels = np.stack([example.image for example in examples])
     student = run.student(which)
-    teacher = run.teacher(student)
-    panels = [] if teacher is None else exit_panels("teacher", teacher, pixels)
+    panels = _teacher_panels(run, student, pixels)
     panels += exit_panels("student", student, pixels)
     names = source.class_names
     rows = [_row(i, example, panels, names) for i, example in enumerate(examples)]
@@ -137,6 +136,16 @@ def exit_panels(role: str, network: keras.Model, images: np.ndarray) -> list[Pan
         title = f"{role} {name.replace('_', ' ')}"
         panels.append(Panel(title, maps, told, rows.max(-1)))
     return panels
+
+
+def _teacher_panels(run, student, images):
+    """Those of the run's teacher; none where it cannot be shown, which a line says."""
+    try:
+        teacher = run.teacher(student)
+        return [] if teacher is None else exit_panels("teacher", teacher, images)
+    except UserError as error:
+        print(f"Without the teacher: {error}")
+        return []
 
 
 def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:

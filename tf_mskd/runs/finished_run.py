@@ -73,24 +73,22 @@ class FinishedRun:
             student: model of `student`.
 
         Returns:
-            functional model with a dict of exits; None where the run had none, and
-            where it is not there any more or is another one now, which a line says.
+            functional model with a dict of exits; None where the run had none.
+
+        Raises:
+            UserError: if it is not there any more, or is another one now.
         """
         learned = self.paths.trained_teacher
         path = str(learned) if learned.is_file() else self._teacher_path()
         if not path:
             return None
+        seen = teacher_source(self.config, self.source)
+        with self._strategy.scope():
+            teacher = load_network(path, seen, self.task)
+        if not learned.is_file():
+            self._check_teacher(path, teacher)
         size = self.config.teacher_size or None
-        try:
-            seen = teacher_source(self.config, self.source)
-            with self._strategy.scope():
-                teacher = load_network(path, seen, self.task)
-            if not learned.is_file():
-                self._check_teacher(path, teacher)
-            return as_teacher(teacher, student, self.task, size)
-        except UserError as error:
-            print(f"Without the teacher: {error}")
-            return None
+        return as_teacher(teacher, student, self.task, size)
 
     def _teacher_path(self):
         """Of the run folder or the model that the student learned from; or ""."""
@@ -102,7 +100,7 @@ class FinishedRun:
         known = read_json(self.paths.record).get("fingerprints", {}).get("teacher")
         if known != fingerprint(teacher):
             raise UserError(
-                f"the one at {path} is not the one that {self.paths.folder} was "
+                f"The teacher at {path} is not the one that {self.paths.folder} was "
                 "trained with."
             )
 
