@@ -124,7 +124,8 @@ def test_a_strip_shows_what_the_exits_tell(trained, drawn, tmp_path):
     assert wrong  # of an untrained teacher
     for i, number in enumerate(numbers):
         assert captions[i]["image"] == (f"{number}: {i}", "black")
-        np.testing.assert_array_equal(pictures[i]["image"], images[i])
+        pixels = np.broadcast_to(images[i], (8, 8, 3))
+        np.testing.assert_array_equal(pictures[i]["image"], pixels)
 
 
 @pytest.mark.run
@@ -132,13 +133,15 @@ def test_a_file_is_fitted_and_has_no_truth(trained, drawn, tmp_path, capsys):
     run = FinishedRun(trained)
     image = np.arange(96, dtype=np.uint8).reshape(8, 12)
     Image.fromarray(image).save(tmp_path / "photo.png")
-    Image.fromarray(image[:, 2:10]).save(tmp_path / "right.png")
-    paths = [str(tmp_path / name) for name in ("photo.png", "right.png")]
+    Image.fromarray(image[:, 2:10]).save(tmp_path / "another_photo_of_digits.png")
+    paths = [
+        str(tmp_path / name) for name in ("photo.png", "another_photo_of_digits.png")
+    ]
     table = explanation.explain_run(run, [paths[0], 3, paths[1]])
     assert [row[:2] for row in table[1:]] == [
         ["photo.png", ""],
         ["3", str(run.source.test.labels[3])],
-        ["right.png", ""],
+        ["another_photo_of_digits.png", ""],
     ]
     told = [line for line in capsys.readouterr().out.splitlines() if ".png" in line]
     assert told == [f"{paths[0]} is 8x12: fitted to 8x8, as --resize=crop says."]
@@ -146,6 +149,7 @@ def test_a_file_is_fitted_and_has_no_truth(trained, drawn, tmp_path, capsys):
     assert path == trained / "explain.png"
     np.testing.assert_array_equal(pictures[0]["image"][..., 0], image[:, 2:10])
     assert captions[0]["image"] == ("photo.png", "black")
+    assert captions[2]["image"] == ("another_photo_of_digits…", "black")
     assert {captions[0][name][1] for name in EXITS} == {"black"}
     assert [row[2:] for row in table[1::2]][0] == table[3][2:]  # the same pixels
 

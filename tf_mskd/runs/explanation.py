@@ -19,7 +19,7 @@ from tf_mskd.utils.errors import UserError
 
 COUNT = 6  # images that are drawn unasked
 MOST = 100  # rows of a picture
-LONGEST = 18  # letters of a name above a map
+LONGEST = 24  # letters above a picture
 OPACITY = 0.7  # of a map of 1 over an image
 
 
@@ -196,8 +196,8 @@ def _example(choice, source: Source, resize):
 def _row(i, example, panels, names):
     """Pictures of one image by their names, and what stands above them, in a colour."""
     truth = "" if example.label is None else f": {names[example.label]}"
-    pictures = {"image": example.image}
-    captions = {"image": (f"{example.name}{truth}", "black")}
+    pictures = {"image": np.repeat(example.image, 3 // example.image.shape[-1], -1)}
+    captions = {"image": (_short(f"{example.name}{truth}", LONGEST), "black")}
     for panel in panels:
         pictures[panel.name] = overlay(example.image, panel.maps[i])
         wrong = example.label not in (None, panel.told[i])
@@ -211,6 +211,9 @@ def _texts(i, example, panels, names):
 
 
 def _answer(panel, i, names):
-    name = names[panel.told[i]]
-    short = name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
-    return f"{short} {100 * panel.probability[i]:.0f} %"
+    sure = f" {100 * panel.probability[i]:.0f} %"
+    return _short(names[panel.told[i]], LONGEST - len(sure)) + sure
+
+
+def _short(text, longest):
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
