@@ -54,6 +54,12 @@ COMMANDS = {  # -> a bad value, its message; a folder that is missing, its messa
         ["--run_dir={folder}/no"],
         "--run_dir='.*/no' holds no finished run",
     ),
+    "explain": (
+        ["--which=bst"],
+        "--which must be one of last, best, got 'bst'; did you mean 'best'",
+        ["--run_dir={folder}/no"],
+        "--run_dir='.*/no' holds no finished run",
+    ),
     "export": (
         ["--overwrite=perhaps"],
         "--overwrite must be true or false, got 'perhaps'",

@@ -13,7 +13,7 @@ FLOORS = (
     {"training", "early_exit"},
     {"teacher_cache", "deployment", "callbacks"},
     {"runs"},
-    {"train", "cache", "evaluate", "calibrate", "export", "tune", "report"},
+    {"train", "cache", "evaluate", "calibrate", "explain", "export", "tune", "report"},
     {"__main__"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

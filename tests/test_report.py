@@ -6,13 +6,14 @@ import json
 import pytest
 
 from tests.report_folders import EXITS, finished, seeded
-from tf_mskd.runs.comparison import find_runs, read_runs, split_folders
+from tf_mskd.runs.comparison import find_runs, read_runs
 from tf_mskd.runs.report_files import write
 from tf_mskd.runs.report_plots import curves, draw
 from tf_mskd.runs.report_tables import Report, as_markdown, rows_of, sections
 from tf_mskd.runs.seeds import group_seeds
 from tf_mskd.utils import figures
 from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.files import split_paths
 from tf_mskd.utils.run_paths import RunPaths
 from tf_mskd.utils.tables import as_text
 
@@ -199,8 +200,8 @@ def test_a_path_of_any_letters_is_one_run(tmp_path, name):
     """Alone, between others, and in the table and the figure."""
     folder = str(finished(tmp_path / name, EXITS, ensemble_accuracy=[0.5]))
     other = str(finished(tmp_path / "other", EXITS, ensemble_accuracy=[0.5]))
-    assert split_folders(folder) == [folder]
-    assert split_folders(f"{other},{folder}, {other}") == [other, folder, other]
+    assert split_paths(folder) == [folder]
+    assert split_paths(f"{other},{folder}, {other}") == [other, folder, other]
     runs = read_runs([folder, other])
     assert list(runs) == [name, "other"]
     lines = as_text(rows_of(runs)).splitlines()
@@ -208,8 +209,8 @@ def test_a_path_of_any_letters_is_one_run(tmp_path, name):
 
 
 def test_paths_that_do_not_exist_are_split_at_each_comma():
-    assert split_folders("no/a,no/b , no/c,") == ["no/a", "no/b", "no/c"]
-    assert split_folders("") == []
+    assert split_paths("no/a,no/b , no/c,") == ["no/a", "no/b", "no/c"]
+    assert split_paths("") == []
 
 
 def test_a_name_is_no_formula_in_the_figure(tmp_path):

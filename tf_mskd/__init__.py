@@ -27,6 +27,7 @@ if typing.TYPE_CHECKING:
     from tf_mskd.tasks.ensemble import ensemble_scores as ensemble_scores
     from tf_mskd.tasks.ensemble import fit_weights as fit_weights
     from tf_mskd.training.distiller import Distiller as Distiller
+    from tf_mskd.training.grad_cam import grad_cam as grad_cam
     from tf_mskd.training.optimizers import SGD as SGD
     from tf_mskd.utils.errors import UserError as UserError
 
@@ -48,6 +49,7 @@ _HOME = {  # public name -> module that defines it
     "ensemble_scores": "tasks.ensemble",
     "export_student": "deployment.export",
     "fit_weights": "tasks.ensemble",
+    "grad_cam": "training.grad_cam",
     "load_model": "models.saving",
     "save_model": "models.saving",
 }

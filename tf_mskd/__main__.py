@@ -17,6 +17,7 @@ COMMANDS = {
     "cache": "Store a teacher's outputs ahead of the runs that use them.",
     "evaluate": "Measure a finished run.",
     "calibrate": "Fit when examples exit early.",
+    "explain": "Draw where the exits of a run look.",
     "export": "Write a student as SavedModel and TFLite files.",
     "report": "Compare finished runs.",
     "tune": "Search the settings of a run.",

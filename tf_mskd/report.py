@@ -14,11 +14,12 @@ the same data, networks and method.
 from absl import flags
 
 from tf_mskd.runs import cli, published, report_files, seeds
-from tf_mskd.runs.comparison import find_runs, read_runs, split_folders
+from tf_mskd.runs.comparison import find_runs, read_runs
 from tf_mskd.runs.paired import paired_with
 from tf_mskd.runs.report_tables import Report, as_lines, sections
 from tf_mskd.runs.training_cost import training_cost
 from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.files import split_paths
 
 
 def define() -> None:
@@ -59,7 +60,7 @@ def main() -> None:
     """Prints the tables and writes the files."""
     values = flags.FLAGS
     _check(values)
-    given = [folder for text in values.run_dirs for folder in split_folders(text)]
+    given = [folder for text in values.run_dirs for folder in split_paths(text)]
     runs = rows = read_runs(given)
     if values.group_seeds or values.against:
         rows = seeds.group_seeds(runs)

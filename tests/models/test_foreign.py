@@ -189,7 +189,7 @@ def test_taps_that_mean_two_calls_are_refused():
         add_exits(shared, ["conv"], 4)
     part = keras.Model(image, conv(image), name="part")
     twice = keras.Model(image, part(part(image)))
-    with pytest.raises(UserError, match="nested model 'part', which is called 2 times"):
+    with pytest.raises(UserError, match="nested model 'part' is called 2 times"):
         add_exits(twice, ["conv"], 4)
     inner, _ = nested(base_name="base")
     first = layers.Conv2D(3, 1, name="last")(image)

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import typing
 from collections import Counter
 from collections.abc import Container
 
@@ -37,8 +38,8 @@ def open_nested(model: keras.Model, names: Container[str]) -> keras.Model:
     for operation in around:
         if calls[operation] > 1:
             raise UserError(
-                f"A tap lies in the nested model {operation.name!r}, which is called "
-                f"{calls[operation]} times: tap a layer that is called once."
+                f"The nested model {operation.name!r} is called {calls[operation]} "
+                "times, so no layer in it has one output: take a layer outside of it."
             )
     known = {id(tensor): tensor for tensor in model.inputs}
     _replay(model.outputs, known, names, None)
@@ -48,8 +49,8 @@ def open_nested(model: keras.Model, names: Container[str]) -> keras.Model:
     twice = [name for name, count in found.items() if count > 1]
     if twice:
         raise UserError(
-            f"A tap lies in a nested model with a layer {twice[0]!r}, and another "
-            "layer has that name: rename one."
+            f"A nested model has a layer {twice[0]!r}, and another layer has that "
+            "name: rename one."
         )
     return keras.Model(model.input, outputs, name=model.name)
 
@@ -59,7 +60,7 @@ def nested_names(model: keras.Model) -> list[str]:
     found = []
     for layer in model.layers:
         found.append(layer.name)
-        if _is_graph(layer):
+        if is_graph(layer):
             found += nested_names(layer)
     return found
 
@@ -131,14 +132,15 @@ class Boxed(keras.layers.Layer):
         return cls(layer, name=config["name"])
 
 
-def _is_graph(operation):
+def is_graph(operation: typing.Any) -> bool:
+    """Returns whether a layer is a model with a graph of its own."""
     return isinstance(operation, keras.Model) and bool(
         getattr(operation, "outputs", None)
     )
 
 
 def _holds(operation, names):
-    if not _is_graph(operation):
+    if not is_graph(operation):
         return False
     inner = operation.layers
     return any(layer.name in names or _holds(layer, names) for layer in inner)

@@ -116,23 +116,6 @@ def _name(folder):
     return folder.name if plain else folder.resolve().name
 
 
-def split_folders(text: str) -> list[str]:
-    """Splits "a,b" into paths; a comma in the name of a folder that exists stays.
-
-    Example:
-        >>> split_folders("runs/teacher, runs/mskd")
-        ['runs/teacher', 'runs/mskd']
-    """
-    parts, found = text.split(","), []
-    while parts:
-        counts = range(len(parts), 0, -1)
-        candidates = {n: ",".join(parts[:n]).strip() for n in counts}
-        count = next((n for n in counts if os.path.isdir(candidates[n])), 1)
-        found.append(candidates[count])
-        parts = parts[count:]
-    return [path for path in found if path]
-
-
 def find_runs(run_dirs: Sequence[str | os.PathLike]) -> list[pathlib.Path]:
     """Returns the folders of finished runs, each once.
 

@@ -3,17 +3,24 @@
 import dataclasses
 import functools
 
+import keras
+
 from tf_mskd.data.arrays import Source
 from tf_mskd.data.summary import describe
-from tf_mskd.models.saving import load_model
+from tf_mskd.models.plain import as_teacher
+from tf_mskd.models.saving import fingerprint, load_model
+from tf_mskd.runs.build import teacher_source
 from tf_mskd.runs.data import Data, load
 from tf_mskd.runs.flags import read_flagfile
 from tf_mskd.runs.inputs import check_finished_run
-from tf_mskd.runs.networks import import_layers
+from tf_mskd.runs.networks import import_layers, load_network
+from tf_mskd.runs.plan import required_folder
 from tf_mskd.runs.task import build_task
 from tf_mskd.tasks import Task
 from tf_mskd.training.evaluation import Evaluator
 from tf_mskd.training.strategies import create_strategy
+from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.files import read_json
 from tf_mskd.utils.run_paths import RunPaths
 
 
@@ -58,6 +65,44 @@ class FinishedRun:
         import_layers(str(self.paths.folder))
         with self._strategy.scope():
             return load_model(paths[which])
+
+    def teacher(self, student: keras.Model) -> keras.Model | None:
+        """Loads the teacher of the run as its student's images meet it.
+
+        Args:
+            student: model of `student`.
+
+        Returns:
+            functional model with a dict of exits; None where the run had none.
+
+        Raises:
+            UserError: if it is not there any more, or is another one now.
+        """
+        learned = self.paths.trained_teacher
+        path = str(learned) if learned.is_file() else self._teacher_path()
+        if not path:
+            return None
+        seen = teacher_source(self.config, self.source)
+        with self._strategy.scope():
+            teacher = load_network(path, seen, self.task)
+        if not learned.is_file():
+            self._check_teacher(path, teacher)
+        size = self.config.teacher_size or None
+        return as_teacher(teacher, student, self.task, size)
+
+    def _teacher_path(self):
+        """Of the run folder or the model that the student learned from; or ""."""
+        config = dataclasses.replace(self.config, run_dir=str(self.paths.folder))
+        by_flagfile = config.teacher_flagfile and not config.untrained_teacher
+        return required_folder(config, "teacher") if by_flagfile else config.teacher
+
+    def _check_teacher(self, path, teacher):
+        known = read_json(self.paths.record).get("fingerprints", {}).get("teacher")
+        if known != fingerprint(teacher):
+            raise UserError(
+                f"The teacher at {path} is not the one that {self.paths.folder} was "
+                "trained with."
+            )
 
     def logits(self, student, held_out=0):
         """Returns the logits of all exits, and the labels, on the test split.

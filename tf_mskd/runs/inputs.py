@@ -30,6 +30,32 @@ def check_finished_run(run_dir: str | os.PathLike, flag: str = "run_dir") -> Non
         )
 
 
+def check_picture(path: str) -> None:
+    """Raises `UserError` unless --output is empty or ends in ".png"."""
+    if path and pathlib.Path(path).suffix.lower() != ".png":
+        raise UserError(f"--output={path} must be a PNG: end it in .png.")
+
+
+def read_image_choice(text: str) -> int | str:
+    """Returns the number of a test image, or the path of an image file.
+
+    Raises:
+        UserError: if it is neither.
+
+    Example:
+        >>> read_image_choice("17")
+        17
+    """
+    if re.fullmatch(r"-?\d{1,18}", text):
+        return int(text)
+    if not os.path.isfile(text):
+        raise UserError(
+            f"--images={text} is neither the number of a test image nor a file: give "
+            "numbers from 0, or paths of image files."
+        )
+    return text
+
+
 def check_inputs(config: Config) -> None:
     """Raises `UserError` if a run would not find what it reads.
 

@@ -115,11 +115,21 @@ def _chain(role, config, above):
 
 def _first(role, config, above):
     """The chain that ends in the run of the teacher or of the initial weights."""
-    beside = pathlib.Path(config.run_dir).parent / required_name(config, role)
-    folder = getattr(config, f"{role}_run_dir") or str(beside)
+    folder = required_folder(config, role)
     handed_down = {name: getattr(config, name) for name in HANDED_DOWN}
     first = required_config(config, role, run_dir=folder, **handed_down)
     return _chain(role, first, above)
+
+
+def required_folder(config: Config, role: str) -> str:
+    """Returns the folder of the run of the teacher or of the initial weights.
+
+    Args:
+        config: `Config` with `run_dir`.
+        role: str, "teacher" or "init".
+    """
+    beside = pathlib.Path(config.run_dir).parent / required_name(config, role)
+    return getattr(config, f"{role}_run_dir") or str(beside)
 
 
 def _once(runs):

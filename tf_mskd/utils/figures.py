@@ -9,6 +9,10 @@ from tf_mskd.utils import files
 
 MOST_INSIDE = 4  # names of a legend within the axes
 LETTERS = 90  # that a line of a legend below them holds
+COLUMN = {  # where the name of a column stands: over its first image
+    **{"xycoords": "axes fraction", "textcoords": "offset points"},
+    **{"ha": "center", "fontsize": 8},
+}
 
 
 @contextlib.contextmanager
@@ -58,13 +62,19 @@ def _legend(panel):
         panel.legend(fontsize=8)
 
 
-def image_grid(path: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes images in rows, each with its name above, into one PNG.
+def image_grid(
+    path: str | os.PathLike,
+    rows: Sequence[Mapping[str, Any]],
+    captions: Sequence[Mapping[str, tuple[str, str]]] = (),
+) -> None:
+    """Writes images in rows, the names of the columns above, into one PNG.
 
     Args:
         path: path of the PNG, replaced atomically.
         rows: one or more dicts, name -> array [H, W, 3] or [H, W, 1]; all of the same
             names.
+        captions: for each row a dict, name -> (text, colour), what stands above each
+            image; or none.
     """
     import matplotlib
 
@@ -72,7 +82,7 @@ def image_grid(path: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) -> No
     from matplotlib import pyplot
 
     names = list(rows[0])
-    size = 1.6 * len(names), 1.7 * len(rows)
+    size = 1.6 * len(names), (1.9 if captions else 1.7) * len(rows)
     figure, axes = pyplot.subplots(len(rows), len(names), figsize=size, squeeze=False)
     try:
         for places, row in zip(axes, rows, strict=True):
@@ -80,7 +90,12 @@ def image_grid(path: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) -> No
                 panel.imshow(row[name], cmap="gray", interpolation="nearest")
                 panel.set_axis_off()
         for panel, name in zip(axes[0], names, strict=True):
-            panel.set_title(name, fontsize=8)
+            above = (0, 18 if captions else 6)
+            panel.annotate(name, xy=(0.5, 1), xytext=above, **COLUMN)
+        for places, texts in zip(axes, captions, strict=False):
+            for panel, name in zip(places, names, strict=True):
+                text, colour = texts[name]
+                panel.set_title(text, fontsize=8, color=colour, parse_math=False)
         figure.tight_layout(pad=0.3)
         with files.replacing(path) as temporary:
             figure.savefig(temporary, dpi=110)

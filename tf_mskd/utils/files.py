@@ -62,6 +62,23 @@ def make_folder(path: str | os.PathLike, what: str = "folder") -> pathlib.Path:
     return path
 
 
+def split_paths(text: str) -> list[str]:
+    """Splits "a,b" into paths; a comma in the name of one that exists stays.
+
+    Example:
+        >>> split_paths("runs/teacher, runs/mskd")
+        ['runs/teacher', 'runs/mskd']
+    """
+    parts, found = text.split(","), []
+    while parts:
+        counts = range(len(parts), 0, -1)
+        candidates = {n: ",".join(parts[:n]).strip() for n in counts}
+        count = next((n for n in counts if os.path.exists(candidates[n])), 1)
+        found.append(candidates[count])
+        parts = parts[count:]
+    return [path for path in found if path]
+
+
 def model_file(path: str | os.PathLike) -> pathlib.Path:
     """Returns the path of a model file: of the student, if `path` is a run folder.
 

@@ -29,6 +29,7 @@ class RunPaths:
         self.views = self.folder / "views.png"
         self.result = self.folder / "result.json"
         self.examples = self.folder / "examples.png"
+        self.explanation = self.folder / "explain.png"
         self.exits = self.folder / "exits.json"
         self.early_exit = self.folder / "early_exit.json"
         self.early_exit_plot = self.folder / "early_exit.png"
