@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 import keras
+import numpy as np
+from keras import ops
 
 from tf_mskd.models import blocks
 from tf_mskd.models.backbone import Norm
@@ -19,10 +21,9 @@ DROPOUT = 0.1  # of its whole channels
 def pyramid_pooling(x: Tensor, k: int, width: float, norm: Norm) -> Tensor:
     """The map that the last exit answers from, in the light of the whole map.
 
-    The map is averaged over grids of 1x1, 2x2, 3x3 and 6x6 bins, row i of b from
-    floor(i H / b) to ceil((i + 1) H / b), columns alike. Each grid goes through a 1x1
-    convolution to C / 4 channels, BN and ReLU and is resized to the map, bilinear, with
-    half-pixel centres. The map and the grids, concatenated, go through a 3x3
+    The map is averaged over grids of 1x1, 2x2, 3x3 and 6x6 bins, see `BinMeans`. Each
+    grid goes through a 1x1 convolution to C / 4 channels, BN and ReLU and is resized to
+    the map, bilinear, with half-pixel centres. The map and the grids, concatenated, go through a 3x3
     convolution, BN, ReLU and dropout of whole channels. Grids of more bins a side than
     the map has positions are left out: an 8x8 map has all four, a 4x4 map three.
 
@@ -60,7 +61,7 @@ def pyramid_pooling(x: Tensor, k: int, width: float, norm: Norm) -> Tensor:
     for bins in BINS:
         if bins > min(size):
             continue
-        y = _pool(bins, f"{start}pool_{bins}")(x)
+        y = BinMeans(bins, name=f"{start}pool_{bins}")(x)
         inner = max(1, channels // len(BINS))
         y = blocks.conv_bn(y, inner, 1, 1, start, f"_{bins}", norm)
         y = blocks.relu(y, f"{start}relu_{bins}")
@@ -71,10 +72,41 @@ def pyramid_pooling(x: Tensor, k: int, width: float, norm: Norm) -> Tensor:
     return keras.layers.SpatialDropout2D(DROPOUT, name=f"{start}dropout")(x)
 
 
-def _pool(bins, name):
-    if bins == 1:  # Keras' own pools the empty windows beside the only one, too
-        return keras.layers.GlobalAveragePooling2D(keepdims=True, name=name)
-    return keras.layers.AdaptiveAveragePooling2D(bins, name=name)
+@keras.saving.register_keras_serializable(package="tf_mskd")
+class BinMeans(keras.layers.Layer):
+    """Means of a map [B, H, W, C] over a grid of bins, [B, bins, bins, C].
+
+    Row i goes from floor(i H / bins) to ceil((i + 1) H / bins), columns alike. Not
+    `keras.layers.AdaptiveAveragePooling2D`, which gives the same: several of them on
+    one map cannot be made int8 by TFLite (TensorFlow 2.21).
+
+    Args:
+        bins: int, at most H and W.
+    """
+
+    def __init__(self, bins, **kwargs):
+        super().__init__(**kwargs)
+        self.bins = bins
+
+    def call(self, inputs):
+        rows, columns = (
+            ops.convert_to_tensor(_shares(side, self.bins), self.compute_dtype)
+            for side in inputs.shape[1:3]
+        )
+        x = ops.tensordot(inputs, rows, [[1], [1]])  # [B, W, C, bins]
+        x = ops.tensordot(x, columns, [[1], [1]])  # [B, C, bins, bins]
+        return ops.transpose(x, (0, 2, 3, 1))
+
+    def get_config(self):
+        return {**super().get_config(), "bins": self.bins}
+
+
+def _shares(side, bins):
+    """float [bins, side]: what each bin takes of each position."""
+    first = np.arange(bins)[:, None] * side // bins
+    behind = -(-np.arange(1, bins + 1)[:, None] * side // bins)
+    inside = (np.arange(side) >= first) & (np.arange(side) < behind)
+    return inside / inside.sum(1, keepdims=True)
 
 
 def check_task(task: Task) -> None:
