@@ -23,9 +23,10 @@ def pyramid_pooling(x: Tensor, k: int, width: float, norm: Norm) -> Tensor:
 
     The map is averaged over grids of 1x1, 2x2, 3x3 and 6x6 bins, see `BinMeans`. Each
     grid goes through a 1x1 convolution to C / 4 channels, BN and ReLU and is resized to
-    the map, bilinear, with half-pixel centres. The map and the grids, concatenated, go through a 3x3
-    convolution, BN, ReLU and dropout of whole channels. Grids of more bins a side than
-    the map has positions are left out: an 8x8 map has all four, a 4x4 map three.
+    the map, bilinear, with half-pixel centres. The map and the grids, concatenated, go
+    through a 3x3 convolution, BN, ReLU and dropout of whole channels. Grids of more
+    bins a side than the map has positions are left out: an 8x8 map has all four, a 4x4
+    map three.
 
     The batch norm behind the single bin has one value an image to learn from: train
     with several images a batch.
