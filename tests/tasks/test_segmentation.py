@@ -1,5 +1,6 @@
 """Label maps: known answers, void pixels, the confusion matrix, what is refused."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,7 +8,7 @@ import tensorflow as tf
 from tests import reference
 from tf_mskd import UserError
 from tf_mskd.early_exit.maps import maps_rows, measure_maps
-from tf_mskd.tasks import create_task
+from tf_mskd.tasks import create_task, heads
 from tf_mskd.tasks.label_maps import (
     VOID,
     pixel_accuracy,
@@ -136,3 +137,11 @@ def test_images_and_pixels_exit_where_they_are_sure():
     rows = maps_rows({"figure": "miou", "thresholds": points}, "%")
     assert rows[0][0] == "threshold" and rows[3][0] == "never"
     assert rows[2][-3:] == ["62.5 %", "100.00 %", "100.00 %"]
+
+
+def test_files_from_before_the_layer_moved_are_read():
+    config = keras.saving.serialize_keras_object(heads.ResizeMap((2, 3)))
+    assert config["registered_name"] == "tf_mskd>ResizeMap"
+    config["module"] = "tf_mskd.tasks.segmentation"
+    made = keras.saving.deserialize_keras_object(config)
+    assert type(made) is heads.ResizeMap and made.size == (2, 3)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import keras
 
-from tf_mskd.models import blocks, graph
+from tf_mskd.models import blocks, graph, pyramid
 from tf_mskd.models.backbone import Backbone, Stage
 from tf_mskd.models.costs import head_for, tell_costs
 from tf_mskd.models.exits import check_head, head_map
@@ -24,6 +24,7 @@ def add_exits(
     *,
     exit_head: str = "auto",
     attention: bool = False,
+    pyramid_pooling: bool = False,
     features: str | Sequence[str] = (),
     task: str | Task = "classification",
     verbose: bool = True,
@@ -48,6 +49,8 @@ def add_exits(
             those of the network behind its tap ("linear" where they cannot be counted).
             Exits of sequences and vectors are linear.
         attention: bool, a mask over each tapped map, see `heads.attend`.
+        pyramid_pooling: bool, pyramid pooling of 512 channels between the model's map
+            and the deepest exit, for tasks of maps; see `models/pyramid.py`.
         features: names of further outputs: `feature_k`, and `embedding_k` where exit k
             has a vector before its logits.
         task: what the exits answer, a `Task` or the name of one.
@@ -72,8 +75,12 @@ def add_exits(
     _check_kind(exit_head)
     task = create_task(task)
     taps = [taps] if isinstance(taps, str) else list(taps)
+    if pyramid_pooling:
+        pyramid.check_task(task)
     width = task.num_outputs(num_classes)
-    student, heads = attach(model, taps, width, task, exit_head, attention, features)
+    student, heads = attach(
+        model, taps, width, task, exit_head, attention, features, pyramid_pooling
+    )
     if taps:
         tell_costs(student, heads, verbose)
     return student
@@ -87,11 +94,12 @@ def attach(
     exit_head: str = "auto",
     attention: bool = False,
     features: str | Sequence[str] = (),
+    pyramid_pooling: bool = False,
 ) -> tuple[keras.Model, dict[str, str]]:
     """Gives exits of a width to a model, see `add_exits`.
 
     Args:
-        model, taps, exit_head, attention, features: see `add_exits`.
+        model, taps, exit_head, attention, features, pyramid_pooling: see `add_exits`.
         width: int, of the exits.
         task: `Task`.
 
@@ -128,7 +136,7 @@ def attach(
             y = head_map(y, k, backbone, kind, attention, 128, blocks.batch_norm)
         heads[f"exit_{k}"] = kind
         made.update(_exit(y, k, width, task, model))
-    made.update(_end_exit(x, last, width, task, model))
+    made.update(_end_exit(x, last, width, task, model, pyramid_pooling))
     return _with_outputs(model, made, last, features), heads
 
 
@@ -158,13 +166,20 @@ def _exit(x, k, width, task, model):
     return made if task.dense else {f"embedding_{k}": x, **made}
 
 
-def _end_exit(x, k, width, task, model):
+def _end_exit(x, k, width, task, model, pyramid_pooling):
     """The deepest exit, from whatever the model ends in."""
     if _is_answer(x, width, task):
+        if pyramid_pooling:
+            raise UserError(
+                f"pyramid_pooling stands before the last exit, {model.name} ends in "
+                f"its {width} channels: give it without its last layer."
+            )
         answer = keras.layers.Identity(dtype="float32", name=f"exit_{k}")(x)
         return {f"exit_{k}": answer}
     if len(x.shape) == 2:  # a vector, which has a name already
         return {f"exit_{k}": task.classify(x, k, width)}
+    if pyramid_pooling:
+        x = pyramid.pyramid_pooling(x, k, 1.0, blocks.batch_norm)
     return _exit(x, k, width, task, model)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import keras
 
 from tf_mskd.models import aux_heads as auxiliary
-from tf_mskd.models import blocks, resnet, unet, vgg, wrn
+from tf_mskd.models import blocks, pyramid, resnet, unet, vgg, wrn
 from tf_mskd.models import exits as heads
 from tf_mskd.tasks import Task, create_task
 from tf_mskd.utils.channel_statistics import CHANNEL_STATISTICS
@@ -37,6 +37,7 @@ def create_model(
     features: str | Sequence[str] = (),
     aux_heads: str | Sequence[str] = (),
     attention: bool = False,
+    pyramid_pooling: bool = False,
     dropout: float = 0.0,
     vgg_taps: Sequence[int] = (1, 2, 3, 5),
     mean: Sequence[float] | None = None,
@@ -70,6 +71,8 @@ def create_model(
             [B, 4 * num_classes]),
             "paraphraser" (`factor_K`, `reconstruction_K`); see `models/aux_heads.py`.
         attention: bool, a mask over the map each head reads.
+        pyramid_pooling: bool, pyramid pooling before the last exit, for tasks that
+            answer at every position; see `models/pyramid.py`.
         dropout: float in [0, 1), rate before each dense layer; in a wide ResNet between
             the convolutions of each block instead.
         vgg_taps: the four blocks whose maps are `feature_1` .. `feature_4` of a VGG.
@@ -101,7 +104,7 @@ def create_model(
     heads.check_head(exit_head)
     aux_heads = [aux_heads] if isinstance(aux_heads, str) else list(aux_heads)
     if name == unet.NAME:
-        unet.check_options(aux_heads, exit_head, attention, mean, std)
+        unet.check_options(aux_heads, exit_head, attention, pyramid_pooling, mean, std)
         return unet.build_unet(
             num_outputs,
             _exit_numbers(exits, unet.LEVELS, name),
@@ -122,6 +125,9 @@ def create_model(
     backbone = _backbone(name, input_shape, width, norm, dropout, vgg_taps)
     last = len(backbone.stages)
     wanted = [f"exit_{k}" for k in _exit_numbers(exits, last, name)]
+    if pyramid_pooling:
+        pyramid.check_task(task)
+        pyramid.check_exits(wanted, last)
     wanted += _feature_names(features, last, task)
     needed = [*wanted, f"embedding_{last}"] if aux_heads else wanted
 
@@ -135,6 +141,8 @@ def create_model(
             x = made[f"feature_{k}"]
             if backbone.close:
                 x = blocks.relu(made[f"preact_{k}"], f"exit_{k}_relu")
+            if pyramid_pooling:
+                x = pyramid.pyramid_pooling(x, k, width, norm)
         else:
             head = backbone.of_one_size(k) if task.dense else backbone
             mid_width = blocks.scaled(128, width)

@@ -99,6 +99,7 @@ def check_options(
     aux_heads: Sequence[str],
     exit_head: str,
     attention: bool,
+    pyramid_pooling: bool,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
 ) -> None:
@@ -109,6 +110,7 @@ def check_options(
     others = {
         "exit_head": exit_head not in ("dense", "linear"),
         "attention": attention,
+        "pyramid_pooling": pyramid_pooling,
         "mean": mean is not None,
         "std": std is not None,
     }

@@ -62,6 +62,7 @@ def build_student(
         input_shape=source.image_shape,
         width=config.width,
         attention=config.attention,
+        pyramid_pooling=config.pyramid_pooling,
         dropout=config.dropout,
         vgg_taps=config.vgg_taps,
         mean=source.mean,

@@ -154,6 +154,9 @@ class Config:
         choices=(*names.EXIT_HEADS, "auto"),
     )
     attention: bool = _model(False, "Attention mask before the heads of early exits.")
+    pyramid_pooling: bool = _model(
+        False, "Pyramid pooling before the last exit, for tasks whose exits are maps."
+    )
     width: float = _model(1.0, "Multiplier of all channel counts.", low=0)
     dropout: float = _model(0.0, "Dropout rate.", low=0, high=1)
     vgg_taps: tuple[int, ...] = _model(

@@ -24,7 +24,7 @@ def build_own_student(
     """Creates the student of a --model of the user's own.
 
     Args:
-        config: `Config`, with `taps` and `exit_head`.
+        config: `Config`, with `taps`, `exit_head` and `pyramid_pooling`.
         source: see `build.build_student`.
         synchronized_bn: bool, batch statistics over all replicas.
 
@@ -51,6 +51,7 @@ def build_own_student(
                 config.taps,
                 source.num_classes,
                 exit_head=config.exit_head,
+                pyramid_pooling=config.pyramid_pooling,
                 task=task,
             )
     for layer in all_layers(network) if synchronized_bn else ():
@@ -122,6 +123,11 @@ def _check_exits(network, config, width):
         raise UserError(
             f"--taps={','.join(config.taps)} places exits, --model={config.model} has "
             f"its own, {', '.join(models.exit_names(network))}: leave --taps empty."
+        )
+    if config.pyramid_pooling:
+        raise UserError(
+            f"--pyramid_pooling stands before a new exit, --model={config.model} has "
+            f"its own, {', '.join(models.exit_names(network))}: leave it out."
         )
     last = output_tensors(network)[models.exit_names(network)[-1]]
     if last.shape[-1] != width:

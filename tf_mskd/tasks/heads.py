@@ -1,10 +1,11 @@
-"""The end of an exit whose answer is a vector: pooling and a dense layer.
+"""The end of an exit: pooling and a dense layer, or a map that is resized.
 
 The rule of names: exit k makes `embedding_k` [B, D], its pooled vector, and `exit_k`
 [B, width], its logits in float32. The layer that makes an output carries its name.
 """
 
 import keras
+from keras import ops
 
 from tf_mskd.utils.types import Tensor
 
@@ -45,3 +46,29 @@ def classify(x: Tensor, k: int, width: int, dropout: float = 0.0) -> Tensor:
     if dropout:
         x = keras.layers.Dropout(dropout, name=f"exit_{k}_dropout")(x)
     return keras.layers.Dense(width, dtype="float32", name=f"exit_{k}")(x)
+
+
+@keras.saving.register_keras_serializable(package="tf_mskd")
+class ResizeMap(keras.layers.Layer):
+    """Resizes a map [B, h, w, C] to a height and width, bilinear, half-pixel centres.
+
+    Not `keras.layers.Resizing`: called without `training` it sets its default, True,
+    for layers after it too (Keras 3.15).
+
+    Args:
+        size: (int, int).
+    """
+
+    def __init__(self, size, **kwargs):
+        super().__init__(**kwargs)
+        self.size = tuple(size)
+
+    def call(self, inputs):
+        if tuple(inputs.shape[1:3]) == self.size:
+            return inputs
+        return ops.image.resize(
+            inputs, self.size, "bilinear", data_format="channels_last"
+        )
+
+    def get_config(self):
+        return {**super().get_config(), "size": self.size}

@@ -11,7 +11,6 @@ from tf_mskd.tasks.base import Task
 from tf_mskd.tasks.class_labels import text_of_shape
 from tf_mskd.tasks.figures import Figures, Mean
 from tf_mskd.tasks.image_quality import mean_absolute_error, psnr, ssim
-from tf_mskd.tasks.segmentation import ResizeMap
 from tf_mskd.utils.errors import UserError
 
 
@@ -48,8 +47,8 @@ class Restoration(Task):
         """`exit_k`: a 1x1 convolution, its map resized to the image, a sigmoid."""
         x = heads.answer_map(x, k, width, dropout, f"exit_{k}_conv")
         if tuple(x.shape[1:3]) != tuple(image_size):
-            resize = ResizeMap(image_size, dtype="float32", name=f"exit_{k}_resize")
-            x = resize(x)
+            name = f"exit_{k}_resize"
+            x = heads.ResizeMap(image_size, dtype="float32", name=name)(x)
         return keras.layers.Activation("sigmoid", dtype="float32", name=f"exit_{k}")(x)
 
     def label_spec(self, shape):

@@ -74,7 +74,8 @@ class Segmentation(Task):
     def classify(self, x, k, width, dropout=0.0, image_size=()):
         """`exit_k`: a 1x1 convolution, and its map resized."""
         x = heads.answer_map(x, k, width, dropout, f"exit_{k}_conv")
-        return ResizeMap(exit_size(image_size), dtype="float32", name=f"exit_{k}")(x)
+        size = exit_size(image_size)
+        return heads.ResizeMap(size, dtype="float32", name=f"exit_{k}")(x)
 
     def label_spec(self, shape):
         """A class number for each pixel, at the size of the exits."""
@@ -170,29 +171,3 @@ def exit_size(image_size: tuple[int, ...]) -> tuple[int, ...]:
     if max(image_size) <= MOST:
         return image_size
     return tuple(-(-side // STRIDE) for side in image_size)
-
-
-@keras.saving.register_keras_serializable(package="tf_mskd")
-class ResizeMap(keras.layers.Layer):
-    """Resizes a map [B, h, w, C] to a height and width, bilinear, half-pixel centres.
-
-    Not `keras.layers.Resizing`: called without `training` it sets its default, True,
-    for layers after it too (Keras 3.15).
-
-    Args:
-        size: (int, int).
-    """
-
-    def __init__(self, size, **kwargs):
-        super().__init__(**kwargs)
-        self.size = tuple(size)
-
-    def call(self, inputs):
-        if tuple(inputs.shape[1:3]) == self.size:
-            return inputs
-        return ops.image.resize(
-            inputs, self.size, "bilinear", data_format="channels_last"
-        )
-
-    def get_config(self):
-        return {**super().get_config(), "size": self.size}
