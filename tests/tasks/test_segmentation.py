@@ -1,12 +1,13 @@
 """Label maps: known answers, void pixels, the confusion matrix, what is refused."""
 
 import keras
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests import reference
-from tf_mskd import UserError
+from tf_mskd import UserError, add_exits
 from tf_mskd.early_exit.maps import maps_rows, measure_maps
 from tf_mskd.tasks import create_task, heads
 from tf_mskd.tasks.label_maps import (
@@ -145,3 +146,10 @@ def test_files_from_before_the_layer_moved_are_read():
     config["module"] = "tf_mskd.tasks.segmentation"
     made = keras.saving.deserialize_keras_object(config)
     assert type(made) is heads.ResizeMap and made.size == (2, 3)
+
+
+def test_networks_of_any_size_get_no_exits_of_the_images_size():
+    image = keras.Input((None, None, 3))
+    network = keras.Model(image, keras.layers.Conv2D(4, 3, padding="same")(image))
+    with pytest.raises(UserError, match="build the network for images of one size"):
+        add_exits(network, [], 3, task="segmentation")

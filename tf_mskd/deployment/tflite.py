@@ -57,9 +57,9 @@ def convert(
             # TensorFlow 2.21 calibrates with its own retired interpreter
             warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is deprecated")
             content = converter.convert()
+            return _quantized(content) if quantize == "int8" else content
     except Exception as error:  # the converter raises several unrelated kinds
         raise _explained(error, endpoints.student) from error
-    return _quantized(content) if quantize == "int8" else content
 
 
 def _examples(names, images):

@@ -73,6 +73,11 @@ class Segmentation(Task):
 
     def classify(self, x, k, width, dropout=0.0, image_size=()):
         """`exit_k`: a 1x1 convolution, and its map resized."""
+        if None in image_size:
+            raise UserError(
+                f"Exits of the task {self.name!r} have the size of the image: build "
+                "the network for images of one size."
+            )
         x = heads.answer_map(x, k, width, dropout, f"exit_{k}_conv")
         size = exit_size(image_size)
         return heads.ResizeMap(size, dtype="float32", name=f"exit_{k}")(x)
