@@ -547,6 +547,23 @@ def test_a_mistake_gets_one_line_and_leaves_nothing(world, tmp_path, changes, me
 
 
 @pytest.mark.run
+def test_a_failure_of_the_quantizer_gets_one_line(tiny, digits, tmp_path, monkeypatch):
+    def fails(*_):
+        raise RuntimeError("scales\ndiffer")
+
+    monkeypatch.setattr("tf_mskd.utils.private.quantize", fails)
+    with pytest.raises(UserError, match="cannot take this student: scales differ"):
+        export_student(
+            tiny(),
+            output=tmp_path / "out",
+            images=digits[0][:10],
+            formats=["tflite"],
+            quantize=["int8"],
+            calibration_images=digits[0][:200],
+        )
+
+
+@pytest.mark.run
 def test_a_file_that_departs_from_keras_is_refused(tiny, digits, tmp_path, monkeypatch):
     student, images = tiny(), digits[0][:10]
     expected = verification.Reference.of
