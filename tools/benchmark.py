@@ -35,6 +35,7 @@ TORCH_FORMATS = {
 }
 KINDS_OF_MEMORY = {"VmHWM": "resident", "RssAnon": "of it its own"}
 RIVALS = ("keras.distillation", *TORCH_FORMATS)
+KD = ("live", "cached")
 
 
 def define():
@@ -62,26 +63,31 @@ def measure_pair(pair):
     with tempfile.TemporaryDirectory() as folder:
         cases = pair_cases(teacher, student, folder)
         times = timing.interleave(cases, FLAGS.repeats, FLAGS.steps)
+    rows, numbers = step_table(pair, times, COMPARED)
+    ratios = numbers["ratios"]
+    for row in rows:
+        if row[0] in RIVALS:
+            to = {x: timing.ratio(times, row[0], f"kd, {x}") for x in KD}
+            ratios |= {f"{row[0]} / kd, {x}": value for x, value in to.items()}
+            row[3:] = [f"{to['live']:.2f}, {to['cached']:.2f}", "kd live, kd cached"]
+    return rows, numbers
+
+
+def step_table(title, times, compared):
+    """The table of some steps: a case's time, and its ratio to the sum of others'.
+
+    Args:
+        title: str, of the first column.
+        times: dict, case -> seconds a step by round.
+        compared: dict, case -> cases whose times are added.
+    """
     seconds = timing.medians(times)
-    ratios = {n: timing.ratio(times, n, *parts) for n, parts in COMPARED.items()}
-    for name in set(RIVALS) & set(times):
-        for ours in ("kd, live", "kd, cached"):
-            ratios[f"{name} / {ours}"] = timing.ratio(times, name, ours)
-    rows = [[pair, "ms a step", "images/s", "ratio", "to"]]
+    ratios = {n: timing.ratio(times, n, *parts) for n, parts in compared.items()}
+    rows = [[title, "ms a step", "images/s", "ratio", "to"]]
     for name, value in seconds.items():
-        row = [
-            name,
-            f"{1000 * value:.0f}",
-            f"{FLAGS.batch_size / value:.0f}",
-            "",
-            "",
-        ]
-        if name in ratios:
-            row[3:] = [f"{ratios[name]:.2f}", " + ".join(COMPARED[name])]
-        elif name in RIVALS:
-            live, cached = (ratios[f"{name} / kd, {x}"] for x in ("live", "cached"))
-            row[3:] = [f"{live:.2f}, {cached:.2f}", "kd live, kd cached"]
-        rows.append(row)
+        row = [name, f"{1000 * value:.0f}", f"{FLAGS.batch_size / value:.0f}"]
+        ratio = f"{ratios[name]:.2f}" if name in ratios else ""
+        rows.append([*row, ratio, " + ".join(compared.get(name, ()))])
     return rows, {"seconds": seconds, "ratios": ratios}
 
 
@@ -103,7 +109,8 @@ def pair_cases(teacher_name, student_name, folder, only=None):
 
     batch = timing.digits_batch(FLAGS.batch_size)
     pair = (teacher_name, student_name)
-    ours = OurCases(*pair, batch, folder)
+    arguments = ({"name": name, "num_classes": 100} for name in pair)
+    ours = OurCases(*arguments, batch, folder)
     if only == "keras.distillation":
         return {only: keras_loop.keras_case(*pair, ours.stream())}
     if only:
