@@ -4,8 +4,8 @@
 
 Each part prints a table: every teacher-student pair (the student alone, the Distiller
 with the teacher live and cached, keras.distillation, PyTorch if it is installed);
-phases and states; every method's step against KD's; the input side; the cache; peak
-resident memory. Nothing else should run on the machine meanwhile.
+segmentation; phases and states; every method's step against KD's; the input side; the
+cache; peak resident memory. Nothing else should run on the machine meanwhile.
 """
 
 import os
@@ -35,6 +35,7 @@ TORCH_FORMATS = {
 }
 KINDS_OF_MEMORY = {"VmHWM": "resident", "RssAnon": "of it its own"}
 RIVALS = ("keras.distillation", *TORCH_FORMATS)
+METER = "meter, 1,000 maps of 512x512, 21 classes"
 KD = ("live", "cached")
 
 
@@ -42,12 +43,15 @@ def define():
     """Defines the flags of the command."""
     flags.DEFINE_list(
         "parts",
-        ["pairs", "phases", "methods", "input", "cache", "memory"],
+        ["pairs", "dense", "phases", "methods", "input", "cache", "memory", "meter"],
         "What to measure.",
     )
     flags.DEFINE_list("methods", [], "Methods to compare with KD; empty: all.")
     flags.DEFINE_list(
         "pairs", ["vgg13:vgg8", "resnet152:resnet10"], "Teacher:student pairs."
+    )
+    flags.DEFINE_list(
+        "classes", ["3", "21"], "Classes of the part dense, a table each."
     )
     flags.DEFINE_integer("batch_size", 64, "Images per step.")
     flags.DEFINE_integer("repeats", 7, "Interleaved repeats; medians are shown.")
@@ -258,6 +262,16 @@ def measure_phases(name="resnet18"):
     return rows, seconds
 
 
+def measure_dense(classes):
+    """Step times of segmentation, ResNet-18 to ResNet-10, exits of so many classes."""
+    from tools import dense_cases
+
+    cases = dense_cases.dense_cases(int(classes), FLAGS.batch_size)
+    times = timing.interleave(cases, FLAGS.repeats, FLAGS.steps)
+    title = f"segmentation, {classes} classes"
+    return step_table(title, times, dense_cases.COMPARED)
+
+
 def checkpoint_seconds(distiller):
     """Median seconds to write a checkpoint, flushed to the disk."""
     from tf_mskd.training.checkpoint import CheckpointManager
@@ -327,6 +341,17 @@ def measure_memory():
             command = [sys.executable, loop, *pair.split(":")]
             command += [TORCH_FORMATS[case], size]
         peaks[f"{case}, {pair}"] = peak_of(command)
+    return memory_table(peaks)
+
+
+def measure_meter():
+    """Peak memory of a process that meters 1,000 label maps, a batch at a time."""
+    command = [sys.executable, __file__, f"--peak={METER}"]
+    return memory_table({METER: peak_of(command)})
+
+
+def memory_table(peaks):
+    """The table and the numbers of peaks, dict, name -> that of `peak_of`."""
     numbers = {name: peak for name, peak in peaks.items() if peak}
     rows = [["peak memory, GB", *KINDS_OF_MEMORY.values()]]
     for name, peak in numbers.items():
@@ -357,6 +382,11 @@ def peak_of(command):
 
 def run_peak_case(name):
     """Three steps of one case; the process that started this one looks at its peak."""
+    if name == METER:
+        from tools import dense_cases
+
+        dense_cases.meter_large_maps()
+        return
     with tempfile.TemporaryDirectory() as folder:
         pair_cases(*FLAGS.pairs[0].split(":"), folder, only=name)[name](3)
 
@@ -401,8 +431,9 @@ def main():
     numbers = {}
     jobs = {"cache": measure_cache}  # before others have filled the memory
     jobs |= {f"pairs {p}": lambda p=p: measure_pair(p) for p in FLAGS.pairs}
-    jobs |= {"phases": measure_phases, "methods": measure_methods}
-    jobs |= {"input": measure_input, "memory": measure_memory}
+    dense = {f"dense dense_{n}": lambda n=n: measure_dense(n) for n in FLAGS.classes}
+    jobs |= dense | {"phases": measure_phases, "methods": measure_methods}
+    jobs |= {"input": measure_input, "memory": measure_memory, "meter": measure_meter}
     for name, job in jobs.items():
         part, _, pair = name.partition(" ")
         if part in FLAGS.parts:
