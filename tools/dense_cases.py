@@ -40,12 +40,12 @@ def dense_cases(classes, batch_size):
 
 
 def meter_large_maps(images=1000, batch_size=16):
-    """Meters a split of 512x512 maps, 21 classes, 4 exits of 128x128 and their votes.
+    """Meters a split of 512x512 maps, 21 classes, 4 exits of 128x128 and both votes.
 
     The batches are random and made one after another, as evaluation delivers them.
     """
     generator, classes = np.random.default_rng(0), 21
-    meter = Meter(create_task("segmentation"), all_subsets=True)
+    meter = Meter(create_task("segmentation"))
     for first in range(0, images, batch_size):
         count = min(batch_size, images - first)
         shape = (count, 128, 128, classes)
