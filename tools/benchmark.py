@@ -50,9 +50,7 @@ def define():
     flags.DEFINE_list(
         "pairs", ["vgg13:vgg8", "resnet152:resnet10"], "Teacher:student pairs."
     )
-    flags.DEFINE_list(
-        "classes", ["3", "21"], "Classes of the part dense, a table each."
-    )
+    flags.DEFINE_list("dense", ["nuclei", "wider"], "Networks of the part dense.")
     flags.DEFINE_integer("batch_size", 64, "Images per step.")
     flags.DEFINE_integer("repeats", 7, "Interleaved repeats; medians are shown.")
     flags.DEFINE_integer("steps", 2, "Steps per repeat.")
@@ -262,13 +260,14 @@ def measure_phases(name="resnet18"):
     return rows, seconds
 
 
-def measure_dense(classes):
-    """Step times of segmentation, ResNet-18 to ResNet-10, exits of so many classes."""
+def measure_dense(size):
+    """Step times of segmentation, ResNet-18 to ResNet-10 of one of the sizes."""
     from tools import dense_cases
 
-    cases = dense_cases.dense_cases(int(classes), FLAGS.batch_size)
+    cases = dense_cases.dense_cases(size, FLAGS.batch_size)
     times = timing.interleave(cases, FLAGS.repeats, FLAGS.steps)
-    title = f"segmentation, {classes} classes"
+    title = "segmentation, {} classes, widths {} and {}"
+    title = title.format(*dense_cases.SIZES[size])
     return step_table(title, times, dense_cases.COMPARED)
 
 
@@ -431,7 +430,7 @@ def main():
     numbers = {}
     jobs = {"cache": measure_cache}  # before others have filled the memory
     jobs |= {f"pairs {p}": lambda p=p: measure_pair(p) for p in FLAGS.pairs}
-    dense = {f"dense dense_{n}": lambda n=n: measure_dense(n) for n in FLAGS.classes}
+    dense = {f"dense dense_{n}": lambda n=n: measure_dense(n) for n in FLAGS.dense}
     jobs |= dense | {"phases": measure_phases, "methods": measure_methods}
     jobs |= {"input": measure_input, "memory": measure_memory, "meter": measure_meter}
     for name, job in jobs.items():

@@ -16,25 +16,28 @@ COMPARED = {  # case -> what its time is divided by
     "pairwise, live": ALL_EXITS,
     "fckd, live": ALL_EXITS,
 }
-WIDTHS = {"resnet18": 0.25, "resnet10": 0.0625}  # as in configs/nuclei
+SIZES = {  # name -> classes, width of the teacher and of the student
+    "nuclei": (3, 0.25, 0.0625),  # as in configs/nuclei
+    "wider": (21, 0.5, 0.25),
+}
 
 
-def dense_cases(classes, batch_size):
+def dense_cases(size, batch_size):
     """The steps of ResNet-18 to ResNet-10 on windows of 64x64 pixels, by name.
 
     Args:
-        classes: int >= 3, of the exits; the maps have three of them.
+        size: name in `SIZES`; of its classes the windows have three.
         batch_size: int.
     """
+    classes, *widths = SIZES[size]
     source = load_nuclei()
     parts = (source.train, source.test)
     images = np.concatenate([part.images for part in parts])
     labels = np.concatenate([part.labels for part in parts])
     rows = np.arange(batch_size) % len(images)
-    networks = [
-        {"name": name, "num_classes": classes, "input_shape": (64, 64, 1), "width": w}
-        for name, w in WIDTHS.items()
-    ]
+    same = {"num_classes": classes, "input_shape": (64, 64, 1)}
+    pair = zip(("resnet18", "resnet10"), widths, strict=True)
+    networks = [{"name": name, "width": width, **same} for name, width in pair]
     ours = OurCases(*networks, (images[rows], labels[rows]), None, "segmentation")
     return {name: ours.case(name) for name in (*ALL_EXITS, ONE_EXIT[1], *COMPARED)}
 
