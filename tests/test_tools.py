@@ -74,14 +74,13 @@ def test_the_benchmarks_ratios_are_taken_within_a_round(monkeypatch):
 
 
 @pytest.mark.run
-def test_the_benchmarks_steps_of_segmentation_run(monkeypatch):
+def test_the_benchmarks_step_of_segmentation_runs(monkeypatch):
     monkeypatch.setattr(dense_cases, "SIZES", {"small": (3, 1 / 32, 1 / 32)})
     compared = {"fckd, live": dense_cases.ALL_EXITS}
     monkeypatch.setattr(dense_cases, "COMPARED", compared)
     cases = dense_cases.dense_cases("small", 2)
     assert list(cases)[-1] == "fckd, live" and len(cases) == 4
-    for case in cases.values():
-        case(1)
+    cases["fckd, live"](1)
 
 
 @pytest.mark.run
