@@ -5,11 +5,12 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 
 import pytest
 
 from tf_mskd.methods.common import registry
-from tools import make_docs, new_method
+from tools import benchmark, dense_cases, make_docs, new_method
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -58,3 +59,32 @@ def test_the_document_of_methods_is_up_to_date():
     assert path.read_text() == make_docs.document(), "run python tools/make_docs.py"
     for name in registry.available_methods():
         assert f"\n## {name}\n" in path.read_text()
+
+
+def test_the_benchmarks_ratios_are_taken_within_a_round(monkeypatch):
+    monkeypatch.setattr(benchmark, "FLAGS", types.SimpleNamespace(batch_size=8))
+    times = {"student": [1.0, 2.0, 3.0], "teacher": [1.0, 2.0, 1.0]}
+    times["mskd"] = [3.0, 4.0, 6.0]  # by the sums: 1.5, 1.0, 1.5
+    compared = {"mskd": ("student", "teacher")}
+    rows, numbers = benchmark.step_table("pair", times, compared)
+    assert numbers["seconds"] == {"student": 2.0, "teacher": 1.0, "mskd": 4.0}
+    assert numbers["ratios"] == {"mskd": 1.5}
+    assert rows[1] == ["student", "2000", "4", "", ""]
+    assert rows[3] == ["mskd", "4000", "2", "1.50", "student + teacher"]
+
+
+@pytest.mark.run
+def test_the_benchmarks_step_of_segmentation_runs(monkeypatch):
+    monkeypatch.setattr(dense_cases, "SIZES", {"small": (3, 1 / 32, 1 / 32)})
+    compared = {"fckd, live": dense_cases.ALL_EXITS}
+    monkeypatch.setattr(dense_cases, "COMPARED", compared)
+    cases = dense_cases.dense_cases("small", 2)
+    assert list(cases)[-1] == "fckd, live" and len(cases) == 4
+    cases["fckd, live"](1)
+
+
+@pytest.mark.run
+def test_the_benchmarks_meter_counts_every_pixel():
+    found = dense_cases.meter_large_maps(images=1, batch_size=1)
+    assert set(found["miou"]) > {"exit_1", "exit_4", "ensemble"}
+    assert all(0.02 < v < 0.03 for v in found["miou"].values())  # chance: 1 / 41

@@ -4,8 +4,8 @@
 
 Each part prints a table: every teacher-student pair (the student alone, the Distiller
 with the teacher live and cached, keras.distillation, PyTorch if it is installed);
-phases and states; every method's step against KD's; the input side; the cache; peak
-resident memory. Nothing else should run on the machine meanwhile.
+segmentation; phases and states; every method's step against KD's; the input side; the
+cache; peak resident memory. Nothing else should run on the machine meanwhile.
 """
 
 import os
@@ -35,19 +35,22 @@ TORCH_FORMATS = {
 }
 KINDS_OF_MEMORY = {"VmHWM": "resident", "RssAnon": "of it its own"}
 RIVALS = ("keras.distillation", *TORCH_FORMATS)
+METER = "meter, 1,000 maps of 512x512, 21 classes"
+KD = ("live", "cached")
 
 
 def define():
     """Defines the flags of the command."""
     flags.DEFINE_list(
         "parts",
-        ["pairs", "phases", "methods", "input", "cache", "memory"],
+        ["pairs", "dense", "phases", "methods", "input", "cache", "memory", "meter"],
         "What to measure.",
     )
     flags.DEFINE_list("methods", [], "Methods to compare with KD; empty: all.")
     flags.DEFINE_list(
         "pairs", ["vgg13:vgg8", "resnet152:resnet10"], "Teacher:student pairs."
     )
+    flags.DEFINE_list("dense", ["nuclei", "wider"], "Networks of the part dense.")
     flags.DEFINE_integer("batch_size", 64, "Images per step.")
     flags.DEFINE_integer("repeats", 7, "Interleaved repeats; medians are shown.")
     flags.DEFINE_integer("steps", 2, "Steps per repeat.")
@@ -62,26 +65,31 @@ def measure_pair(pair):
     with tempfile.TemporaryDirectory() as folder:
         cases = pair_cases(teacher, student, folder)
         times = timing.interleave(cases, FLAGS.repeats, FLAGS.steps)
+    rows, numbers = step_table(pair, times, COMPARED)
+    ratios = numbers["ratios"]
+    for row in rows:
+        if row[0] in RIVALS:
+            to = {x: timing.ratio(times, row[0], f"kd, {x}") for x in KD}
+            ratios |= {f"{row[0]} / kd, {x}": value for x, value in to.items()}
+            row[3:] = [f"{to['live']:.2f}, {to['cached']:.2f}", "kd live, kd cached"]
+    return rows, numbers
+
+
+def step_table(title, times, compared):
+    """The table of some steps: a case's time, and its ratio to the sum of others'.
+
+    Args:
+        title: str, of the first column.
+        times: dict, case -> seconds a step by round.
+        compared: dict, case -> cases whose times are added.
+    """
     seconds = timing.medians(times)
-    ratios = {n: timing.ratio(times, n, *parts) for n, parts in COMPARED.items()}
-    for name in set(RIVALS) & set(times):
-        for ours in ("kd, live", "kd, cached"):
-            ratios[f"{name} / {ours}"] = timing.ratio(times, name, ours)
-    rows = [[pair, "ms a step", "images/s", "ratio", "to"]]
+    ratios = {n: timing.ratio(times, n, *parts) for n, parts in compared.items()}
+    rows = [[title, "ms a step", "images/s", "ratio", "to"]]
     for name, value in seconds.items():
-        row = [
-            name,
-            f"{1000 * value:.0f}",
-            f"{FLAGS.batch_size / value:.0f}",
-            "",
-            "",
-        ]
-        if name in ratios:
-            row[3:] = [f"{ratios[name]:.2f}", " + ".join(COMPARED[name])]
-        elif name in RIVALS:
-            live, cached = (ratios[f"{name} / kd, {x}"] for x in ("live", "cached"))
-            row[3:] = [f"{live:.2f}, {cached:.2f}", "kd live, kd cached"]
-        rows.append(row)
+        row = [name, f"{1000 * value:.0f}", f"{FLAGS.batch_size / value:.0f}"]
+        ratio = f"{ratios[name]:.2f}" if name in ratios else ""
+        rows.append([*row, ratio, " + ".join(compared.get(name, ()))])
     return rows, {"seconds": seconds, "ratios": ratios}
 
 
@@ -103,7 +111,8 @@ def pair_cases(teacher_name, student_name, folder, only=None):
 
     batch = timing.digits_batch(FLAGS.batch_size)
     pair = (teacher_name, student_name)
-    ours = OurCases(*pair, batch, folder)
+    arguments = ({"name": name, "num_classes": 100} for name in pair)
+    ours = OurCases(*arguments, batch, folder)
     if only == "keras.distillation":
         return {only: keras_loop.keras_case(*pair, ours.stream())}
     if only:
@@ -251,6 +260,17 @@ def measure_phases(name="resnet18"):
     return rows, seconds
 
 
+def measure_dense(size):
+    """Step times of segmentation, ResNet-18 to ResNet-10 of one of the sizes."""
+    from tools import dense_cases
+
+    cases = dense_cases.dense_cases(size, FLAGS.batch_size)
+    times = timing.interleave(cases, FLAGS.repeats, FLAGS.steps)
+    title = "segmentation, {} classes, widths {} and {}"
+    title = title.format(*dense_cases.SIZES[size])
+    return step_table(title, times, dense_cases.COMPARED)
+
+
 def checkpoint_seconds(distiller):
     """Median seconds to write a checkpoint, flushed to the disk."""
     from tf_mskd.training.checkpoint import CheckpointManager
@@ -320,6 +340,17 @@ def measure_memory():
             command = [sys.executable, loop, *pair.split(":")]
             command += [TORCH_FORMATS[case], size]
         peaks[f"{case}, {pair}"] = peak_of(command)
+    return memory_table(peaks)
+
+
+def measure_meter():
+    """Peak memory of a process that meters 1,000 label maps, a batch at a time."""
+    command = [sys.executable, __file__, f"--peak={METER}"]
+    return memory_table({METER: peak_of(command)})
+
+
+def memory_table(peaks):
+    """The table and the numbers of peaks, dict, name -> that of `peak_of`."""
     numbers = {name: peak for name, peak in peaks.items() if peak}
     rows = [["peak memory, GB", *KINDS_OF_MEMORY.values()]]
     for name, peak in numbers.items():
@@ -350,6 +381,11 @@ def peak_of(command):
 
 def run_peak_case(name):
     """Three steps of one case; the process that started this one looks at its peak."""
+    if name == METER:
+        from tools import dense_cases
+
+        dense_cases.meter_large_maps()
+        return
     with tempfile.TemporaryDirectory() as folder:
         pair_cases(*FLAGS.pairs[0].split(":"), folder, only=name)[name](3)
 
@@ -394,8 +430,9 @@ def main():
     numbers = {}
     jobs = {"cache": measure_cache}  # before others have filled the memory
     jobs |= {f"pairs {p}": lambda p=p: measure_pair(p) for p in FLAGS.pairs}
-    jobs |= {"phases": measure_phases, "methods": measure_methods}
-    jobs |= {"input": measure_input, "memory": measure_memory}
+    dense = {f"dense dense_{n}": lambda n=n: measure_dense(n) for n in FLAGS.dense}
+    jobs |= dense | {"phases": measure_phases, "methods": measure_methods}
+    jobs |= {"input": measure_input, "memory": measure_memory, "meter": measure_meter}
     for name, job in jobs.items():
         part, _, pair = name.partition(" ")
         if part in FLAGS.parts:

@@ -18,9 +18,10 @@ class OurCases:
     """The library's own steps for one pair, on a stream of augmented images.
 
     Args:
-        teacher_name, student_name: networks of `create_model`.
-        batch: (uint8 [B, H, W, 3], int [B]).
-        folder: where a cache may be kept.
+        teacher, student: dicts of arguments of `create_model`.
+        batch: (uint8 [B, H, W, C], int [B] or [B, H, W]).
+        folder: where a cache may be kept, or None.
+        task: name of the task.
     """
 
     NAMES = (
@@ -37,25 +38,27 @@ class OurCases:
         "kd, cached",
     )
 
-    def __init__(self, teacher_name, student_name, batch, folder):
-        self._student_name, self._batch, self._folder = student_name, batch, folder
-        self._size = len(batch[1])
-        self._teacher_name, self._teachers = teacher_name, {}
+    def __init__(self, teacher, student, batch, folder, task="classification"):
+        self._student, self._batch, self._folder = student, batch, folder
+        self._size, self._task = len(batch[1]), task
+        self._teacher_arguments, self._teachers = teacher, {}
         self._augment = make_augment("crop,flip")
-        self._split = sources.Split(
-            np.tile(batch[0], (4, 1, 1, 1)), {"label": np.tile(batch[1], 4)}
-        )
+        images, labels = (np.concatenate([part] * 4) for part in batch)
+        self._split = sources.Split(images, {"label": labels})
         self._ids = np.arange(len(self._split.labels))
 
     def _teacher(self, exits="all"):
         """The teacher, made when it is first asked for; its answers are all zero."""
         if exits not in self._teachers:
-            teacher = tf_mskd.create_model(self._teacher_name, 100, exits=exits)
+            teacher = self._create(self._teacher_arguments, exits)
             for name in teacher.output:  # untrained deep networks explode
-                kernel = teacher.get_layer(name).kernel
-                kernel.assign(ops.zeros_like(kernel))
+                for weight in teacher.get_layer(name).weights:
+                    weight.assign(ops.zeros_like(weight))
             self._teachers[exits] = teacher
         return self._teachers[exits]
+
+    def _create(self, arguments, exits):
+        return tf_mskd.create_model(**arguments, exits=exits, task=self._task)
 
     def case(self, name):
         """A function of n that does n steps."""
@@ -66,9 +69,9 @@ class OurCases:
             return timing.forward_case(teacher if how else last, self._batch)
         method = "ce" if what == "student" else what
         exits = "last" if what == "kd" or how == "one exit" else "all"
-        student = tf_mskd.create_model(self._student_name, 100, exits=exits)
+        student = self._create(self._student, exits)
         teacher = None if method == "ce" else self._teacher(exits)
-        distiller = tf_mskd.Distiller(student, teacher, method)
+        distiller = tf_mskd.Distiller(student, teacher, method, task=self._task)
         if how == "filling the cache":
             return self._filling(distiller.teacher_network)
         rows = (

@@ -3,6 +3,7 @@
 from keras import ops
 
 from tf_mskd.methods import Method, naming, ranges, register
+from tf_mskd.tasks.planes import POSITIONS, planes, planes_kl
 
 
 @register("cwd")
@@ -49,16 +50,5 @@ class CWD(Method):
 
 def channel_kl(target, x, temperature):
     """CWD_T of `CWD` for maps [B, h, w, C]; no gradient flows into `target`."""
-    target, x = (
-        ops.log_softmax(_channels(v) / temperature, axis=-1)
-        for v in (ops.stop_gradient(target), x)
-    )
-    kl = ops.sum(ops.exp(target) * (target - x), axis=-1)  # [B, C]
-    return temperature**2 * ops.mean(kl, axis=-1)
-
-
-def _channels(x):
-    """float32 [B, C, h * w]."""
-    x = ops.cast(ops.convert_to_tensor(x), "float32")
-    x = ops.reshape(x, (-1, x.shape[1] * x.shape[2], x.shape[3]))
-    return ops.transpose(x, (0, 2, 1))
+    kl = planes_kl(planes(target), planes(x), temperature, POSITIONS)
+    return ops.mean(kl, axis=-1)

@@ -5,8 +5,13 @@ import math
 from keras import ops
 
 from tf_mskd.methods import Method, naming, ranges, register
-from tf_mskd.methods.cwd import channel_kl
-from tf_mskd.tasks.softmax import softened_kl
+from tf_mskd.tasks.planes import (
+    CLASSES,
+    POSITIONS,
+    log_softmax,
+    planes,
+    planes_kl,
+)
 
 SHARPNESS = 0.5  # temperature of the attentions
 
@@ -57,40 +62,38 @@ class FCKD(Method):
         """Returns {"ce/exit_k", "fckd_spatial/exit_k", "fckd_channel/exit_k": [B]}."""
         terms = self.label_terms(student, targets)
         for name, student_x, teacher_x in self.paired(student, teacher):
-            t = ops.cast(ops.stop_gradient(teacher_x), "float32")
-            mask = condensation(t, self.condense)[..., None]
-            condensed, s = mask * t, mask * ops.cast(student_x, "float32")
+            t = planes(ops.stop_gradient(teacher_x))
+            mask = condensation(t, self.condense)
+            condensed, s = (mask[:, None] * x for x in (t, planes(student_x)))
             spatial, channel = attentions(condensed)
-            kl = softened_kl(condensed * (1 + spatial) / 2, s, 1.0)
-            kept = ops.sum(mask[..., 0], axis=(1, 2))
-            spatial_term = ops.sum(mask[..., 0] * kl, axis=(1, 2)) / kept
+            kl = planes_kl(condensed * (1 + spatial) / 2, s, 1.0, CLASSES)
+            spatial_term = ops.sum(mask * kl, axis=-1) / ops.sum(mask, axis=-1)
             terms[f"fckd_spatial/{name}"] = spatial_term
-            goal = condensed * (1 + channel) / 2
-            terms[f"fckd_channel/{name}"] = channel_kl(goal, s, 4.0)
+            kl = planes_kl(condensed * (1 + channel) / 2, s, 4.0, POSITIONS)
+            terms[f"fckd_channel/{name}"] = ops.mean(kl, axis=-1)
         return terms
 
 
 def entropy(logits):
-    """Entropy of each pixel's distribution over ln C, in [0, 1], float32 [B, h, w]."""
-    log_p = ops.log_softmax(logits, axis=-1)
-    return -ops.sum(ops.exp(log_p) * log_p, axis=-1) / math.log(logits.shape[-1])
+    """Entropy of each position of `planes` over ln C, in [0, 1], float32 [B, n]."""
+    log_p = log_softmax(logits, CLASSES)
+    return -ops.sum(ops.exp(log_p) * log_p, axis=CLASSES) / math.log(logits.shape[1])
 
 
 def condensation(logits, kind):
-    """The mask M of `FCKD`, float32 [B, h, w]; never 0 everywhere."""
+    """The mask M of `FCKD` for `planes`, float32 [B, n]; never 0 everywhere."""
     e = entropy(logits)
     if kind == "soft":
         return ops.maximum(1 - e, 1e-6)
     # an image of one entropy everywhere keeps all its pixels
-    limit = ops.mean(e, axis=(1, 2), keepdims=True) + 1e-6
+    limit = ops.mean(e, axis=-1, keepdims=True) + 1e-6
     return ops.cast(e <= limit, "float32")
 
 
 def attentions(x):
-    """Attention over positions [B, h, w, 1] and channels [B, 1, 1, C], of mean 1."""
+    """Attention over positions [B, 1, n] and channels [B, C, 1] of `planes`, mean 1."""
     size = ops.abs(x)
-    h, w, c = x.shape[1:]
-    over_positions = ops.reshape(ops.mean(size, axis=-1), (-1, h * w)) / SHARPNESS
-    spatial = h * w * ops.softmax(over_positions, axis=-1)
-    channel = c * ops.softmax(ops.mean(size, axis=(1, 2)) / SHARPNESS, axis=-1)
-    return ops.reshape(spatial, (-1, h, w, 1)), channel[:, None, None, :]
+    over_positions = ops.mean(size, axis=CLASSES, keepdims=True) / SHARPNESS
+    over_channels = ops.mean(size, axis=POSITIONS, keepdims=True) / SHARPNESS
+    spatial = x.shape[POSITIONS] * ops.exp(log_softmax(over_positions, POSITIONS))
+    return spatial, x.shape[CLASSES] * ops.exp(log_softmax(over_channels, CLASSES))

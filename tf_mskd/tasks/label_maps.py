@@ -2,7 +2,8 @@
 
 from keras import ops
 
-from tf_mskd.tasks.softmax import cross_entropy, softened_kl
+from tf_mskd.tasks.planes import CLASSES, planes, planes_kl
+from tf_mskd.tasks.softmax import cross_entropy
 from tf_mskd.utils.types import Tensor
 
 VOID = 255
@@ -45,7 +46,8 @@ def pixel_kl(target_logits: Tensor, logits: Tensor, temperature: float) -> Tenso
     Source: Liu, Chen, Liu, Qin, Luo, Wang, "Structured Knowledge Distillation for
         Semantic Segmentation", CVPR 2019, arXiv 1903.04197, equation 1, there T = 1.
     """
-    return ops.mean(softened_kl(target_logits, logits, temperature), axis=(1, 2))
+    kl = planes_kl(planes(target_logits), planes(logits), temperature, CLASSES)
+    return ops.mean(kl, axis=-1)
 
 
 def pixel_accuracy(labels: Tensor, logits: Tensor) -> Tensor:
