@@ -1,14 +1,22 @@
 """Numbers that no change moves in silence, and run folders of earlier versions."""
 
 import copy
+import dataclasses
 import pathlib
+import shutil
 
+import numpy as np
 import pytest
 
+from tests.support import weights_of
+from tf_mskd.runs import experiment
+from tf_mskd.runs.flags import read_flagfile
+from tf_mskd.runs.result import read_result
 from tf_mskd.utils.errors import UserError
 from tools import compare_losses, golden
 
 LOSSES = pathlib.Path("tests/golden/losses.json")
+FORMER = pathlib.Path("tests/golden/runs_0.1.0")  # one recipe, one run cut at step 25
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +67,24 @@ def test_another_file_is_refused(tmp_path):
     (tmp_path / "a.json").write_text("[]")
     with pytest.raises(UserError, match=r"a\.json is no file of tools/golden.py"):
         compare_losses.read(tmp_path / "a.json")
+
+
+def config_of(folder):
+    return dataclasses.replace(
+        read_flagfile(folder / "flags.txt"), run_dir=str(folder), checkpoint_steps=0
+    )
+
+
+@pytest.mark.run
+def test_runs_of_version_0_1_are_read_and_resumed(tmp_path):
+    """What they train to is what that version trained to, but for rounding."""
+    shutil.copytree(FORMER, tmp_path / "runs")
+    finished, unfinished = (tmp_path / "runs" / n for n in ("finished", "unfinished"))
+    known = read_result(finished / "result.json")
+    assert experiment.run(config_of(finished)) == known
+    result = experiment.run(config_of(unfinished))
+    assert result.test == pytest.approx(known.test, abs=0.02)
+    assert result.macs == known.macs and result.params == known.params
+    for one, two in zip(weights_of(finished), weights_of(unfinished), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-2, atol=1e-2)
+    assert len((unfinished / "metrics.jsonl").read_text().splitlines()) == 3

@@ -1,7 +1,6 @@
 """Label maps: known answers, void pixels, the confusion matrix, what is refused."""
 
 import keras
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
