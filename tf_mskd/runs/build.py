@@ -14,6 +14,7 @@ from tf_mskd.methods.common.method import Method
 from tf_mskd.runs import networks, own_model, own_student, parsers
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.flags import read_flagfile
+from tf_mskd.runs.initial_weights import copy_weights
 from tf_mskd.runs.optimizer_settings import check_training
 from tf_mskd.runs.stages import required_config
 from tf_mskd.runs.task import build_task
@@ -217,37 +218,6 @@ def phase_lengths(config: Config, exits: Sequence[str]) -> tuple[int, ...]:
     if config.phases == "progressive":
         schedules.phase_ends(config.epochs, len(exits), config.phase_epochs)
     return config.phase_epochs
-
-
-def copy_weights(source: keras.Model, target: keras.Model) -> list[keras.Layer]:
-    """Copies weights by layer name from one model to another.
-
-    Args:
-        source: model whose layers with weights must all be in `target`.
-        target: model that gets the values; layers only it has keep theirs.
-
-    Returns:
-        list of the layers of `target` that got weights.
-
-    Raises:
-        UserError: if a layer is missing in `target` or has other shapes.
-    """
-    layers = {layer.name: layer for layer in target.layers}
-    given = []
-    for layer in source.layers:
-        if not layer.weights:
-            continue
-        mate = layers.get(layer.name)
-        shapes = [tuple(w.shape) for w in layer.weights]
-        if mate is None or [tuple(w.shape) for w in mate.weights] != shapes:
-            raise UserError(
-                f"The starting network {source.name!r} does not fit {target.name!r}: "
-                f"layer {layer.name!r} with shapes {shapes} has no match. Use the same "
-                "--model, --taps, --width and --vgg_taps in both flagfiles."
-            )
-        mate.set_weights(layer.get_weights())
-        given.append(mate)
-    return given
 
 
 def make_optimizer(config: Config, steps_per_epoch: int) -> keras.optimizers.Optimizer:
