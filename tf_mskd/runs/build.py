@@ -14,7 +14,7 @@ from tf_mskd.methods.common.method import Method
 from tf_mskd.runs import networks, own_model, own_student, parsers
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.flags import read_flagfile
-from tf_mskd.runs.initial_weights import copy_weights
+from tf_mskd.runs.initial_weights import init_task_of, start_from
 from tf_mskd.runs.optimizer_settings import check_training
 from tf_mskd.runs.stages import required_config
 from tf_mskd.runs.task import build_task
@@ -102,6 +102,7 @@ def build_distiller(
     teacher: keras.Model | None = None,
     init: keras.Model | None = None,
     method: Method | None = None,
+    init_task: str = "",
 ) -> Distiller:
     """Builds student and method and joins them; call it under the strategy's scope.
 
@@ -111,6 +112,7 @@ def build_distiller(
         teacher: model with named exits, or None.
         init: model whose weights the student starts from, or None.
         method: `Method` of `build_method`, or None to make it here.
+        init_task: str, name of the task that `init` answers; empty: that of `config`.
 
     Returns:
         `Distiller`, not compiled.
@@ -121,10 +123,7 @@ def build_distiller(
     method = method or build_method(config)
     student = build_student(config, source, method.aux_heads, _several_replicas())
     if init is not None:
-        given = copy_weights(init, student)
-        if config.freeze == "backbone":
-            for layer in given:
-                layer.trainable = False
+        start_from(init, student, config, init_task or config.task)
     if method.needs_teacher and teacher is None:
         raise UserError(
             f"--method={config.method} needs a teacher: name one with "
@@ -205,7 +204,9 @@ def check_run(
             "--untrained_teacher, or use a method such as dml."
         )
     with contextlib.redirect_stdout(None):  # what is said once, the run itself says
-        distiller = build_distiller(config, source, teacher, init, method)
+        distiller = build_distiller(
+            config, source, teacher, init, method, init_task_of(config)
+        )
     if own_model.kind_of(config.model) != "name":
         own_student.check_student(distiller.student, config.model)
     phase_lengths(config, distiller.exits)
