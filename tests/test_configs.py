@@ -18,6 +18,7 @@ from tf_mskd.models import aux_heads, resnet
 from tf_mskd.runs import build
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.flags import read_flagfile, read_flags, to_flagfile
+from tf_mskd.runs.initial_weights import init_task_of
 from tf_mskd.runs.own_model import kind_of
 from tf_mskd.runs.stages import required_config
 from tf_mskd.utils.errors import UserError
@@ -250,6 +251,7 @@ def built(case):
         else untrained(config, "teacher"),
         untrained(config, "init"),
         method,
+        init_task_of(config),
     )
     # of one step an epoch: a warm-up starts at a rate of 0, half an epoch has none
     build.compile_distiller(distiller, config, steps_per_epoch=1)

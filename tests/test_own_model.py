@@ -22,6 +22,7 @@ from tf_mskd.runs import (
 )
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.finished_run import FinishedRun
+from tf_mskd.runs.initial_weights import copy_weights
 from tf_mskd.runs.result import read_result
 from tf_mskd.utils.errors import UserError
 
@@ -97,7 +98,7 @@ def test_a_function_makes_a_new_network_of_the_same_names():
     one, two = student(SMALL, taps="one"), student(SMALL, taps="one")
     assert [v.path for v in one.variables] == [v.path for v in two.variables]
     assert not {id(v) for v in one.variables} & {id(v) for v in two.variables}
-    build.copy_weights(one, two)
+    copy_weights(one, two)
     for a, b in zip(one.get_weights(), two.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 

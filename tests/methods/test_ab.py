@@ -7,7 +7,7 @@ import tensorflow as tf
 from tests import reference
 from tf_mskd import SGD, Distiller, UserError
 from tf_mskd.methods.common.create import create_method
-from tf_mskd.runs import build
+from tf_mskd.runs.initial_weights import copy_weights
 
 FS = reference.fill(0.3, [4, 4, 4, 3])
 FT = reference.fill(0.9, [4, 4, 4, 3])
@@ -114,7 +114,7 @@ def test_the_first_stage_leaves_the_exit_as_it_was(tiny, digits):
         same = np.array_equal(before[variable.path], variable.numpy())
         assert same == ("exit_4" in variable.path), variable.path
     second = tiny((4,))
-    build.copy_weights(student, second)
+    copy_weights(student, second)
     assert Distiller(second, method="ce").method.variables == []
 
 

@@ -15,6 +15,7 @@ from tf_mskd.methods.common.method import Method
 from tf_mskd.runs import networks, own_model, own_student, parsers
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.flags import read_flagfile
+from tf_mskd.runs.initial_weights import init_task_of, start_from
 from tf_mskd.runs.optimizer_settings import check_training
 from tf_mskd.runs.stages import required_config
 from tf_mskd.runs.task import build_task
@@ -103,6 +104,7 @@ def build_distiller(
     teacher: keras.Model | None = None,
     init: keras.Model | None = None,
     method: Method | None = None,
+    init_task: str = "",
 ) -> Distiller:
     """Builds student and method and joins them; call it under the strategy's scope.
 
@@ -112,6 +114,7 @@ def build_distiller(
         teacher: model with named exits, or None.
         init: model whose weights the student starts from, or None.
         method: `Method` of `build_method`, or None to make it here.
+        init_task: str, name of the task that `init` answers; empty: that of `config`.
 
     Returns:
         `Distiller`, not compiled.
@@ -122,10 +125,7 @@ def build_distiller(
     method = method or build_method(config)
     student = build_student(config, source, method.aux_heads, _several_replicas())
     if init is not None:
-        given = copy_weights(init, student)
-        if config.freeze == "backbone":
-            for layer in given:
-                layer.trainable = False
+        start_from(init, student, config, init_task or config.task)
     if method.needs_teacher and teacher is None:
         raise UserError(
             f"--method={config.method} needs a teacher: name one with "
@@ -206,7 +206,9 @@ def check_run(
             "--untrained_teacher, or use a method such as dml."
         )
     with contextlib.redirect_stdout(None):  # what is said once, the run itself says
-        distiller = build_distiller(config, source, teacher, init, method)
+        distiller = build_distiller(
+            config, source, teacher, init, method, init_task_of(config)
+        )
     if own_model.kind_of(config.model) != "name":
         own_student.check_student(distiller.student, config.model)
     phase_lengths(config, distiller.exits)
@@ -219,37 +221,6 @@ def phase_lengths(config: Config, exits: Sequence[str]) -> tuple[int, ...]:
     if config.phases == "progressive":
         schedules.phase_ends(config.epochs, len(exits), config.phase_epochs)
     return config.phase_epochs
-
-
-def copy_weights(source: keras.Model, target: keras.Model) -> list[keras.Layer]:
-    """Copies weights by layer name from one model to another.
-
-    Args:
-        source: model whose layers with weights must all be in `target`.
-        target: model that gets the values; layers only it has keep theirs.
-
-    Returns:
-        list of the layers of `target` that got weights.
-
-    Raises:
-        UserError: if a layer is missing in `target` or has other shapes.
-    """
-    layers = {layer.name: layer for layer in target.layers}
-    given = []
-    for layer in source.layers:
-        if not layer.weights:
-            continue
-        mate = layers.get(layer.name)
-        shapes = [tuple(w.shape) for w in layer.weights]
-        if mate is None or [tuple(w.shape) for w in mate.weights] != shapes:
-            raise UserError(
-                f"The starting network {source.name!r} does not fit {target.name!r}: "
-                f"layer {layer.name!r} with shapes {shapes} has no match. Use the same "
-                "--model, --taps, --width and --vgg_taps in both flagfiles."
-            )
-        mate.set_weights(layer.get_weights())
-        given.append(mate)
-    return given
 
 
 def make_optimizer(

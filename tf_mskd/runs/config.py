@@ -255,7 +255,8 @@ class Config:
     )
     freeze: str = _teacher(
         "none",
-        "Layers to freeze: none, or all initialised from init_flagfile (backbone).",
+        "Layers to freeze: none, or all with weights from init_flagfile or from a "
+        "--model of your own (backbone).",
         choices=names.FROZEN,
     )
 
@@ -360,6 +361,11 @@ class Config:
         usual = optimizer_settings.DECAYS.get(self.optimizer, 0.0)
         return usual if self.weight_decay == -1 else self.weight_decay
 
+    @property
+    def has_init(self) -> bool:
+        """Whether another run, done first, gives this network its first weights."""
+        return bool(self.init_flagfile or self.init_stage)
+
     def __post_init__(self):
         """Checks what one flag alone cannot show."""
         for field in dataclasses.fields(self):
@@ -405,8 +411,13 @@ class Config:
                     f"--phase_lr=restart needs --{name}={value}, got "
                     f"--{name}={getattr(self, name)}."
                 )
-        if self.freeze == "backbone" and not (self.init_flagfile or self.init_stage):
-            raise UserError("--freeze=backbone needs --init_flagfile, which is empty.")
+        if self.freeze == "backbone" and not (
+            self.has_init or own_model.may_have_weights("model", self.model)
+        ):
+            raise UserError(
+                "--freeze=backbone needs --init_flagfile or a --model of your own that "
+                f"has weights, --model={self.model} starts from random ones."
+            )
 
     def _check_patches(self):
         if self.patch_size and self.dataset != "folder":

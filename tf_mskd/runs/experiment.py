@@ -15,6 +15,7 @@ from tf_mskd.runs import build
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.data import Data, load
 from tf_mskd.runs.evaluation import measure, report_teacher
+from tf_mskd.runs.initial_weights import init_task_of
 from tf_mskd.runs.method_state import prepare_method
 from tf_mskd.runs.networks import load_network
 from tf_mskd.runs.own_model import file_of
@@ -92,7 +93,9 @@ def _run(planned, folder, strategy, data):
         init = _load(folder, "init", planned.init, data.source, task)
         _check_file(folder, config.model)
         method = build.build_method(config, len(data.source.train.labels))
-        distiller = build.build_distiller(config, data.source, teacher, init, method)
+        distiller = build.build_distiller(
+            config, data.source, teacher, init, method, init_task_of(config)
+        )
         build.compile_distiller(distiller, config, data.steps_per_epoch)
     test = Evaluator(strategy, data.test_stream(), data.gallery_stream())
     if distiller.teacher is not None and not config.untrained_teacher:

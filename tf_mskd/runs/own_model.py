@@ -76,6 +76,16 @@ def file_of(flag: str, text: str) -> str:
     return text if kind == "file" else ""
 
 
+def may_have_weights(flag: str, text: str) -> bool:
+    """Returns whether a network of one's own may come with weights: a function's may.
+
+    Example:
+        >>> [may_have_weights("model", t) for t in ("resnet18", "keras:VGG16", "a.h5")]
+        [False, False, True]
+    """
+    return bool(file_of(flag, text)) or kind_of(text) == "function"
+
+
 def check_file(flag: str, text: str) -> None:
     """Raises `UserError` if the file that a network is read from is missing."""
     path = file_of(flag, text)

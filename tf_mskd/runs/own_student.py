@@ -42,6 +42,9 @@ def build_own_student(
         )
         _check_policy(network, config)
         network = _for_images(network, config.model, source.image_shape)
+        is_frozen = config.freeze == "backbone" and not config.has_init
+        if is_frozen:
+            network.trainable = False
         if models.exit_names(network):
             _check_exits(network, config, width)
         else:
@@ -54,6 +57,12 @@ def build_own_student(
                 pyramid_pooling=config.pyramid_pooling,
                 task=task,
             )
+    if is_frozen and not network.trainable_variables:
+        raise UserError(
+            f"--freeze=backbone leaves nothing to train of --model={config.model}, "
+            "which ends in its answers: take the network without its last layer, or "
+            "place exits with --taps."
+        )
     for layer in all_layers(network) if synchronized_bn else ():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = True

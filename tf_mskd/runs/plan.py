@@ -107,7 +107,7 @@ def _chain(role, config, above):
     if config.teacher_flagfile and not config.untrained_teacher:
         runs += _first("teacher", config, above)
         teacher = runs[-1].run_dir
-    if config.init_flagfile or config.init_stage:
+    if config.has_init:
         runs += _first("init", config, above)
         init = runs[-1].run_dir
     return _once([*runs, PlannedRun(role, config, status, teacher, init)])
