@@ -169,7 +169,7 @@ def test_the_last_exit_alone_reads_it():
     flags = {"exits": "last", "task": "segmentation", "width": 1 / 16}
     config = Config(pyramid_pooling="yes", **flags)
     last = build.build_student(config, Shapes(3, (48, 48, 1), (0.5,), (0.5,)))
-    assert len(build.copy_weights(last, model)) == sum(
+    assert len(copy_weights(last, model)) == sum(
         bool(layer.weights) for layer in last.layers
     )
     images = np.random.default_rng(0).integers(0, 256, (1, 48, 48, 1))
