@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from tf_mskd.methods import Method, naming, ranges, register, rows
+from tf_mskd.methods import Method, naming, ranges, register
 from tf_mskd.methods.common import attention_sampling as sampling
 from tf_mskd.methods.common.self_taught import soft_cross_entropy
 
@@ -50,7 +50,7 @@ class DATS(Method):
 
     default_weights = {"ce": 1.0, "dats": 1.0, "dats_teacher_ce": 1.0}
     label_use = "soft"
-    rows_per_image = 2
+    teacher_view = True
     trains_teacher = True
 
     def __init__(self, temperature=10.0, stage=2, **kwargs):
@@ -85,13 +85,13 @@ class DATS(Method):
             )
 
     def augment(self, images, targets, student, teacher):
-        """Returns float32 [2 * B, H, W, C]; row 2 * i structure, 2 * i + 1 details."""
+        """Returns the view of structure; the target "teacher_view" is that of details."""
         _, feature = next(iter(self.pairs.values()))
         maps = sampling.trilinear_attention(teacher(images)[feature])
         structure = self._resized(ops.mean(maps, axis=-1), images)
         detail = self._resized(self._drawn(maps), images)
         views = [sampling.sample(images, m) for m in (structure**2, detail)]
-        return rows.interleave(views), rows.repeat(targets, 2)
+        return views[0], {**targets, "teacher_view": views[1]}
 
     def _drawn(self, maps):
         """One of the maps [B, h, w, C] of each image, [B, h, w]."""
@@ -105,17 +105,14 @@ class DATS(Method):
         return ops.image.resize(ops.relu(attention)[..., None], size)[..., 0]
 
     def call(self, student, teacher, targets):
-        """Returns {"ce/exit_k", "dats/exit_k", "dats_teacher_ce/exit_1": float32 [B]}.
-
-        All dicts have 2 B rows.
-        """
-        own, label = rows.first_rows(student, 2), targets["label"][::2]
-        terms = self.label_terms(own, {"label": label})
-        exits = [name for name in self.pairs if name in own]
+        """Returns {"ce/exit_k", "dats/exit_k", "dats_teacher_ce/exit_1": float32 [B]}."""
+        terms = self.label_terms(student, targets)
+        exits = [name for name in self.pairs if name in student]
         guide, _ = self.pairs[exits[0]]
-        logits = teacher[guide][1::2]
-        terms[f"dats_teacher_ce/{exits[0]}"] = self.label_loss(label, logits)
+        logits = teacher[guide]
+        labels = self.label_loss(targets["label"], logits)
+        terms[f"dats_teacher_ce/{exits[0]}"] = labels
         for name in exits:
-            soft = soft_cross_entropy(logits, own[name], self.temperature)
+            soft = soft_cross_entropy(logits, student[name], self.temperature)
             terms[f"dats/{name}"] = soft
         return terms
