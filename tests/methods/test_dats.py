@@ -37,6 +37,17 @@ def test_pixels_are_read_where_the_density_is():
     np.testing.assert_allclose(got, expected, 2e-5, 2e-5)
 
 
+def test_peaks_are_cut_at_the_limit_and_at_the_flatter_axis():
+    one, two = np.ones((2, 1, 16), "float32")
+    one[0, 5], two[0, 3:5] = 100, 20
+    rows, columns = (d.numpy()[0] for d in sampling.limited([one, two]))
+    np.testing.assert_allclose([rows[5], rows[0]], [4.24074652, 0.78395023], 2e-5)
+    np.testing.assert_allclose([columns[4], columns[0]], [4.24074074, 0.53703704], 2e-5)
+    flat = np.ones((1, 8), "float32")
+    for density in sampling.limited([one, flat]):
+        np.testing.assert_allclose(density, np.ones_like(density), atol=0.02)
+
+
 @pytest.mark.parametrize("height", [0.0, 3.0])
 def test_flat_attention_gives_the_image_itself(digits, height):
     images = np.float32(digits[0][:3])
