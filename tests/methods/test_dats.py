@@ -94,7 +94,7 @@ def test_the_student_gives_the_teacher_no_gradient_and_labels_do():
 
 
 def test_the_two_views_are_sampled_by_the_teachers_map():
-    method = DATS(stage=0)
+    method = DATS(stage=0, power=2)
     method(STUDENT, TEACHER, {"label": LABEL})
     peak = np.ones((1, 4, 4, 2), "float32")
     peak[:, 0, 0] = 2.0  # both maps are high at the upper left

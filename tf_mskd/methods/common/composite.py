@@ -54,7 +54,7 @@ class Composite(Method):
         if self.teacher_view and len(reading) > 1:
             self.fail(
                 f"cannot be: in {changing[0].registry_name} student and teacher read "
-                f"different images, {' and '.join(reading)} read both. Take one of them."
+                f"different images, {' and '.join(reading)} read both: take one."
             )
         self._augmenting = changing[0] if changing else None
         self.rows_per_image = max(m.rows_per_image for m in self.methods)
