@@ -41,7 +41,10 @@ class DATS(Method):
         1 in TASN's PyTorch code; its MXNet code has 2 and calls it optional.
     Departs from the source: the views are seen in training alone, as a student is used
         without its teacher; TASN samples in evaluation too.
-    Measured: RESULT
+    Measured: on the built-in digits (8x8) a student reaches 93 % of its own view and
+        78 % of the plain test images (41 % with both views in its batch norms, no
+        limit of the density and power 2; 91 % where nothing is sampled). On 20 classes
+        of Tiny ImageNet it is three points below KD; see results/tasks.
 
     Example:
         >>> DATS().output_pairs(["exit_1"], ["exit_4", "feature_2", "feature_4"])
