@@ -92,8 +92,8 @@ def limited(densities: list) -> list:
 
     Example:
         >>> peak, flat = limited([ops.array([[1.0, 7.0]]), ops.ones((1, 2))])
-        >>> peak.numpy().round(4).tolist()
-        [[0.9766, 1.0234]]
+        >>> [round(float(value), 4) for value in peak[0]]
+        [0.9766, 1.0234]
     """
     densities = [_of_mean_one(density) for density in densities]
     for number in range(ROUNDS):
