@@ -52,6 +52,17 @@ def compiled(distiller, **arguments):
     return distiller
 
 
+class Apart(Probe):
+    """Shows the teacher a darker copy of each image."""
+
+    registry_name = "apart"
+    teacher_view = True
+
+    def augment(self, images, targets, student, teacher):
+        images = keras.ops.cast(images, "float32")
+        return images, {**targets, "teacher_view": images / 2}
+
+
 def test_features_arrive_from_one_pass_and_only_where_read(tiny, digits):
     student, teacher = tiny((2, 4)), tiny((4,))
     distiller = compiled(Distiller(student, teacher, Probe()))
@@ -72,6 +83,27 @@ def test_batch_statistics_move_once_a_step(tiny, digits):
     distiller.train_step((digits[0][:8], digits[1][:8]))
     moved = student.get_layer("stem_bn").moving_mean.numpy()
     np.testing.assert_allclose(moved, 0.1 * mean, 1e-5, 1e-7)
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_the_teacher_alone_reads_its_view(learns, tiny, digits):
+    student, teacher = tiny((2, 4)), tiny((2, 4))
+    images = tf.cast(digits[0][:8], "float32")
+    parts = [
+        keras.Model(m.input, m.get_layer("feature_4").output)
+        for m in (student, teacher)
+    ]
+    expected = [
+        parts[0](images, training=True).numpy(),
+        parts[1](images / 2, training=learns).numpy(),
+    ]
+    method = Apart()
+    method.trains_teacher = learns
+    distiller = Distiller(student, teacher, method)
+    distiller.compile(SGD(0.1), run_eagerly=True, jit_compile=False)
+    distiller.train_step((digits[0][:8], digits[1][:8]))
+    for seen, value in zip(method.seen[:2], expected, strict=True):
+        np.testing.assert_allclose(seen["feature_4"], value, 1e-4, 1e-5)
 
 
 def test_what_no_term_reaches_stays_without_decay(tiny, digits):

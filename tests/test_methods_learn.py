@@ -31,7 +31,6 @@ FIRST = {  # the method of the run that a method's teacher comes from
 HEADS = tuple(FIRST.values())  # trained on the frozen teacher, whose exits stay
 STARTS = {"ab": "ce"}  # they only initialise a student, which the other method trains
 RISING = {"dbt": "its temperature rises, and the entropy of soft labels with it"}
-LEAST = {"dats": 0.35}  # it sees sampled images alone, and these have 8x8 pixels
 EPOCHS = {"at": 20}  # its published weight of 1000 holds the labels back at first
 ARGUMENTS = dict.fromkeys(("sskd", "sskd_teacher"), "crop_padding=1")
 ARGUMENTS["crd"] = "num_negatives=256"
@@ -128,7 +127,7 @@ def test_it_learns_by_fit(name, school, monkeypatch):
     logits = student(test.images, training=False)
     answers = np.argmax(sum(z for n, z in logits.items() if n[:4] == "exit"), -1)
     accuracy = np.mean(answers == test.labels)
-    assert accuracy > LEAST.get(name, 0.6), f"{name}: {accuracy}"
+    assert accuracy > 0.6, f"{name}: {accuracy}"
     fall(name, first, last)
 
 

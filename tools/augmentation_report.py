@@ -77,8 +77,7 @@ def teacher_means(run, batches):
     for images, targets in (
         Data(config, method, run.source).train_stream(0).take(batches)
     ):
-        rows, _ = distiller.augment(images, targets)
-        outputs = distiller.teacher_outputs(rows)
+        outputs = distiller.teacher_targets(*distiller.augment(images, targets))
         logits = outputs[numbered(list(outputs), "exit")[-1]]
         means.append(keras.ops.mean(keras.ops.softmax(logits), axis=0))
     return np.asarray(means, np.float64)

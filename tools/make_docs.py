@@ -47,6 +47,8 @@ def needs(method):
     words += [key for key in method.target_keys if key not in ("label", "index")]
     if method.rows_per_image > 1:
         words.append(f"{method.rows_per_image} rows an image")
+    if method.teacher_view:
+        words.append("a view of its own for the teacher")
     return ", ".join(words) or "nothing"
 
 

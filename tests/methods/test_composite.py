@@ -238,6 +238,12 @@ def test_without_such_a_method_the_batch_stays():
     assert method.rows_per_image == 1
 
 
+def test_beside_a_teacher_with_a_view_of_its_own_none_else_reads_it():
+    with pytest.raises(UserError, match="in dats student and teacher read different"):
+        create_method("kd,dats")
+    assert create_method("ce,dats").teacher_view
+
+
 def test_a_distiller_trains_with_views_and_without_at_once(tiny, digits):
     student, teacher = tiny((2,)), tiny((2,), 1 / 8)
     distiller = Distiller(student, teacher, Composite([KD(), Views()]))

@@ -14,6 +14,7 @@ from tf_mskd.models import blocks, sub_model
 from tf_mskd.models.pyramid import pyramid_pooling
 from tf_mskd.runs import build
 from tf_mskd.runs.config import Config
+from tf_mskd.runs.initial_weights import copy_weights
 from tf_mskd.tasks import create_task
 
 CHANNELS, OUT = 10, 8

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from tf_mskd.methods import Method, naming, ranges, register, rows
+from tf_mskd.methods import Method, naming, ranges, register
 from tf_mskd.methods.common import attention_sampling as sampling
 from tf_mskd.methods.common.self_taught import soft_cross_entropy
 
@@ -12,10 +12,11 @@ from tf_mskd.methods.common.self_taught import soft_cross_entropy
 class DATS(Method):
     """Distillation over two views that the teacher's attention samples.
 
-    Every image becomes two: row 2 i keeps its structure, row 2 i + 1 its details. With
-    A the maps of `attention_sampling.trilinear_attention` on the teacher's feature map,
-    negative values set to 0 and resized (bilinear) to the image, the first is sampled
-    by the square of their mean, the second by one of them, drawn at random. On B images
+    The student reads a view of each image that keeps its structure, the teacher one of
+    its details. With A the maps of `attention_sampling.trilinear_attention` on the
+    teacher's feature map of the plain image, negative values set to 0 and resized
+    (bilinear) to the image, the first is sampled by their mean to the `power`, the
+    second by one of them, drawn at random. On B images
         L = sum_k mean CE(y, z_k) + mean CE(y, t) + sum_k mean SCE_T(t, z_k),
     z_k the student's logits of the first view at exit k, t the teacher's of the second
     at its last exit, SCE of `self_taught.soft_cross_entropy`, without T squared. Both
@@ -26,6 +27,8 @@ class DATS(Method):
         temperature: float > 0, T. Unitless.
         stage: int >= 0, number of the teacher's feature map; 0 is its last. A map below
             4x4 attends to little: smaller images need a shallower stage.
+        power: float > 0, of the mean map. Higher ones enlarge more, and take the view
+            further from the plain images that the student is evaluated on.
 
     Raises:
         UserError: if an argument is out of range, or the map has a side of one.
@@ -33,13 +36,15 @@ class DATS(Method):
     Source: "DATS", Journal of Data and Information Quality 2025, doi 10.1145/3721984,
         of which the abstract is known; sampler and soft term are those of the released
         code of TASN (Zheng, Fu, Zha, Luo, CVPR 2019, arXiv 1903.06150).
-    Reconstruction: which network reads which view, the square, and T = 10 follow TASN's
-        code; that negative attention becomes 0 and that the stage is 2 are inferred.
-        Not shown to teach: on the built-in digits (8x8) a student reached 45 % of the
-        plain test images after the epochs in which other methods pass 60 %.
-    Departs from the source: both networks run on both views, and each reads its own,
-        so batch norms see both; the views are seen in training alone, evaluation is on
-        plain images.
+    Reconstruction: which network reads which view and T = 10 follow TASN's code; that
+        negative attention becomes 0 and that the stage is 2 are inferred. The power is
+        1 in TASN's PyTorch code; its MXNet code has 2 and calls it optional.
+    Departs from the source: the views are seen in training alone, as a student is used
+        without its teacher; TASN samples in evaluation too.
+    Measured: on the built-in digits (8x8) a student reaches 93 % of its own view and
+        78 % of the plain test images (41 % with both views in its batch norms, no
+        limit of the density and power 2; 91 % where nothing is sampled). On 20 classes
+        of Tiny ImageNet it is three points below KD; see results/tasks.
 
     Example:
         >>> DATS().output_pairs(["exit_1"], ["exit_4", "feature_2", "feature_4"])
@@ -50,14 +55,14 @@ class DATS(Method):
 
     default_weights = {"ce": 1.0, "dats": 1.0, "dats_teacher_ce": 1.0}
     label_use = "soft"
-    rows_per_image = 2
+    teacher_view = True
     trains_teacher = True
 
-    def __init__(self, temperature=10.0, stage=2, **kwargs):
+    def __init__(self, temperature=10.0, stage=2, power=1.0, **kwargs):
         super().__init__(**kwargs)
-        ranges.check_positive(temperature=temperature)
+        ranges.check_positive(temperature=temperature, power=power)
         ranges.check_at_least(0, stage=stage)
-        self.temperature, self.stage = temperature, stage
+        self.temperature, self.stage, self.power = temperature, stage, power
         self.seed = keras.random.SeedGenerator()
 
     def output_pairs(self, student, teacher):
@@ -85,13 +90,13 @@ class DATS(Method):
             )
 
     def augment(self, images, targets, student, teacher):
-        """Returns float32 [2 * B, H, W, C]; row 2 * i structure, 2 * i + 1 details."""
+        """Returns the structure's view; the target "teacher_view" is the details'."""
         _, feature = next(iter(self.pairs.values()))
         maps = sampling.trilinear_attention(teacher(images)[feature])
         structure = self._resized(ops.mean(maps, axis=-1), images)
         detail = self._resized(self._drawn(maps), images)
-        views = [sampling.sample(images, m) for m in (structure**2, detail)]
-        return rows.interleave(views), rows.repeat(targets, 2)
+        view = sampling.sample(images, structure**self.power)
+        return view, {**targets, "teacher_view": sampling.sample(images, detail)}
 
     def _drawn(self, maps):
         """One of the maps [B, h, w, C] of each image, [B, h, w]."""
@@ -105,17 +110,14 @@ class DATS(Method):
         return ops.image.resize(ops.relu(attention)[..., None], size)[..., 0]
 
     def call(self, student, teacher, targets):
-        """Returns {"ce/exit_k", "dats/exit_k", "dats_teacher_ce/exit_1": float32 [B]}.
-
-        All dicts have 2 B rows.
-        """
-        own, label = rows.first_rows(student, 2), targets["label"][::2]
-        terms = self.label_terms(own, {"label": label})
-        exits = [name for name in self.pairs if name in own]
+        """Returns {"ce/exit_k", "dats/exit_k", "dats_teacher_ce/exit_1"}, each [B]."""
+        terms = self.label_terms(student, targets)
+        exits = [name for name in self.pairs if name in student]
         guide, _ = self.pairs[exits[0]]
-        logits = teacher[guide][1::2]
-        terms[f"dats_teacher_ce/{exits[0]}"] = self.label_loss(label, logits)
+        logits = teacher[guide]
+        labels = self.label_loss(targets["label"], logits)
+        terms[f"dats_teacher_ce/{exits[0]}"] = labels
         for name in exits:
-            soft = soft_cross_entropy(logits, own[name], self.temperature)
+            soft = soft_cross_entropy(logits, student[name], self.temperature)
             terms[f"dats/{name}"] = soft
         return terms

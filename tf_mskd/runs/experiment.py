@@ -114,7 +114,7 @@ def _run(planned, folder, strategy, data):
             )
         if distiller.method.trains_teacher:
             save_model(distiller.teacher, folder.trained_teacher)
-        if distiller.method.rows_per_image > 1:
+        if distiller.method.rows_per_image > 1 or distiller.method.teacher_view:
             draw_views(distiller, data, folder.paths.views)
     folder.write_result(result)
     return result

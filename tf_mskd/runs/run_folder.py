@@ -34,7 +34,7 @@ class RunFolder:
     checkpoints/    the newest two
     tensorboard/    logs
     student.keras   the trained student alone (student_best.keras: best by validation)
-    views.png       the rows of an image, of a method that makes several
+    views.png       the views of an image, of a method that makes several
     result.json     accuracies, parameters, MACs, seconds; its presence means finished
 
     It is a context manager, locked for this process meanwhile; the system drops the

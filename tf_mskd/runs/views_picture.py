@@ -1,10 +1,11 @@
-"""A picture of the rows that a method makes of an image, as its networks see them."""
+"""A picture of the views that a method makes of an image, as its networks see them."""
 
 import os
 
 import numpy as np
 import tensorflow as tf
 
+from tf_mskd.methods.common.rows import interleave
 from tf_mskd.runs.data import Data
 from tf_mskd.training.distiller import Distiller
 from tf_mskd.utils.files import replacing
@@ -14,10 +15,11 @@ GAP = 2  # white pixels between images
 
 
 def draw_views(distiller: Distiller, data: Data, path: str | os.PathLike) -> None:
-    """Writes a PNG of the first training images, one line for each row of an image.
+    """Writes a PNG of the first training images, one line for each view of an image.
 
     Args:
-        distiller: `Distiller` whose method makes several rows of an image.
+        distiller: `Distiller` whose method makes several rows of an image, or a view of
+            its own for the teacher, which is the last line.
         data: `Data` of its run.
         path: of the file.
 
@@ -26,8 +28,11 @@ def draw_views(distiller: Distiller, data: Data, path: str | os.PathLike) -> Non
     """
     images, targets = next(iter(data.train_stream(0).take(1)))
     targets = {name: value[:IMAGES] for name, value in targets.items()}
-    rows, _ = distiller.augment(images[:IMAGES], targets)
-    picture = tf.io.encode_png(sheet(np.asarray(rows), distiller.method.rows_per_image))
+    rows, targets = distiller.augment(images[:IMAGES], targets)
+    views = distiller.method.rows_per_image
+    if distiller.method.teacher_view:
+        rows, views = interleave([rows, targets["teacher_view"]]), views + 1
+    picture = tf.io.encode_png(sheet(np.asarray(rows), views))
     with replacing(path) as temporary:
         temporary.write_bytes(picture.numpy())
 

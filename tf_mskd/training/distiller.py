@@ -314,7 +314,7 @@ class Distiller(Steps, DistillerLogs, DistillerFit, DistillerFiles, keras.Model)
     ) -> dict[str, typing.Any]:
         """Returns the batch's teacher targets: delivered with it, or computed here."""
         if "teacher" not in targets:
-            return self.teacher_outputs(images, training)
+            return self.teacher_outputs(targets.get("teacher_view", images), training)
         reads = self._networks.teacher_reads(self.trained_exits)
         return {name: ops.cast(targets["teacher"][name], "float32") for name in reads}
 

@@ -1,11 +1,15 @@
 """Trilinear attention, and images sampled more densely where a map is high."""
 
+import functools
+
 from keras import ops
 
 from tf_mskd.utils.types import Tensor
 
 SHARPNESS = 7.0  # of the normalised maps, as released
 FLOOR = 1e-6  # added to every density, so that a map of zeros is a flat one
+LIMIT = 4.0  # times the mean density, as released; so is the number of rounds
+ROUNDS = 5
 
 
 def trilinear_attention(features: Tensor) -> Tensor:
@@ -60,8 +64,7 @@ def sampling_positions(density: Tensor) -> Tensor:
         [[0.0, 1.0, 2.0]]
     """
     size = density.shape[1]
-    density = density + FLOOR * (ops.mean(density, axis=1, keepdims=True) + FLOOR)
-    share = density / ops.sum(density, axis=1, keepdims=True)
+    share = _of_mean_one(density) / size
     below = ops.cumsum(share, axis=1) - share  # F at the left edge of each pixel
     goal = (ops.arange(size, dtype="float32") + 0.5) / size
     passed = ops.cast(below[:, None, :] <= goal[:, None], "int32")
@@ -71,11 +74,43 @@ def sampling_positions(density: Tensor) -> Tensor:
     return ops.cast(pixel, "float32") + inside - 0.5
 
 
+def limited(densities: list) -> list:
+    """The densities of an image's axes, without their peaks.
+
+    In each of `ROUNDS` rounds both axes are cut at the lower of their two maxima, in
+    the first round also at `LIMIT`; what was cut is spread evenly over the axis. So no
+    part of an image is enlarged much more along one axis than along the other, and
+    none is left out.
+
+    Args:
+        densities: list of float32 [B, n], >= 0, of any sum; n may differ.
+
+    Returns:
+        list of float32 [B, n], each row of mean 1.
+
+    Source: the released code of TASN, see `trilinear_attention`.
+
+    Example:
+        >>> peak, flat = limited([ops.array([[1.0, 7.0]]), ops.ones((1, 2))])
+        >>> [round(float(value), 4) for value in peak[0]]
+        [0.9766, 1.0234]
+    """
+    densities = [_of_mean_one(density) for density in densities]
+    for number in range(ROUNDS):
+        highest = [ops.max(density, axis=1, keepdims=True) for density in densities]
+        if number == 0:
+            highest.append(LIMIT)
+        cuts = functools.reduce(ops.minimum, highest)
+        densities = [ops.minimum(density, cuts) for density in densities]
+        densities = [d + 1.0 - ops.mean(d, axis=1, keepdims=True) for d in densities]
+    return densities
+
+
 def sample(images: Tensor, attention: Tensor) -> Tensor:
     """Reads images again, more densely where the attention is high.
 
-    The density of an axis is the largest attention over the other axis. Flat attention
-    gives the image itself.
+    The density of an axis is the largest attention over the other axis, `limited`. Flat
+    attention gives the image itself.
 
     Args:
         images: [B, H, W, C].
@@ -85,10 +120,15 @@ def sample(images: Tensor, attention: Tensor) -> Tensor:
         float32 [B, H, W, C], bilinear.
     """
     images = ops.cast(images, "float32")
-    rows = _readers(sampling_positions(ops.max(attention, axis=2)))
-    columns = _readers(sampling_positions(ops.max(attention, axis=1)))
+    densities = limited([ops.max(attention, axis=axis) for axis in (2, 1)])
+    rows, columns = (_readers(sampling_positions(d)) for d in densities)
     images = ops.einsum("bij,bjkc->bikc", rows, images)
     return ops.einsum("blk,bikc->bilc", columns, images)
+
+
+def _of_mean_one(density):
+    density = density + FLOOR * (ops.mean(density, axis=1, keepdims=True) + FLOOR)
+    return density / ops.mean(density, axis=1, keepdims=True)
 
 
 def _readers(positions):

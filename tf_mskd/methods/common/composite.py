@@ -15,10 +15,12 @@ class Composite(Method):
 
     Args:
         methods: list of `Method`, two or more; at most one of them may make several
-            views of an image, the others then read the first view.
+            views of an image, the others then read the first view. Beside one whose
+            teacher has a view of its own, the others read no teacher.
 
     Raises:
-        UserError: if two methods make the same term or change the batch.
+        UserError: if two methods make the same term or change the batch, or one reads
+            a teacher that another gives a view of its own.
 
     Example:
         >>> from tf_mskd.methods.kd import KD
@@ -47,6 +49,13 @@ class Composite(Method):
         if len(changing) > 1:
             names = " and ".join(m.registry_name for m in changing)
             self.fail(f"cannot be: {names} both change the batch. Take one of them.")
+        self.teacher_view = any(m.teacher_view for m in self.methods)
+        reading = [m.registry_name for m in self.methods if m.needs_teacher]
+        if self.teacher_view and len(reading) > 1:
+            self.fail(
+                f"cannot be: in {changing[0].registry_name} student and teacher read "
+                f"different images, {' and '.join(reading)} read both: take one."
+            )
         self._augmenting = changing[0] if changing else None
         self.rows_per_image = max(m.rows_per_image for m in self.methods)
         for method in self.methods:

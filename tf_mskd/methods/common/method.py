@@ -43,6 +43,8 @@ class Method(keras.layers.Layer):
         aux_heads: tuple of str, kinds of further outputs that the student must have
             beyond its exits; see `tf_mskd.create_model`.
         needs_teacher: bool, whether `Distiller` must be given a teacher.
+        teacher_view: bool, whether `augment` adds the target "teacher_view", images
+            [B, H, W, C] that the teacher reads instead of the student's.
         trains_teacher: bool, whether the teacher learns too; its outputs then carry
             gradients, and the method stops those it does not need.
         teacher_rate: float, the teacher's learning rate relative to the student's.
@@ -55,6 +57,7 @@ class Method(keras.layers.Layer):
     rows_per_image: int = 1
     aux_heads: tuple[str, ...] = ()
     needs_teacher: bool = True
+    teacher_view: bool = False
     trains_teacher: bool = False
     teacher_rate: float = 1.0
 
