@@ -144,7 +144,7 @@ def measure_subsets(
     judge = next(iter(hits))
     macs = [cost.macs for cost in costs.values()]
     front = pareto_front(macs, [hits[judge][kind][names].mean() for names in costs])
-    rows = [
+    rows: list[dict[str, typing.Any]] = [
         {
             "exits": list(names),
             "macs": cost.macs,
@@ -160,8 +160,7 @@ def measure_subsets(
     rows.sort(key=lambda row: (-row[judge][kind], row["macs"]))
     best = None
     if validation is not None:
-        tested = hits["test"][kind]
-        best = _against_all(tuple(rows[0]["exits"]), tested)
+        best = _against_all(tuple(rows[0]["exits"]), hits["test"][kind])
     return {"ensemble": kind, "sorted_by": judge, "subsets": rows, "best": best}
 
 

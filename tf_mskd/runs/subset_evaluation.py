@@ -51,7 +51,7 @@ def evaluate_subsets(
         tested,
         subset_costs(student),
         run.config.ensemble,
-        held_out and held_out.logits(student),
+        held_out.logits(student) if held_out else None,
     )
     measured["agreement"] = {"student": agreement(*tested)}
     teacher = _teacher(run, student)
