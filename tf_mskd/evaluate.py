@@ -1,4 +1,4 @@
-"""Measures a finished run again: every exit, the ensemble and all subsets on request.
+"""Measures a finished run again: every exit and the ensemble; on request all subsets.
 
     python -m tf_mskd.evaluate --run_dir=runs/digits/mskd --subsets
     python -m tf_mskd.evaluate --run_dir=runs/digits/mskd --early_exit
@@ -6,6 +6,10 @@
 --early_exit measures the accuracy and the cost of early exits under the thresholds that
 `tf_mskd.calibrate` has fitted, and writes early_exit.json and early_exit.png. Where the
 exits answer at every pixel it needs no calibration and tries several thresholds.
+
+--subsets measures the ensemble of every subset of the exits on the validation and the
+test split, and how far the exits and those of the teacher agree, for tasks of one
+class; it writes subsets.json and subsets.png.
 """
 
 from absl import flags
@@ -21,13 +25,15 @@ def define() -> None:
     """Defines the flags of the command."""
     flags.DEFINE_string("run_dir", "", "Folder of a finished run; required.")
     flags.DEFINE_string("data_dir", "", "Data folder instead of the run's.")
-    flags.DEFINE_boolean("subsets", False, "Also every subset of the exits.")
+    flags.DEFINE_boolean("subsets", False, "Which exits should vote: all subsets.")
     flags.DEFINE_enum(
         "which", "last", list(STUDENTS), "Student: last epoch, or best by validation."
     )
     flags.DEFINE_boolean("early_exit", False, "Accuracy against MACs of early exits.")
     flags.DEFINE_string("exits_file", "", "For --early_exit; RUN/exits.json if empty.")
-    flags.DEFINE_string("output", "", "For --early_exit: folder; RUN if empty.")
+    flags.DEFINE_string(
+        "output", "", "For --early_exit and --subsets: folder; RUN if empty."
+    )
 
 
 def main() -> None:
@@ -41,6 +47,7 @@ def main() -> None:
     check_finished_run(values.run_dir)
     start_tensorflow()
     from tf_mskd.runs import evaluation
+    from tf_mskd.runs.subset_evaluation import evaluate_subsets, lines_of_subsets
 
     run = evaluation.FinishedRun(values.run_dir, values.data_dir)
     if values.early_exit:
@@ -50,7 +57,14 @@ def main() -> None:
         folder = values.output or values.run_dir
         print(f"wrote early_exit.json and early_exit.png to {folder}")
         return
-    table = evaluation.evaluate_run(run, values.which, values.subsets)
+    if values.subsets:
+        found = evaluate_subsets(run, values.which, values.output)
+        print("\n\n".join(lines_of_subsets(found)))
+        print(
+            f"wrote subsets.json and subsets.png to {values.output or values.run_dir}"
+        )
+        return
+    table = evaluation.evaluate_run(run, values.which)
     print("\n".join(evaluation.lines_of(table, run.config.task)))
 
 

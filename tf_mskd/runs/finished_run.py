@@ -131,3 +131,12 @@ class FinishedRun:
         """
         data = Data(self.config, source=self.source)
         return Evaluator(self._strategy, data.test_stream(), data.gallery_stream())
+
+    def validation(self) -> Evaluator | None:
+        """Returns the `Evaluator` of the validation split, None where there is none.
+
+        Raises:
+            UserError: if the data are missing.
+        """
+        stream = Data(self.config, source=self.source).validation_stream()
+        return None if stream is None else Evaluator(self._strategy, stream)

@@ -33,3 +33,5 @@ class RunPaths:
         self.exits = self.folder / "exits.json"
         self.early_exit = self.folder / "early_exit.json"
         self.early_exit_plot = self.folder / "early_exit.png"
+        self.subsets = self.folder / "subsets.json"
+        self.subsets_plot = self.folder / "subsets.png"
