@@ -8,8 +8,9 @@
 exits answer at every pixel it needs no calibration and tries several thresholds.
 
 --subsets measures the ensemble of every subset of the exits on the validation and the
-test split, and how far the exits and those of the teacher agree, for tasks of one
-class; it writes subsets.json and subsets.png.
+test split, and how far the exits and those of the teacher agree, and writes
+subsets.json and subsets.png; of tasks whose answers are not one class, the figures of
+every subset on the test split alone.
 """
 
 from absl import flags
@@ -57,14 +58,14 @@ def main() -> None:
         folder = values.output or values.run_dir
         print(f"wrote early_exit.json and early_exit.png to {folder}")
         return
-    if values.subsets:
+    if values.subsets and run.task.one_class:
         found = evaluate_subsets(run, values.which, values.output)
         print("\n\n".join(lines_of_subsets(found)))
         print(
             f"wrote subsets.json and subsets.png to {values.output or values.run_dir}"
         )
         return
-    table = evaluation.evaluate_run(run, values.which)
+    table = evaluation.evaluate_run(run, values.which, values.subsets)
     print("\n".join(evaluation.lines_of(table, run.config.task)))
 
 
