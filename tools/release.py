@@ -172,7 +172,7 @@ def _archive(output):
 
 def _check_alone(values):
     others = (*_MISSING, *TEXTS, "licence", "zip", "push")
-    if given := [name for name in others if values[name].value]:
+    if given := [name for name in others if getattr(values, name)]:
         raise UserError(f"--check only compares: leave out --{', --'.join(given)}.")
 
 

@@ -168,7 +168,10 @@ print(answers["{last}"]{end})"""
     texts = [f"```python\n{code}\n```", "The network scales the pixels itself."]
     if task != "restoration":
         texts[1] += " Exits give logits."
-    if network.of_keras:
+    own = sorted(network.packages - {"keras", "tf_mskd"})
+    if own:
+        texts.append(f"It has layers of `{'`, `'.join(own)}`: import them before.")
+    elif network.packages == {"keras"}:
         path = f'"{name}/student.keras", compile=False'
         texts.append(f"Keras alone reads it too: `keras.saving.load_model({path})`.")
     texts.append(
@@ -183,7 +186,8 @@ def _data(rows, classes):
     for row, members in rows.items():
         config, result = members[0].config, members[0].run.result
         text = f"{config.dataset}, {result.train_examples:,} images to train on"
-        text += f", augmented by {', '.join(config.augment) or 'nothing'}"
+        steps = [step for step in config.augment if step != "none"]
+        text += f", augmented by {', '.join(steps)}" if steps else ", not augmented"
         if config.validation_fraction:
             held = f"{100 * config.validation_fraction:g} %"
             text += f"; {held} of the training split held out, drawn by the seed"
@@ -199,7 +203,9 @@ def _data(rows, classes):
     for name, labels in classes.items():
         order = f"those of {name} in the order of its labels"
         if labels:
-            order = f"of {name}: " + ", ".join(f"{k} {n}" for k, n in enumerate(labels))
+            order = f"of {name}, " + ", ".join(
+                f"{k}: {n}" for k, n in enumerate(labels)
+            )
         texts.append(f"Classes {order}.")
     return "\n\n".join(texts)
 
@@ -208,7 +214,7 @@ def _recipes(rows):
     texts = [
         "The settings that are not the defaults of the version above; `flags.txt` has "
         "all. With the lines of a run as the file `own.flags`, this trains it again, "
-        "and first what it needs, such as a teacher:",
+        "and first what it needs, such as a teacher (paths are those of this folder):",
         "```\npython -m tf_mskd.train --flagfile=own.flags --seed=0 --data_dir=DATA "
         "--run_dir=RUN\n```",
     ]

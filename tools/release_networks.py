@@ -25,7 +25,7 @@ class Network:
         outputs: values of an exit for an image, or for each position of it.
         exits: names, shallow to deep.
         fingerprint: `saving.fingerprint` of it.
-        of_keras: whether Keras alone can read it.
+        packages: those that its layers come from.
     """
 
     run: ComparedRun
@@ -35,7 +35,7 @@ class Network:
     outputs: int
     exits: list[str]
     fingerprint: str
-    of_keras: bool
+    packages: set[str]
 
     def fingerprint_of(self, role: str) -> str:
         """Returns the fingerprint of its "teacher" or "init"; "" where it had none."""
@@ -60,7 +60,7 @@ def read_networks(folder: pathlib.Path, runs: list[Run]) -> dict[str, Network]:
         finished = FinishedRun(folder / run.name)
         student = finished.student()
         exits = exit_names(student)
-        kinds = {type(layer).__module__.split(".")[0] for layer in all_layers(student)}
+        modules = {type(layer).__module__ for layer in all_layers(student)}
         (compared,) = read_runs([folder / run.name]).values()
         alone = {name: sub_model(student, name).count_params() for name in exits}
         result = dataclasses.replace(compared.result, exit_params=alone)
@@ -72,7 +72,7 @@ def read_networks(folder: pathlib.Path, runs: list[Run]) -> dict[str, Network]:
             student.output[exits[-1]].shape[-1],
             exits,
             fingerprint(student),
-            kinds == {"keras"},
+            {module.split(".")[0] for module in modules},
         )
     return found
 
