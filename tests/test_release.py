@@ -189,6 +189,16 @@ def test_the_card_tells_what_keras_alone_can_read(runs, folder, monkeypatch):
 
 
 @pytest.mark.run
+def test_the_card_tells_of_a_teacher_that_is_not_released(runs, folder):
+    opened = release_runs.open_runs([runs / "kd_0"])
+    networks = release_networks.read_networks(folder, opened)
+    text = release_card.card(networks, {"digits": ()}, TITLE, "mit", "")
+    assert "\nClasses are those of digits in the order of its labels.\n" in text
+    (line,) = [x for x in text.splitlines() if x.startswith("| kd_0 ") and "8x8x1" in x]
+    assert line.split(" | ")[-2].strip() == "small (not released)"
+
+
+@pytest.mark.run
 def test_an_archive_is_the_folder_and_the_same_each_time(runs, folder, tmp_path):
     again = packed(runs, tmp_path)
     one, other = (f.with_name("digits.zip") for f in (folder, again))
@@ -235,6 +245,10 @@ def test_a_card_without_the_data_names_no_classes(runs, tmp_path, capsys):
     opened = release_runs.open_runs([tmp_path / "teacher"])
     assert release_networks.class_names(opened) == {"cifar100": ()}
     assert capsys.readouterr().out.startswith("The card will name no classes: ")
+    restored = read_flagfile(flags, dataset="low_light", task="restoration")
+    flags.write_text(to_flagfile(restored))
+    opened = release_runs.open_runs([tmp_path / "teacher"])
+    assert release_networks.class_names(opened) == {}
 
 
 # ---- without networks
@@ -305,9 +319,10 @@ def test_only_whole_runs_of_other_names_are_taken(study):
     with pytest.raises(UserError, match="would both be kd_seed1 in the release"):
         open_runs([study[1], twin])
     paths = RunPaths(twin)
-    write_json(paths.record, {"versions": {}})
-    with pytest.raises(UserError, match="run.json is damaged: it holds no command"):
-        open_runs([twin])
+    for record in ({"versions": {}}, {"command": ["a"], "versions": 1}, []):
+        write_json(paths.record, record)
+        with pytest.raises(UserError, match="run.json is damaged: it holds no command"):
+            open_runs([twin])
     paths.student.unlink()
     with pytest.raises(UserError, match="No model file at .*student.keras"):
         open_runs([twin])

@@ -146,8 +146,13 @@ def _networks(rows, networks):
 
 def _other(members, role, names):
     """The networks that those of a row learned or started from."""
-    known = [member.fingerprint_of(role) for member in members]
-    return ", ".join(_once(names.get(p, "not released") for p in known if p))
+    found = []
+    for member in members:
+        known = member.fingerprint_of(role)
+        kind = member.run.result.teacher if role == "teacher" else None
+        if known or kind:
+            found.append(names.get(known) or f"{kind or 'another'} (not released)")
+    return ", ".join(_once(found))
 
 
 def _loading(networks):
@@ -201,7 +206,7 @@ def _data(rows, classes):
         "out).",
     ]
     for name, labels in classes.items():
-        order = f"those of {name} in the order of its labels"
+        order = f"are those of {name} in the order of its labels"
         if labels:
             order = f"of {name}, " + ", ".join(
                 f"{k}: {n}" for k, n in enumerate(labels)

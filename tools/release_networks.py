@@ -84,18 +84,18 @@ def class_names(runs: list[Run]) -> dict[str, tuple[str, ...]]:
         runs: as they lie here, with their data.
 
     Returns:
-        dict, data set -> names; () where there are none, or the data are not here,
-        which a line tells.
+        dict, data set -> names, of those whose outputs are classes; () where the data
+        are not here, which a line tells.
     """
     found: dict[str, tuple[str, ...]] = {}
     for run in runs:
-        if run.config.dataset in found:
+        finished = FinishedRun(run.paths.folder)
+        has_classes = finished.task.probabilities and not finished.task.searches
+        if run.config.dataset in found or not has_classes:
             continue
-        finished, names = FinishedRun(run.paths.folder), ()
-        if finished.task.probabilities and not finished.task.searches:
-            try:
-                names = finished.source.class_names
-            except UserError as error:
-                print(f"The card will name no classes: {error}")
-        found[run.config.dataset] = names
+        try:
+            found[run.config.dataset] = finished.source.class_names
+        except UserError as error:
+            print(f"The card will name no classes: {error}")
+            found[run.config.dataset] = ()
     return found

@@ -70,9 +70,13 @@ def _open(paths):
     result = read_result(paths.result)
     files.model_file(paths.folder)
     record = files.read_json(paths.record)
-    lists = isinstance(record, dict) and isinstance(record.get("command"), list)
-    if not lists or not record["command"]:
-        raise UserError(f"{paths.record} is damaged: it holds no command.")
+    known = record if isinstance(record, dict) else {}
+    tables = [known.get(name, {}) for name in ("versions", "fingerprints")]
+    command = isinstance(known.get("command"), list) and known["command"]
+    if not command or not all(isinstance(table, dict) for table in tables):
+        raise UserError(
+            f"{paths.record} is damaged: it holds no command, versions, fingerprints."
+        )
     return Run(paths, read_flagfile(str(paths.flags)), result, record)
 
 
