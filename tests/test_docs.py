@@ -88,6 +88,7 @@ def run_python(page, names):
         "docs/models.md",
         "docs/adding.md",
         pytest.param("docs/tasks.md", marks=pytest.mark.run),
+        pytest.param("results/tasks/README.md", marks=pytest.mark.run),
     ],
 )
 def test_python_runs(page, capsys, tmp_path, monkeypatch):
@@ -120,5 +121,6 @@ def test_python_of_the_library_runs(tiny, digits, tmp_path, monkeypatch):
 def test_the_python_of_every_page_is_run():
     """Of the README in test_readme.py, of the exported files in test_export.py."""
     run = {"docs/models.md", "docs/adding.md", "docs/python.md", "docs/tasks.md"}
+    run.add("results/tasks/README.md")
     elsewhere = {"README.md", "docs/deployment.md"}
     assert {page for page in TEXT if "```python" in TEXT[page]} == run | elsewhere

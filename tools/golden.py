@@ -34,7 +34,7 @@ BASE = Config(
     batch_size=16,
     width=0.125,
     epochs=1,
-    lr=0.01,
+    lr=0.001,
     lr_schedule="constant",
     l2=5e-4,
 )
@@ -112,7 +112,7 @@ def machine():
 def _processor():
     """Name of the processor and a digest of its instruction sets."""
     try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
     known = {}

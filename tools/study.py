@@ -209,7 +209,8 @@ class Study:
     def _end(self, job):
         if job.process.returncode:
             self.failed.append(job)
-        lines = (self._logs / f"{job.name}.txt").read_text(errors="replace").split("\n")
+        log = self._logs / f"{job.name}.txt"
+        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
         last = next(filter(None, reversed(lines)), "it printed nothing")
         self._bar.write(f"{job.name}: {last}", file=sys.stdout)
         sys.stdout.flush()

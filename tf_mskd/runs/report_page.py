@@ -84,7 +84,9 @@ def _recipe(name, run):
     """The commands of a row's runs, and the flags of the first."""
     lines = [line for single in run.single for line in _provenance(single)]
     flags = RunPaths(run.folder).flags
-    told = flags.read_text("utf-8", errors="replace") if flags.is_file() else ""
+    told = ""
+    if flags.is_file():
+        told = flags.read_text(encoding="utf-8", errors="replace")
     summary = f"<summary>flags of {html.escape(run.folder.name)}</summary>"
     return (
         f"<h3>{html.escape(name)}</h3>\n<pre>{html.escape(chr(10).join(lines))}</pre>\n"
