@@ -243,3 +243,16 @@ def assert_kept_are_the_averages(folder):
     kernel = load_model(folder).get_layer("two").kernel.numpy()
     np.testing.assert_array_equal(kernel, stored["adamw/two_kernel_average"])
     assert not np.array_equal(kernel, stored["two/kernel"])
+
+
+def test_the_rate_starts_anew_with_each_phase():
+    settings = {"lr": 0.1, "lr_schedule": "cosine", "epochs": 10, "warmup_epochs": 1}
+    config = Config(
+        phases="progressive", phase_epochs="4,6", phase_lr="restart", **settings
+    )
+    made = build.make_optimizer(config, 5, ["exit_1", "exit_2"])
+    rates = [float(made._learning_rate(step)) for step in (0, 5, 20, 25, 50)]
+    np.testing.assert_allclose(rates, [0, 0.1, 0, 0.1, 0], atol=1e-8)
+    shared = dataclasses.replace(config, phase_lr="shared")
+    made = build.make_optimizer(shared, 5, ["exit_1", "exit_2"])
+    assert float(made._learning_rate(20)) > 0.07

@@ -217,7 +217,6 @@ def test_progressive_trains_one_more_exit_each_phase(runs, oto, tmp_path):
         teacher=str(runs / "teacher"),
         phases="progressive",
         phase_epochs="2,4",
-        phase_lr="restart",
     )
     history = history_of(tmp_path / "progressive")
     assert [line["phase"] for line in history] == [1, 1, 2, 2, 2, 2]
