@@ -1,5 +1,6 @@
 """Run folders with made-up results, for tests of reports."""
 
+import contextlib
 import dataclasses
 import json
 
@@ -7,6 +8,7 @@ from tests.support import PLAIN
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.flags import to_flagfile
 from tf_mskd.runs.result import write_result
+from tf_mskd.utils import figures
 from tf_mskd.utils.run_paths import RunPaths
 
 EXITS = {"exit_1": 0.5, "exit_10": 0.625, "exit_2": 0.75, "ensemble": 0.75}
@@ -60,3 +62,17 @@ def seeded(root, tests=(0.50, 0.52, 0.57), name="kd", seeds=None, result=None, *
         RunPaths(folder).flags.write_text(to_flagfile(config), encoding="utf-8")
         folders.append(folder)
     return folders
+
+
+def watch_panels(monkeypatch):
+    """Returns a list that gets the axes of every picture that is drawn."""
+    panels, seen = figures.panels, []
+
+    @contextlib.contextmanager
+    def watched(path, count, size):
+        with panels(path, count, size) as axes:
+            yield axes
+            seen.extend(axes)
+
+    monkeypatch.setattr(figures, "panels", watched)
+    return seen

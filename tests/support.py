@@ -176,6 +176,21 @@ def wait_for(condition):
 # ---- run folders
 
 
+def run_of_two_exits(folder):
+    """The folder of a run by `mskd`, done in it; its teacher beside it is untrained."""
+    from tests.own_networks import small
+    from tf_mskd.models.plain import as_teacher
+    from tf_mskd.models.saving import save_model
+    from tf_mskd.runs import experiment
+
+    (folder / "teacher").mkdir()
+    teacher = as_teacher(small(10, (8, 8, 1)))
+    save_model(teacher, folder / "teacher" / "student.keras")
+    settings = {"teacher": str(folder / "teacher"), "run_dir": str(folder / "run")}
+    experiment.run(dataclasses.replace(OWN, method="mskd", taps="one", **settings))
+    return folder / "run"
+
+
 def history_of(path):
     """metrics.jsonl without the wall times."""
     lines = [json.loads(x) for x in (path / "metrics.jsonl").read_text().splitlines()]

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests import own_networks
 from tests.reference import softmax
-from tests.support import OWN, Command
+from tests.support import Command, run_of_two_exits
 from tf_mskd import UserError, explain, grad_cam
 from tf_mskd.models.plain import as_teacher
 from tf_mskd.models.saving import load_model, save_model
-from tf_mskd.runs import experiment, explanation, inputs
+from tf_mskd.runs import explanation, inputs
 from tf_mskd.runs.finished_run import FinishedRun
 from tf_mskd.utils import figures
 
@@ -23,20 +22,7 @@ EXITS = ["teacher exit 1", "student exit 1", "student exit 2"]
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The folder of a run; its teacher, which lies beside it, is untrained."""
-    folder = tmp_path_factory.mktemp("runs")
-    (folder / "teacher").mkdir()
-    teacher = as_teacher(own_networks.small(10, (8, 8, 1)))
-    save_model(teacher, folder / "teacher" / "student.keras")
-    config = dataclasses.replace(
-        OWN,
-        method="mskd",
-        taps="one",
-        teacher=str(folder / "teacher"),
-        run_dir=str(folder / "run"),
-    )
-    experiment.run(config)
-    return folder / "run"
+    return run_of_two_exits(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture

@@ -1,17 +1,15 @@
 """Runs side by side: the table, and the data of the curves."""
 
-import contextlib
 import json
 
 import pytest
 
-from tests.report_folders import EXITS, finished, seeded
+from tests.report_folders import EXITS, finished, seeded, watch_panels
 from tf_mskd.runs.comparison import find_runs, read_runs
 from tf_mskd.runs.report_files import write
 from tf_mskd.runs.report_plots import curves, draw
 from tf_mskd.runs.report_tables import Report, as_markdown, rows_of, sections
 from tf_mskd.runs.seeds import group_seeds
-from tf_mskd.utils import figures
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.files import split_paths
 from tf_mskd.utils.run_paths import RunPaths
@@ -70,15 +68,7 @@ def test_the_curves_name_the_figure_that_they_show(tmp_path):
 
 def test_the_figure_holds_the_curves(folders, tmp_path, monkeypatch):
     """The data that matplotlib is given, line by line."""
-    panels, seen = figures.panels, []
-
-    @contextlib.contextmanager
-    def watched(path, count, size):
-        with panels(path, count, size) as axes:
-            yield axes
-            seen.extend(axes)
-
-    monkeypatch.setattr(figures, "panels", watched)
+    seen = watch_panels(monkeypatch)
     runs = read_runs(folders)
     draw(runs, tmp_path / "curves.png")
     drawn = curves(runs)

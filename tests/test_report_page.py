@@ -1,12 +1,11 @@
 """The page of a report and the numbers beside it."""
 
-import contextlib
 import html.parser
 import json
 
 import pytest
 
-from tests.report_folders import finished, seeded
+from tests.report_folders import finished, seeded, watch_panels
 from tf_mskd.runs.comparison import read_runs
 from tf_mskd.runs.paired import paired_with
 from tf_mskd.runs.report_files import summary, write
@@ -21,7 +20,6 @@ from tf_mskd.runs.report_tables import (
     sections,
 )
 from tf_mskd.runs.seeds import group_seeds
-from tf_mskd.utils import figures
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.run_paths import RunPaths
 
@@ -97,15 +95,7 @@ def test_the_page_holds_everything(study, tmp_path):
 @pytest.mark.run
 def test_the_plots_show_the_numbers_of_the_tables(study, tmp_path, monkeypatch):
     """The data that matplotlib is given."""
-    panels, seen = figures.panels, []
-
-    @contextlib.contextmanager
-    def watched(path, count, size):
-        with panels(path, count, size) as axes:
-            yield axes
-            seen.extend(axes)
-
-    monkeypatch.setattr(figures, "panels", watched)
+    seen = watch_panels(monkeypatch)
     draw_macs(study.rows, tmp_path / "macs.png")
     draw_intervals(study, tmp_path / "intervals.png")
     draw(study.rows, tmp_path / "curves.png")

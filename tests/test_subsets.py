@@ -6,16 +6,12 @@ import json
 import numpy as np
 import pytest
 
-from tests import own_networks
-from tests.support import OWN, Command
+from tests.support import Command, run_of_two_exits
 from tf_mskd import UserError
 from tf_mskd.early_exit import subsets
 from tf_mskd.early_exit.agreement import agreement
 from tf_mskd.early_exit.subset_text import agreement_lines, subset_lines
 from tf_mskd.models import count_macs, sub_model
-from tf_mskd.models.plain import as_teacher
-from tf_mskd.models.saving import save_model
-from tf_mskd.runs import experiment
 from tf_mskd.runs.finished_run import FinishedRun
 from tf_mskd.runs.result import read_result
 from tf_mskd.runs.subset_evaluation import evaluate_subsets
@@ -146,14 +142,7 @@ def test_too_many_exits_are_refused():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The folder of a run of two exits; its teacher, beside it, is untrained."""
-    folder = tmp_path_factory.mktemp("runs")
-    (folder / "teacher").mkdir()
-    teacher = as_teacher(own_networks.small(10, (8, 8, 1)))
-    save_model(teacher, folder / "teacher" / "student.keras")
-    settings = {"teacher": str(folder / "teacher"), "run_dir": str(folder / "run")}
-    experiment.run(dataclasses.replace(OWN, method="mskd", taps="one", **settings))
-    return folder / "run"
+    return run_of_two_exits(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.mark.run
