@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
+from tests.reference import softmax
 from tf_mskd.models.saving import load_model
 from tf_mskd.runs import experiment
 from tf_mskd.runs.config import Config
@@ -64,12 +65,23 @@ def test_the_report_reads_runs_and_asks_their_teacher(tmp_path):
     assert shown == ["ccd", "flip", "rotate", "0.5", "0.1"]
     assert accuracy == f"{100 * result.test['exit_4']:.2f}"
 
-    method, means = experiment.build.build_method(config), []
-    for images, targets in Data(config, method).train_stream(0).take(2):
-        rows = np.concatenate([images, targets["second_view"]])
-        logits = load_model(tmp_path / "teacher").predict(rows, verbose=0)["exit_4"]
-        odds = np.exp(logits - logits.max(-1, keepdims=True))
-        means.append((odds / odds.sum(-1, keepdims=True)).mean(0))
-    got = report.teacher_means(FinishedRun(tmp_path / "ccd"), 2)
-    np.testing.assert_allclose(got, means, atol=1e-5)
+    def check(run_dir, rows_of):
+        run = FinishedRun(run_dir)
+        method = experiment.build.build_method(run.config, len(run.source.train.labels))
+        means, teacher = [], load_model(tmp_path / "teacher")
+        for images, targets in Data(run.config, method).train_stream(0).take(2):
+            logits = teacher.predict(rows_of(images, targets), verbose=0)["exit_4"]
+            means.append(softmax(logits).mean(0))
+        got = report.teacher_means(run, 2)
+        np.testing.assert_allclose(got, means, atol=1e-5)
+        return got
+
+    got = check(
+        tmp_path / "ccd", lambda x, targets: np.concatenate([x, targets["second_view"]])
+    )
     assert spread == f"{report.spread(got):.5f}"
+    # a method that reads no exit of the teacher
+    own = {"run_dir": str(tmp_path / "crd"), "method": "crd", "second_augment": ""}
+    own |= {"method_args": "num_negatives=2", "augment_fraction": 1.0}
+    experiment.run(dataclasses.replace(config, **own))
+    check(tmp_path / "crd", lambda x, targets: x)

@@ -58,27 +58,24 @@ def teacher_means(run, batches):
     """
     import keras
 
+    from tf_mskd.models import exit_names
     from tf_mskd.runs import build
     from tf_mskd.runs.data import Data
     from tf_mskd.runs.networks import load_network
-    from tf_mskd.runs.stages import required_name
-    from tf_mskd.utils.names import numbered
 
-    config, path = run.config, run.config.teacher
-    if config.teacher_flagfile and not config.untrained_teacher:
-        beside = run.paths.folder.parent / required_name(config, "teacher")
-        path = config.teacher_run_dir or str(beside)
+    config, path = run.config, run.teacher_path()
     if not path:
         raise UserError(f"{run.paths.folder} has no trained teacher: leave it out.")
     method = build.build_method(config, len(run.source.train.labels))
     teacher = load_network(path, build.teacher_source(config, run.source), config.task)
     distiller = build.build_distiller(config, run.source, teacher, None, method)
-    means = []
+    last, means = exit_names(distiller.teacher)[-1], []
     for images, targets in (
         Data(config, method, run.source).train_stream(0).take(batches)
     ):
-        outputs = distiller.teacher_targets(*distiller.augment(images, targets))
-        logits = outputs[numbered(list(outputs), "exit")[-1]]
+        rows, targets = distiller.augment(images, targets)
+        seen = targets.get("teacher_view", rows)
+        logits = distiller.teacher(seen, training=False)[last]
         means.append(keras.ops.mean(keras.ops.softmax(logits), axis=0))
     return np.asarray(means, np.float64)
 

@@ -79,7 +79,7 @@ class FinishedRun:
             UserError: if it is not there any more, or is another one now.
         """
         learned = self.paths.trained_teacher
-        path = str(learned) if learned.is_file() else self._teacher_path()
+        path = str(learned) if learned.is_file() else self.teacher_path()
         if not path:
             return None
         seen = teacher_source(self.config, self.source)
@@ -90,8 +90,8 @@ class FinishedRun:
         size = self.config.teacher_size or None
         return as_teacher(teacher, student, self.task, size)
 
-    def _teacher_path(self):
-        """Of the run folder or the model that the student learned from; or ""."""
+    def teacher_path(self) -> str:
+        """Path of the run folder or the model that the student learned from, or ""."""
         config = dataclasses.replace(self.config, run_dir=str(self.paths.folder))
         by_flagfile = config.teacher_flagfile and not config.untrained_teacher
         return required_folder(config, "teacher") if by_flagfile else config.teacher
