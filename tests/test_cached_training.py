@@ -21,6 +21,7 @@ from tf_mskd.runs.flags import to_flagfile
 from tf_mskd.teacher_cache.cached_teacher import CachedTeacher
 from tf_mskd.training.checkpoint import CheckpointManager
 from tf_mskd.training.stopping import Stopped
+from tf_mskd.training.tensorflow_loop import TensorFlowLoop
 from tf_mskd.training.trainer import Trainer
 from tf_mskd.utils.errors import UserError
 
@@ -122,8 +123,8 @@ def test_a_stop_before_an_epoch_says_what_is_saved(steps, said, tiny, tmp_path):
     distiller.optimizer.build(distiller.trainable_variables)
     trainer = Trainer(
         distiller,
-        tf.distribute.get_strategy(),
-        stream=None,  # not read before the teacher's rows are there
+        # the stream is not read before the teacher's rows are there
+        TensorFlowLoop(distiller, tf.distribute.get_strategy(), stream=None),
         steps_per_epoch=3,
         epochs=2,
         checkpoints=CheckpointManager(tmp_path),

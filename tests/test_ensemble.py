@@ -7,8 +7,7 @@ from tests import reference
 from tf_mskd import UserError
 from tf_mskd.tasks import ensemble
 from tf_mskd.tasks.classification import Classification, accuracies
-from tf_mskd.tasks.meter import Meter
-from tf_mskd.training.evaluation import validation_logs
+from tf_mskd.tasks.meter import Meter, validation_logs
 
 
 @pytest.mark.parametrize("kind", ["logits", "probabilities"])

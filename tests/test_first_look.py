@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tf_mskd import SGD, Distiller, UserError
-from tf_mskd.runs.evaluation import report_teacher
+from tf_mskd.runs.measurement import report_teacher
 from tf_mskd.tasks import create_task
 from tf_mskd.training.chance import is_at_chance, warn_at_chance
 from tf_mskd.training.evaluation import Evaluator

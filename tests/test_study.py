@@ -54,10 +54,10 @@ def test_what_differs_from_run_to_run_is_no_flag_of_the_study():
     run_flags.define(values)
     values(["study", "--epochs=3", "--tensorboard=false", "--exits=1,2"])
     given = ["--exits=1,2", "--epochs=3", "--tensorboard=false"]
-    assert sorted(study.given_flags(values)) == sorted(given)
+    assert sorted(run_flags.given_flags(values, study.OURS)) == sorted(given)
     values(["study", "--seed=3"])
     with pytest.raises(UserError, match="--seed differs from run to run: give --seeds"):
-        study.given_flags(values)
+        run_flags.given_flags(values, study.OURS)
 
 
 def test_cores_are_shared_out():

@@ -27,7 +27,6 @@ from tf_mskd.runs import cli
 from tf_mskd.runs import flags as run_flags  # noqa: E402
 from tf_mskd.runs.config import Config  # noqa: E402
 from tf_mskd.runs.plan import plan  # noqa: E402
-from tf_mskd.runs.settings import text_of  # noqa: E402
 from tf_mskd.utils import files  # noqa: E402
 from tf_mskd.utils.errors import UserError  # noqa: E402
 from tf_mskd.utils.lock import open_lock, take_lock  # noqa: E402
@@ -220,7 +219,9 @@ def main():
     """Does the study."""
     values = flags.FLAGS
     folder = values.study_dir
-    jobs = jobs_of(values.flagfiles, values.seeds, folder, given_flags(values))
+    jobs = jobs_of(
+        values.flagfiles, values.seeds, folder, run_flags.given_flags(values, OURS)
+    )
     files.make_folder(pathlib.Path(folder) / "logs", "folder of logs")
     with locked(pathlib.Path(folder) / "study.lock"):
         first = needed_first(jobs, folder)
@@ -237,17 +238,6 @@ def main():
         check(study.failed, folder)
     folders = ",".join(job.config.run_dir for job in jobs)
     print(f"python -m tf_mskd.report --group_seeds --run_dirs={folders}")
-
-
-def given_flags(values):
-    """The flags of a run that the command line gives, as it gives them."""
-    given = [f for f in dataclasses.fields(Config) if values[f.name].present]
-    for field in given:
-        if field.name in OURS:
-            raise UserError(
-                f"--{field.name} differs from run to run: give {OURS[field.name]}."
-            )
-    return [f"--{f.name}={text_of(f, values[f.name].value)}" for f in given]
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from tf_mskd.data.masks import Classes, load_masks, read_mask
 from tf_mskd.data.sources import load_source
 from tf_mskd.data.summary import describe
 from tf_mskd.runs.config import Config
-from tf_mskd.runs.data import load
+from tf_mskd.runs.source import load
 from tf_mskd.utils.errors import UserError
 
 NUCLEI = load_source("nuclei", image_size=32)

@@ -13,7 +13,7 @@ _HOME = {  # name -> module that defines it
     "load_source": "sources",
     "make_augment": "augment",
     "split_ids": "splits",
-    "steps_per_epoch": "pipeline",
+    "steps_per_epoch": "order",
     "train_stream": "pipeline",
 }
 __all__ = list(_HOME)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from tf_mskd.data import counter_random as random
+from tf_mskd.data.augment_draws import DRAWS_PER_STEP, STRONG_DRAW
 from tf_mskd.data.autoaugment import autoaugment
 from tf_mskd.data.contrast_views import CONTRAST_VIEWS
 from tf_mskd.data.jda import joint_augmentation
@@ -16,8 +17,6 @@ from tf_mskd.utils.errors import UserError, unknown_name
 VOID = 255  # of label maps
 FOLLOWED = ("crop", "flip", "rotate", "cutout")  # by label maps
 MOVES = ("crop", "flip")  # that leave clean images true
-DRAWS_PER_STEP = 16  # draw numbers reserved for one entry of the list of names
-STRONG_DRAW = 1 << 20  # the draw that says who has the strong part; beyond all entries
 
 
 def make_augment(

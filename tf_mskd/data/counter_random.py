@@ -10,7 +10,7 @@ Source: Steele, Lea, Flood, Fast splittable pseudorandom number generators, OOPS
 
 import tensorflow as tf
 
-GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, odd
+from tf_mskd.data.counter_constants import FACTORS, GOLDEN, LAST_SHIFT
 
 
 def example_keys(seed: int, view: int | tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
@@ -50,10 +50,10 @@ def _bits(keys, draw):
 
 def _mix(z):
     """The finaliser of SplitMix64, a bijection of uint64."""
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+    for shift, factor in FACTORS:
         z = tf.bitwise.bitwise_xor(z, _shift_right(z, shift))
         z *= tf.constant(factor, tf.uint64)
-    return tf.bitwise.bitwise_xor(z, _shift_right(z, 31))
+    return tf.bitwise.bitwise_xor(z, _shift_right(z, LAST_SHIFT))
 
 
 def _shift_right(z, shift):

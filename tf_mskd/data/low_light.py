@@ -9,7 +9,6 @@ import dataclasses
 import numpy as np
 
 from tf_mskd.data.arrays import CHANNELS, Source, Split
-from tf_mskd.data.tfds_sets import load_tfds
 from tf_mskd.utils.errors import UserError
 
 SIDES = (32, 64, 96)  # of windows
@@ -44,6 +43,8 @@ def load_low_light(
         ((312, 64, 64, 3), (36, 64, 64, 3))
     """
     if data_dir:
+        from tf_mskd.data.tfds_sets import load_tfds  # which needs TensorFlow
+
         source = load_tfds("cifar100", data_dir, side, resize)
         train, test = source.train.images, source.test.images
         source = dataclasses.replace(source, name="low_light")

@@ -15,27 +15,8 @@ from tf_mskd.data import extra_targets
 from tf_mskd.data.arrays import Split
 from tf_mskd.data.augment import Augmentation
 from tf_mskd.data.extra_targets import Batch, augmented
+from tf_mskd.data.order import check_batch_size, epoch_order, steps_per_epoch
 from tf_mskd.utils.errors import UserError
-
-
-def steps_per_epoch(ids: np.ndarray, batch_size: int) -> int:
-    """Full batches in one pass over `ids` (int64 [n]); the last part-batch is dropped.
-
-    Raises:
-        UserError: if there are fewer examples than one batch holds.
-    """
-    _check_batch_size(batch_size)
-    if len(ids) < batch_size:
-        raise UserError(
-            f"batch_size {batch_size} exceeds the {len(ids)} training examples; "
-            "set a smaller one."
-        )
-    return len(ids) // batch_size
-
-
-def epoch_order(ids: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """The order of `ids` (int64 [n]) in one epoch, a permutation fixed by the seed."""
-    return np.random.default_rng([seed, epoch]).permutation(ids)
 
 
 def train_stream(
@@ -166,7 +147,7 @@ def eval_stream(
     """
     ids = np.arange(len(split.labels)) if ids is None else ids
     ids = _check_ids(split, ids)
-    _check_batch_size(batch_size)
+    check_batch_size(batch_size)
     if not len(ids):
         raise UserError("There are no examples to evaluate; choose another split.")
 
@@ -234,11 +215,6 @@ def _shaped(split, rows, batch_size):
     shapes = [(batch_size, *array.shape[1:]) for array in arrays]
     images, *targets = map(tf.ensure_shape, rows, shapes)
     return images, dict(zip(split.targets, targets, strict=True))
-
-
-def _check_batch_size(batch_size):
-    if not (isinstance(batch_size, int | np.integer) and batch_size >= 1):
-        raise UserError(f"batch_size must be a whole number >= 1, got {batch_size!r}.")
 
 
 def _check_ids(split, ids):

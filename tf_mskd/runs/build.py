@@ -7,7 +7,6 @@ import typing
 from collections.abc import Sequence
 
 import keras
-import tensorflow as tf
 
 from tf_mskd import models
 from tf_mskd.methods.common.create import create_method, method_defaults
@@ -24,6 +23,7 @@ from tf_mskd.training.distiller import Distiller
 from tf_mskd.training.label_smoothing import SmoothedCrossEntropy
 from tf_mskd.training.optimizers import create_optimizer
 from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.replicas import num_replicas
 
 
 def build_student(
@@ -171,7 +171,7 @@ def _resized(source, size):
 
 
 def _several_replicas():
-    return tf.distribute.get_strategy().num_replicas_in_sync > 1
+    return num_replicas() > 1
 
 
 def check_run(

@@ -1,33 +1,10 @@
 """The data of one run: a source, its split and the streams over it."""
 
-import dataclasses
-
 import numpy as np
 
-from tf_mskd.data import augment, pipeline, sources, splits
-from tf_mskd.runs.config import Config
+from tf_mskd.data import augment, pipeline
+from tf_mskd.runs.source import load, split
 from tf_mskd.runs.task import build_task
-
-
-def load(config: Config) -> sources.Source:
-    """Reads the data set of a configuration into memory, with the task's labels."""
-    task = build_task(config)
-    source = sources.load_source(
-        config.dataset,
-        config.data_dir or None,
-        config.image_size or None,
-        resize=config.resize,
-        test_fraction=config.test_fraction,
-        patch_size=config.patch_size,
-        dense=task.has_confidence,  # which has classes at every pixel
-    )
-
-    def with_labels(split):
-        label = task.labels_of(split.labels, source.num_classes)
-        return dataclasses.replace(split, targets={**split.targets, "label": label})
-
-    train, test = map(with_labels, (source.train, source.test))
-    return dataclasses.replace(source, train=train, test=test)
 
 
 class Data:
@@ -44,12 +21,7 @@ class Data:
         self._keys = method.target_keys if method else ()
         self._num_negatives = getattr(method, "num_negatives", 0)
         self.source = source or load(config)
-        self.train_ids, self.validation_ids = splits.split_ids(
-            self.source.train.strata,
-            validation_fraction=config.validation_fraction,
-            train_fraction=config.train_fraction,
-            seed=config.seed,
-        )
+        self.train_ids, self.validation_ids = split(config, self.source)
         self.steps_per_epoch = pipeline.steps_per_epoch(
             self.train_ids, config.batch_size
         )

@@ -1,11 +1,9 @@
-"""Measures the networks of a run: its result, and later on its student again."""
+"""Measures the student of a finished run again, calibrates and exports it."""
 
 import os
 import pathlib
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from tf_mskd import models
 from tf_mskd.deployment.checks import check_output
@@ -17,16 +15,11 @@ from tf_mskd.early_exit import measure as early_exit
 from tf_mskd.early_exit.exits_file import read_exits, write_exits
 from tf_mskd.early_exit.maps import draw_maps, maps_rows, measure_maps
 from tf_mskd.early_exit.text import measurement_lines
-from tf_mskd.models.saving import fingerprint, load_model
-from tf_mskd.runs.config import Config
-from tf_mskd.runs.data import Data
+from tf_mskd.models.saving import fingerprint
 from tf_mskd.runs.finished_run import FinishedRun
-from tf_mskd.runs.result import Result, read_result
-from tf_mskd.tasks import Task, create_task
+from tf_mskd.runs.result import read_result
+from tf_mskd.tasks import create_task
 from tf_mskd.tasks.meter import Meter
-from tf_mskd.training.chance import warn_at_chance
-from tf_mskd.training.distiller import Distiller
-from tf_mskd.training.evaluation import Evaluator
 from tf_mskd.utils import files
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.run_paths import RunPaths
@@ -34,86 +27,6 @@ from tf_mskd.utils.tables import as_text
 from tf_mskd.utils.units import shown
 
 NUM_CALIBRATION = 400  # training images that the ranges of int8 come from
-
-
-def measure(
-    distiller: Distiller,
-    strategy: tf.distribute.Strategy,
-    data: Data,
-    test: Evaluator,
-    config: Config,
-    paths: RunPaths,
-    history: list[dict],
-) -> Result:
-    """Measures the networks of a run that is trained.
-
-    Args:
-        distiller: the trained one.
-        strategy: that under which its networks were made.
-        data: of the run.
-        test: over the test split.
-        config: of the run.
-        paths: of the run; its best student is measured if there is one.
-        history: the logs of the epochs.
-    """
-    student, task, kind = distiller.student, distiller.task, config.ensemble
-    weights, validation = None, None
-    stream = data.validation_stream()
-    if stream is not None:
-        held_out = Evaluator(strategy, stream, data.gallery_stream())
-        if task.one_class:
-            weights = task.fit_weights(*held_out.logits(student))
-        validation = held_out.measure(student, Meter(task, kind, weights)).main()
-
-    def figures(model):
-        return test.measure(model, Meter(task, kind)).main()
-
-    meter = Meter(task, kind, weights)
-    tested = test.measure(student, meter, distiller.teacher).results()
-    best = paths.student_best.exists()
-    trains_teacher = distiller.method.trains_teacher
-    bare = models.sub_model(student, distiller.exits)  # without auxiliary heads
-    macs = {name: models.count_macs(student, name) for name in distiller.exits}
-    alone = {name: models.sub_model(student, name) for name in distiller.exits}
-    return Result(
-        model=config.model,
-        teacher=distiller.teacher.name if distiller.teacher else None,
-        method=config.method,
-        phases=config.phases,
-        task=task.name,
-        metric=task.metric,
-        step_metric=task.step_metric,
-        unit=task.unit,
-        ensemble=kind,
-        seed=config.seed,
-        epochs=config.epochs,
-        train_examples=len(data.train_ids),
-        params=bare.count_params(),
-        exit_params={name: model.count_params() for name, model in alone.items()},
-        macs={**macs, "ensemble": models.count_macs(bare)},
-        seconds=round(sum(epoch["seconds"] for epoch in history), 1),
-        test=tested.pop(task.metric),
-        test_more=tested or None,
-        test_best=figures(load_model(paths.student_best)) if best else None,
-        test_teacher=figures(distiller.teacher) if trains_teacher else None,
-        validation=validation,
-        fitted_weights=weights,
-    )
-
-
-def report_teacher(teacher: keras.Model, task: Task, test: Evaluator) -> None:
-    """Prints how good a trained teacher is on the test split; warns of chance."""
-    meter, answers = Meter(task), None
-    if task.one_class:
-        answers = test.logits(teacher)
-        meter.update(*answers)
-    else:
-        test.measure(teacher, meter)
-    table, names = meter.main(), models.exit_names(teacher)
-    exits = ", ".join(f"{name} {shown(table[name], task.unit)}" for name in names)
-    print(f"teacher {teacher.name}, on the test split: {exits}")
-    if answers:
-        warn_at_chance(teacher.name, *answers, "the test split")
 
 
 def evaluate_run(

@@ -13,9 +13,9 @@ from tf_mskd.data.summary import describe
 from tf_mskd.models.saving import fingerprint, save_model
 from tf_mskd.runs import build
 from tf_mskd.runs.config import Config
-from tf_mskd.runs.data import Data, load
-from tf_mskd.runs.evaluation import measure, report_teacher
+from tf_mskd.runs.data import Data
 from tf_mskd.runs.initial_weights import init_task_of
+from tf_mskd.runs.measurement import measure, report_teacher
 from tf_mskd.runs.method_state import prepare_method
 from tf_mskd.runs.networks import load_network
 from tf_mskd.runs.own_model import file_of
@@ -23,13 +23,15 @@ from tf_mskd.runs.pictures import draw_examples
 from tf_mskd.runs.plan import plan, plan_cache
 from tf_mskd.runs.result import Result
 from tf_mskd.runs.run_folder import RunFolder
+from tf_mskd.runs.source import load
 from tf_mskd.runs.task import build_task
 from tf_mskd.runs.views_picture import draw_views
-from tf_mskd.tasks.meter import Meter
+from tf_mskd.tasks.meter import Meter, validation_logs
 from tf_mskd.teacher_cache.cached_teacher import CachedTeacher, cached_vectors
 from tf_mskd.teacher_cache.store import TeacherCache
-from tf_mskd.training.evaluation import Evaluator, validation_logs
+from tf_mskd.training.evaluation import Evaluator
 from tf_mskd.training.strategies import create_strategy
+from tf_mskd.training.tensorflow_loop import TensorFlowLoop
 from tf_mskd.training.term_schedule import TermSchedule
 from tf_mskd.training.trainer import Trainer
 
@@ -68,6 +70,9 @@ def _check_all(runs):
 
 def _finish_all(runs, strategy, data):
     for planned in runs:
+        if planned.status == "finished":  # others may read it at the same time
+            print(planned.told)
+            continue
         with RunFolder(planned.config) as folder:
             _finish(planned, folder, strategy, data)
 
@@ -100,8 +105,13 @@ def _run(planned, folder, strategy, data):
     test = Evaluator(strategy, data.test_stream(), data.gallery_stream())
     if distiller.teacher is not None and not config.untrained_teacher:
         report_teacher(distiller.teacher, distiller.task, test)
-    history = _train(distiller, strategy, data, config, folder)
-    result = measure(distiller, strategy, data, test, config, folder.paths, history)
+    stream, held_out = data.validation_stream(), None
+    if stream is not None:
+        held_out = Evaluator(strategy, stream, data.gallery_stream())
+    history = _train(distiller, strategy, data, held_out, config, folder)
+    result = measure(
+        distiller, len(data.train_ids), test, held_out, config, folder.paths, history
+    )
     if folder.is_chief:
         save_model(distiller.student, folder.student)
         if distiller.task.has_panels:
@@ -192,7 +202,7 @@ def _set_up(config):
         tf.config.experimental.enable_op_determinism()
 
 
-def _train(distiller, strategy, data, config, folder):
+def _train(distiller, strategy, data, held_out, config, folder):
     callbacks = [TermSchedule()]
     if folder.is_chief:
         callbacks.append(Progress())
@@ -208,21 +218,19 @@ def _train(distiller, strategy, data, config, folder):
         cached = CachedTeacher(distiller, strategy, data, config)
         prepare = cached.prepare
         train_stream = functools.partial(data.train_stream, teacher_rows=cached)
-    validate, stream = None, data.validation_stream()
-    if stream is not None:
-        evaluator = Evaluator(strategy, stream, data.gallery_stream())
+    validate = None
+    if held_out is not None:
 
         def validate():
             network = distiller.evaluation_network()
             meter = Meter(distiller.task, config.ensemble)
-            return validation_logs(evaluator.measure(network, meter))
+            return validation_logs(held_out.measure(network, meter))
 
         if folder.is_chief:
             callbacks.append(BestStudent(folder.student_best))
     trainer = Trainer(
         distiller,
-        strategy,
-        train_stream,
+        TensorFlowLoop(distiller, strategy, train_stream),
         steps_per_epoch=data.steps_per_epoch,
         epochs=config.epochs,
         checkpoints=folder.checkpoints,

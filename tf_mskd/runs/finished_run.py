@@ -10,11 +10,12 @@ from tf_mskd.data.summary import describe
 from tf_mskd.models.plain import as_teacher
 from tf_mskd.models.saving import fingerprint, load_model
 from tf_mskd.runs.build import teacher_source
-from tf_mskd.runs.data import Data, load
+from tf_mskd.runs.data import Data
 from tf_mskd.runs.flags import read_flagfile
 from tf_mskd.runs.inputs import check_finished_run
 from tf_mskd.runs.networks import import_layers, load_network
 from tf_mskd.runs.plan import required_folder
+from tf_mskd.runs.source import load
 from tf_mskd.runs.task import build_task
 from tf_mskd.tasks import Task
 from tf_mskd.training.evaluation import Evaluator

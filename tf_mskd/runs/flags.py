@@ -160,3 +160,22 @@ def to_flagfile(config: Config) -> str:
             )
         lines.append(f"--{field.name}={text}\n")
     return "".join(lines)
+
+
+def given_flags(values: flags.FlagValues, own: dict[str, str]) -> list[str]:
+    """Returns the flags of a run that the command line gives, as it gives them.
+
+    Args:
+        values: the flags of the tool.
+        own: setting that differs from run to run -> the tool's flag instead of it.
+
+    Raises:
+        UserError: if a setting of `own` is given.
+    """
+    given = [f for f in dataclasses.fields(Config) if values[f.name].present]
+    for field in given:
+        if field.name in own:
+            raise UserError(
+                f"--{field.name} differs from run to run: give {own[field.name]}."
+            )
+    return [f"--{f.name}={text_of(f, values[f.name].value)}" for f in given]

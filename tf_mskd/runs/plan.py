@@ -6,6 +6,7 @@ import pathlib
 
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.inputs import check_inputs, check_same_run
+from tf_mskd.runs.result import Result, read_result
 from tf_mskd.runs.stages import required_config, required_name
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.run_paths import RunPaths
@@ -50,6 +51,16 @@ class PlannedRun:
     def run_dir(self) -> str:
         """The run's folder."""
         return self.config.run_dir
+
+    @property
+    def result(self) -> Result:
+        """The result of a finished run."""
+        return read_result(RunPaths(self.run_dir).result)
+
+    @property
+    def told(self) -> str:
+        """One line on a finished run."""
+        return f"{self.run_dir} is finished: {self.result.summary()}"
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -120,3 +120,12 @@ class Meter:
             whole.update(*self._pictures.results())
             found[f"picture_{self.task.metric}"] = whole.main()
         return found
+
+
+def validation_logs(meter: Meter) -> dict[str, float]:
+    """Names the figures of a meter for the log: "val_exit_1_accuracy", ..."""
+    return {
+        f"val_{name}_{figure}": value
+        for figure, table in meter.results().items()
+        for name, value in table.items()
+    }

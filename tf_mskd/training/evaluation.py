@@ -147,12 +147,3 @@ class Evaluator:
         network = self._networks[id(model)][0]
         for outputs, targets in self._predictor.batches(network, stream):
             yield {name: outputs[name] for name in names}, targets
-
-
-def validation_logs(meter: Meter) -> dict[str, float]:
-    """Names the figures of a meter for the log: "val_exit_1_accuracy", ..."""
-    return {
-        f"val_{name}_{figure}": value
-        for figure, table in meter.results().items()
-        for name, value in table.items()
-    }

@@ -1,28 +1,46 @@
-"""The loop of a run: one strategy, one stream, exact resume."""
+"""The loop of a run: epochs, callbacks, checkpoints, exact resume."""
 
+import contextlib
 import signal
 import time
+import typing
 from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from tf_mskd.training.averaging import averaged_weights, use_averages
 from tf_mskd.training.checkpoint import CheckpointManager
 from tf_mskd.training.cursor import Cursor
 from tf_mskd.training.distiller import Distiller
 from tf_mskd.training.stopping import Stopped, StopRequest
-from tf_mskd.training.strategies import (
-    any_worker,
-    check_same_step,
-    explaining_lost_workers,
-    is_multi_worker,
-    spread_seeds,
-)
 from tf_mskd.utils.errors import UserError
 
 CALL_SECONDS = 1.0  # a stop waits for one compiled call, so calls stay short
+
+
+class Steps(typing.Protocol):
+    """Does the steps of a run on some devices; see `TensorFlowLoop`."""
+
+    steps_must_agree: bool  # whether other processes wait for as many in each call
+
+    def open(self, step: int) -> None:
+        """Makes `step` the next global step."""
+
+    def run(self, steps: int) -> int:
+        """Does so many steps; returns how many, from the first on, were finite."""
+
+    def guarding(self) -> contextlib.AbstractContextManager:
+        """Explains, for the length of a run, what the loss of a worker raises."""
+
+    def any_worker(self, *claims: bool) -> tuple[bool, ...]:
+        """Returns whether any worker makes each claim; every worker must call it."""
+
+    def check_start(self, step: int) -> None:
+        """Refuses workers whose newest checkpoints, of `step` here, differ."""
+
+    def spread_seeds(self, variables: list[keras.Variable]) -> None:
+        """Gives the random layers of each replica seeds of their own."""
 
 
 class Trainer:
@@ -33,9 +51,8 @@ class Trainer:
     the same data.
 
     Args:
-        distiller: compiled `Distiller`, made under `strategy`, its optimizer built.
-        strategy: `tf.distribute.Strategy`.
-        stream: function of the first global step -> `tf.data.Dataset` of batches.
+        distiller: compiled `Distiller`, its optimizer built.
+        loop: `Steps`, what does the steps.
         steps_per_epoch: int > 0.
         epochs: int > 0.
         checkpoints: `CheckpointManager`.
@@ -45,7 +62,7 @@ class Trainer:
             or None.
         prepare: function of (epoch, function that returns whether a stop was
             requested), run before the first batch of an epoch is read, or None; the
-            stream then ends with the epoch.
+            loop is then opened for each epoch.
         start: function without arguments, run before the first step and after every
             resume, once the state is restored; or None.
         on_epoch: function of the history (list of dicts), run after each epoch's
@@ -53,6 +70,8 @@ class Trainer:
         steps_per_call: int > 0, most steps in one compiled call.
         checkpoint_minutes: float, time between checkpoints within an epoch; 0 for none.
         checkpoint_steps: int, steps between checkpoints within an epoch; 0 for none.
+        checkpoint_epochs: bool, a checkpoint after every epoch; else after those that
+            end when `checkpoint_minutes` are over, and the last.
 
     Attributes:
         cursor: `Cursor`, the position of the run.
@@ -61,8 +80,7 @@ class Trainer:
     def __init__(
         self,
         distiller: Distiller,
-        strategy: tf.distribute.Strategy,
-        stream: Callable[[int], tf.data.Dataset],
+        loop: Steps,
         *,
         steps_per_epoch: int,
         epochs: int,
@@ -75,16 +93,17 @@ class Trainer:
         steps_per_call: int = 20,
         checkpoint_minutes: float = 10.0,
         checkpoint_steps: int = 0,
+        checkpoint_epochs: bool = True,
     ):
-        self.distiller, self.strategy, self.stream = distiller, strategy, stream
+        self.distiller, self.loop = distiller, loop
         self.cursor, self.checkpoints = Cursor(epochs, steps_per_epoch), checkpoints
         self.validate, self.prepare, self.on_epoch = validate, prepare, on_epoch
         self.start = start
         self.steps_per_call = steps_per_call
         self.checkpoint_seconds = 60.0 * checkpoint_minutes
         self.checkpoint_steps = checkpoint_steps
+        self.checkpoint_epochs = checkpoint_epochs
         self._step_seconds, self._stop = CALL_SECONDS, StopRequest()
-        self._functions = {}
         self._callbacks = keras.callbacks.CallbackList(
             list(callbacks), model=distiller, epochs=epochs, steps=steps_per_epoch
         )
@@ -97,7 +116,7 @@ class Trainer:
             UserError: if another worker of several has stopped.
             Stopped: after SIGTERM or SIGINT, once the step is done and checkpointed.
         """
-        with explaining_lost_workers(self.strategy), self._stop.listening():
+        with self.loop.guarding(), self._stop.listening():
             return self._run()
 
     def _run(self):
@@ -107,7 +126,7 @@ class Trainer:
         cursor = self.cursor
         logs = {"first_step": cursor.step, "history": cursor.history}
         self._callbacks.on_train_begin(logs)
-        iterator = None
+        is_open = False
         self._saved_at = time.monotonic()
         while not cursor.is_at_end:
             if self.prepare:
@@ -115,25 +134,25 @@ class Trainer:
                 self.prepare(cursor.epoch, self._is_asked_to_stop)
                 cursor.seconds += time.monotonic() - start
                 self._stop_if(self._is_asked_to_stop())
-            if self.prepare or iterator is None:
-                iterator = self._iterator()
-            self._epoch(iterator)
+            if self.prepare or not is_open:
+                self.loop.open(cursor.step)
+                is_open = True
+            self._epoch()
         use_averages(self.distiller)
         self._callbacks.on_train_end()
         return cursor.history
 
-    def _epoch(self, iterator):
+    def _epoch(self):
         cursor = self.cursor
         epoch, done = cursor.epoch, cursor.step_of_epoch
         start = time.monotonic() - cursor.seconds
         if not done:
             self.distiller.reset_metrics()
         self._callbacks.on_epoch_begin(epoch)
-        train = self._train_function()
         while done < cursor.steps_per_epoch:
             steps = self._steps_to_do(done)
             called = time.monotonic()
-            finite = int(train(iterator, tf.constant(steps)))
+            finite = self.loop.run(steps)
             if finite < steps:
                 self._fail(epoch, done + finite)
             done += steps
@@ -154,45 +173,21 @@ class Trainer:
         head["learning_rate"] = float(keras.ops.convert_to_numpy(rate))
         cursor.history.append({**head, **logs})
         cursor.seconds = 0.0
-        self._save()
+        (stop,) = self.loop.any_worker(self._is_asked_to_stop())
+        if self.checkpoint_epochs or stop or cursor.is_at_end or self._minutes_over():
+            self._save()
         if self.on_epoch:
             self.on_epoch(cursor.history)
-        self._stop_if(*any_worker(self.strategy, self._is_asked_to_stop()))
+        self._stop_if(stop)
 
     def _steps_to_do(self, done):
         steps = self.steps_per_call
-        if not is_multi_worker(self.strategy):  # workers must agree on the number
+        if not self.loop.steps_must_agree:
             steps = min(steps, int(CALL_SECONDS / self._step_seconds))
         to_go = [self.cursor.steps_per_epoch - done]
         if self.checkpoint_steps:
             to_go.append(self.checkpoint_steps - done % self.checkpoint_steps)
         return max(1, min(steps, *to_go))
-
-    def _train_function(self):
-        phase = self.distiller.phase
-        if phase not in self._functions:
-            self._functions[phase] = self._compile()
-        return self._functions[phase]
-
-    def _compile(self):
-        strategy = self.strategy
-        step = tf.autograph.experimental.do_not_convert(self.distiller.train_step)
-
-        @tf.function
-        def train(iterator, steps):
-            finite = tf.constant(0)
-            for _ in tf.range(steps):
-                logs = strategy.run(step, args=(next(iterator),))
-                losses = tf.stack(strategy.experimental_local_results(logs["loss"]))
-                is_finite = tf.reduce_all(tf.math.is_finite(losses))
-                finite += tf.cast(is_finite, tf.int32)
-            return finite
-
-        return train
-
-    def _iterator(self):
-        data = self.stream(self.cursor.step)
-        return iter(self.strategy.experimental_distribute_dataset(data))
 
     def _is_asked_to_stop(self):
         return self._stop.signal is not None
@@ -216,15 +211,17 @@ class Trainer:
     # ---- checkpoints
 
     def _save_if_due(self, done):
-        waited = time.monotonic() - self._saved_at
-        due = 0 < self.checkpoint_seconds < waited
-        stop, due = any_worker(self.strategy, self._is_asked_to_stop(), due)
+        claims = self._is_asked_to_stop(), self._minutes_over()
+        stop, due = self.loop.any_worker(*claims)
         if self.checkpoint_steps and done % self.checkpoint_steps == 0:
             due = True
         if stop or due:
             self._check_weights()
             self._save()
         self._stop_if(stop)
+
+    def _minutes_over(self):
+        return 0 < self.checkpoint_seconds < time.monotonic() - self._saved_at
 
     def _check_weights(self):
         weights = [w for part in self.distiller.learning_parts for w in part.weights]
@@ -236,9 +233,9 @@ class Trainer:
         self._saved_at = time.monotonic()
 
     def _restore(self):
-        check_same_step(self.strategy, self.checkpoints.newest_step())
+        self.loop.check_start(self.checkpoints.newest_step())
         variables = self.distiller.state_variables
         resumed = self.cursor.restore(self.checkpoints, variables)
         if resumed and self.on_epoch and self.cursor.history:
             self.on_epoch(self.cursor.history)
-        spread_seeds(variables, self.strategy)
+        self.loop.spread_seeds(variables)

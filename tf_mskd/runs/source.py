@@ -1,0 +1,40 @@
+"""The data set of a configuration, and which of its images a run learns from."""
+
+import dataclasses
+
+import numpy as np
+
+from tf_mskd.data import sources, splits
+from tf_mskd.runs.config import Config
+from tf_mskd.runs.task import build_task
+
+
+def load(config: Config) -> sources.Source:
+    """Reads the data set of a configuration into memory, with the task's labels."""
+    task = build_task(config)
+    source = sources.load_source(
+        config.dataset,
+        config.data_dir or None,
+        config.image_size or None,
+        resize=config.resize,
+        test_fraction=config.test_fraction,
+        patch_size=config.patch_size,
+        dense=task.has_confidence,  # which has classes at every pixel
+    )
+
+    def with_labels(split):
+        label = task.labels_of(split.labels, source.num_classes)
+        return dataclasses.replace(split, targets={**split.targets, "label": label})
+
+    train, test = map(with_labels, (source.train, source.test))
+    return dataclasses.replace(source, train=train, test=test)
+
+
+def split(config: Config, source: sources.Source) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the positions of the training images to learn from and to hold out."""
+    return splits.split_ids(
+        source.train.strata,
+        validation_fraction=config.validation_fraction,
+        train_fraction=config.train_fraction,
+        seed=config.seed,
+    )
