@@ -13,6 +13,7 @@ FLOORS = (
     {"training", "early_exit"},
     {"teacher_cache", "deployment", "callbacks"},
     {"runs"},
+    {"on_jax"},
     {"train", "cache", "evaluate", "calibrate", "explain", "export", "tune", "report"},
     {"__main__"},
 )

@@ -2,9 +2,10 @@
 
 python -m tf_mskd.data.prepare --dataset=tiny_imagenet --archive=ZIP --data_dir=DIR
 python -m tf_mskd.data.prepare --dataset=cifar100 --data_dir=DIR
+python -m tf_mskd.data.prepare --dataset=cifar100 --data_dir=DIR --npz=cifar100.npz
 
 The second form downloads from the data set's own site: it is the only command of the
-library that does.
+library that does. The third also writes the set to one file, for machines without TFDS.
 """
 
 import os
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 
 from absl import flags, logging
 
+from tf_mskd.data.npz_file import is_npz
 from tf_mskd.utils.choices import ARCHIVED_SETS
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.flag_errors import explain
@@ -33,18 +35,24 @@ def define() -> None:
         "Zip file or extracted folder of a set that needs one (tiny_imagenet).",
         **options,
     )
+    flags.DEFINE_string(
+        "npz", None, "File that the set is written to as well, ends in .npz.", **options
+    )
 
 
 define()
 
 
-def prepare(dataset: str, data_dir: str, archive: str | None = None) -> str:
+def prepare(
+    dataset: str, data_dir: str, archive: str | None = None, npz: str | None = None
+) -> str:
     """Writes a TFDS data set below `data_dir` unless it is there already.
 
     Args:
         dataset: str, TFDS name or "tiny_imagenet".
         data_dir: directory to write to, made if missing.
         archive: path, needed by "tiny_imagenet" and by no other set.
+        npz: path that ends in ".npz", to write images and class numbers to, or None.
 
     Returns:
         str, one line that says what was found or written.
@@ -52,7 +60,7 @@ def prepare(dataset: str, data_dir: str, archive: str | None = None) -> str:
     Raises:
         UserError: wrong name, archive missing or broken, download failed.
     """
-    _check_arguments(dataset, data_dir, archive)
+    _check_arguments(dataset, data_dir, archive, npz)
     start_tensorflow()
     import tensorflow_datasets as tfds
 
@@ -61,7 +69,7 @@ def prepare(dataset: str, data_dir: str, archive: str | None = None) -> str:
     data_dir = os.path.expanduser(data_dir)
     builder = find_builder(dataset, data_dir)
     if builder.is_prepared():
-        return f"Already prepared: {_summary(builder)}"
+        return f"Already prepared: {_summary(builder)}{_as_npz(dataset, data_dir, npz)}"
     if dataset in ARCHIVED_SETS:
         if not archive:
             raise UserError(
@@ -84,7 +92,7 @@ def prepare(dataset: str, data_dir: str, archive: str | None = None) -> str:
             f"Could not prepare {dataset!r} in {data_dir}: {type(error).__name__}: "
             f"{reason}"
         ) from error
-    return f"Wrote {_summary(builder)}"
+    return f"Wrote {_summary(builder)}{_as_npz(dataset, data_dir, npz)}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(
                 f"Expected flags only, got {rest[0]!r}: write --name=value."
             )
-        print(prepare(FLAGS.dataset, FLAGS.data_dir, FLAGS.archive))
+        print(prepare(FLAGS.dataset, FLAGS.data_dir, FLAGS.archive, FLAGS.npz))
     except (UserError, flags.Error) as error:
         refused = isinstance(error, flags.Error)
         text = UserError(explain(error, FLAGS)) if refused else error
@@ -114,12 +122,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _check_arguments(dataset, data_dir, archive):
+def _as_npz(dataset, data_dir, path):
+    if not path:
+        return ""
+    from tf_mskd.data.npz_file import write_npz
+    from tf_mskd.data.tfds_sets import load_tfds
+
+    write_npz(path, load_tfds(dataset, data_dir))
+    return f"; all of it in {path} too"
+
+
+def _check_arguments(dataset, data_dir, archive, npz):
     if not dataset or not data_dir:
         missing = "--data_dir" if dataset else "--dataset"
         raise UserError(f"{missing} is needed; see --help.")
     if dataset in ("digits", "folder"):
         raise UserError(f"Data set {dataset!r} needs no preparation.")
+    if npz and not is_npz(npz):
+        raise UserError(f"--npz={npz} must end in .npz.")
     if archive and dataset not in ARCHIVED_SETS:
         raise UserError(
             f"--archive is for {', '.join(ARCHIVED_SETS)}; {dataset!r} takes none."

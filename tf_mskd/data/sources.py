@@ -9,12 +9,11 @@ from tf_mskd.data.decode import fit
 from tf_mskd.data.image_folder import load_folder
 from tf_mskd.data.low_light import load_low_light
 from tf_mskd.data.mask_folder import load_mask_folder
+from tf_mskd.data.npz_file import is_npz, load_npz
 from tf_mskd.data.nuclei import load_nuclei
 from tf_mskd.data.pairs import load_pairs
 from tf_mskd.data.pascal_voc import load_pascal_voc
 from tf_mskd.data.splits import split_ids
-from tf_mskd.data.tfds_masks import load_tfds_masks
-from tf_mskd.data.tfds_sets import load_tfds
 from tf_mskd.utils.choices import RESIZES
 from tf_mskd.utils.errors import UserError, unknown_name
 
@@ -43,6 +42,7 @@ def load_source(
         data_dir: "pairs": see `load_pairs`; "low_light": see `load_low_light`.
             "folder": the root that holds `train/` and `test/` (or `val/`), or
             class folders that `test_fraction` splits.
+            Any set: a file of `write_npz`, which ends in ".npz".
             TFDS sets: the directory they were prepared in; None is the TFDS default.
         image_size: int, resize to that height and width in pixels; None keeps the
             size. Needed for TFDS sets whose images differ in size.
@@ -71,6 +71,13 @@ def load_source(
     if resize not in RESIZES:
         raise unknown_name("resize", resize, RESIZES)
     _check_test_fraction(name, test_fraction)
+    if data_dir and is_npz(data_dir):
+        if dense or image_size:
+            raise UserError(
+                f"{data_dir} holds images of one size, each of one class: leave "
+                "--image_size empty and --task=classification."
+            )
+        return load_npz(name, data_dir)
     if name == "digits":
         return load_digits(image_size)
     if name == "nuclei":
@@ -90,7 +97,12 @@ def load_source(
         return load_mask_folder(data_dir, image_size, resize, test_fraction)
     if name in ON_DISK:
         return ON_DISK[name](data_dir, image_size, resize)
-    return (load_tfds_masks if dense else load_tfds)(name, data_dir, image_size, resize)
+    # imported here: nothing else in memory needs TensorFlow
+    if dense:
+        from tf_mskd.data.tfds_masks import load_tfds_masks as load
+    else:
+        from tf_mskd.data.tfds_sets import load_tfds as load
+    return load(name, data_dir, image_size, resize)
 
 
 def load_digits(image_size: int | None = None) -> Source:

@@ -1,5 +1,6 @@
 """The folder of a run: what it holds, and whether it belongs to this configuration."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -21,7 +22,7 @@ from tf_mskd.utils.lock import open_lock, take_lock
 from tf_mskd.utils.run_paths import RunPaths
 from tf_mskd.utils.version import VERSION
 
-PACKAGES = ("tensorflow", "keras", "tensorflow-datasets", "numpy")
+PACKAGES = ("tensorflow", "keras", "tensorflow-datasets", "numpy", "jax")
 OWNER = re.compile(r"host [\w.-]{1,255}, pid \d{1,20}")
 
 
@@ -172,7 +173,8 @@ def _host():
 def _provenance():
     versions = {"tf_mskd": VERSION, "python": platform.python_version()}
     for name in PACKAGES:
-        versions[name] = metadata.version(name)
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
     return {
         "command": [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]],
         "versions": versions,

@@ -20,6 +20,11 @@ def start_tensorflow() -> None:
             importlib.import_module("tensorflow")
 
 
+def on_jax() -> bool:
+    """Whether the user has asked for Keras on JAX, which needs no TensorFlow."""
+    return os.environ.get("KERAS_BACKEND") == "jax"
+
+
 @contextlib.contextmanager
 def silent_stderr() -> Iterator[None]:
     """Leads stderr nowhere for what TensorFlow prints whatever its level says.

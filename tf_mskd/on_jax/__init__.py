@@ -1,0 +1,1 @@
+"""Whole runs on one accelerator under JAX, where TensorFlow is not installed."""
