@@ -74,6 +74,7 @@ def document():
         cls = registry.method_class(name)
         method, text = create_method(name), inspect.getdoc(cls)
         origin = "reconstruction" if "Reconstruction:" in text else "published"
+        origin = "ours" if "Source: ours." in text else origin
         local = "yes" if "local" in text else ""
         step = f"{steps[name]:.2f}" if name in steps else ""
         row = [f"[{name}](#{name})", first_paragraph(text), weights(method)]

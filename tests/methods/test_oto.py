@@ -25,6 +25,14 @@ def test_sum_of_the_fixture():
     np.testing.assert_allclose(ce, 8.50035848, 2e-5, err_msg="oto ce")
 
 
+def test_standardised_sum_of_the_fixture():
+    terms = OtO(preset="lskd")(
+        reference.STUDENT_EXITS, reference.TEACHER_EXITS, {"label": reference.LABELS}
+    )
+    kd = sum(float(np.mean(terms[f"kd/exit_{k}"])) for k in (1, 2, 3, 4))
+    np.testing.assert_allclose(kd, 0.04556921, 2e-5, err_msg="oto lskd")
+
+
 @pytest.mark.parametrize(
     "student, teacher, expected",
     [

@@ -140,16 +140,17 @@ def triplet_margin(
     return ops.relu(distance(anchor, positive) - distance(anchor, negative) + margin)
 
 
-def standardize(x: Tensor) -> Tensor:
+def standardize(x: Tensor, ddof: int = 0) -> Tensor:
     """Rows of mean 0 and deviation 1.
 
-    n(z) = (z - mean z) / (std z + 1e-7), the deviation that of the population
+    n(z) = (z - mean z) / (std z + 1e-7), std z = sqrt(sum (z - mean z)^2 / (D - ddof))
 
     Args:
-        x: float [B, D].
+        x: float [..., D].
+        ddof: int, 0 for the deviation of the population, 1 for that of a sample.
 
     Returns:
-        float32 [B, D]; 0 for a row of equal entries.
+        float32 [..., D]; 0 for a row of equal entries.
 
     Example:
         >>> standardize([[1.0, 3.0]]).numpy().round(3).tolist()
@@ -157,7 +158,7 @@ def standardize(x: Tensor) -> Tensor:
     """
     x = ops.cast(ops.convert_to_tensor(x), "float32")
     x = x - ops.mean(x, axis=-1, keepdims=True)
-    variance = ops.mean(ops.square(x), axis=-1, keepdims=True)
+    variance = ops.sum(ops.square(x), axis=-1, keepdims=True) / (x.shape[-1] - ddof)
     return x / (ops.sqrt(ops.maximum(variance, 1e-12)) + 1e-7)
 
 
