@@ -11,7 +11,7 @@ from absl import flags
 from tf_mskd.runs import cli
 from tf_mskd.runs.flags import define_run as define
 from tf_mskd.runs.plan import describe, plan
-from tf_mskd.utils.start import on_jax, start_tensorflow
+from tf_mskd.utils.start import on_jax, start_jax, start_tensorflow
 
 
 def main() -> None:
@@ -22,6 +22,7 @@ def main() -> None:
         print(describe(runs))
         return
     if on_jax():
+        start_jax()
         from tf_mskd.on_jax import experiment as jax_experiment
 
         jax_experiment.run(config)

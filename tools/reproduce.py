@@ -28,7 +28,7 @@ from tf_mskd.runs.config import Config  # noqa: E402
 from tf_mskd.runs.plan import ACTIONS, HANDED_DOWN, plan  # noqa: E402
 from tf_mskd.training.stopping import Stopped  # noqa: E402
 from tf_mskd.utils.errors import unknown_name  # noqa: E402
-from tf_mskd.utils.start import on_jax, start_tensorflow  # noqa: E402
+from tf_mskd.utils.start import on_jax, start_jax, start_tensorflow  # noqa: E402
 from tf_mskd.utils.tables import as_text  # noqa: E402
 
 METHODS = "comparison of methods"  # what the source of that table's figures ends in
@@ -191,8 +191,7 @@ def main():
     handed_down = {n: getattr(configs[teacher], n) for n in ("run_dir", *HANDED_DOWN)}
     configs[teacher] = run_flags.read_flags(cells[teacher], **handed_down)
     planned = {run.run_dir: run for c in configs.values() for run in plan(c)}
-    if not on_jax():
-        start_tensorflow()
+    start_jax() if on_jax() else start_tensorflow()
     missing = [run for run in planned.values() if run.status != "finished"]
     if values.dry_run:
         print(estimate(missing) if missing else "Every cell is there.")

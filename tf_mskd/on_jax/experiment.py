@@ -57,7 +57,7 @@ def check_config(config: Config) -> None:
     beyond = [name for name in method.target_keys if name not in TARGETS]
     names = tuple(name for name in config.augment if name != "none")
     needs = {
-        "task": config.task != "classification",
+        "task": not build_task(config).one_class,
         "phases": config.phases == "progressive",
         "method": method.changes_batch or method.trains_teacher or bool(beyond),
         "augment": names not in MOVES,

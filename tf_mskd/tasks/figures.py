@@ -46,7 +46,8 @@ class Mean(Figures):
 
     def update(self, label, output):
         """Adds a batch."""
-        self._total += float(np.sum(self._quality(label, output), dtype=np.float64))
+        quality = np.asarray(self._quality(label, output))  # of any backend
+        self._total += float(np.sum(quality, dtype=np.float64))
         self._count += len(label)
 
     def results(self):

@@ -25,6 +25,15 @@ def on_jax() -> bool:
     return os.environ.get("KERAS_BACKEND") == "jax"
 
 
+def start_jax() -> None:
+    """Keeps stderr for a command's own errors where Keras runs on JAX.
+
+    Where TensorFlow is installed Keras imports it, to seed it: here it is done before.
+    """
+    with contextlib.suppress(ImportError):
+        start_tensorflow()
+
+
 @contextlib.contextmanager
 def silent_stderr() -> Iterator[None]:
     """Leads stderr nowhere for what TensorFlow prints whatever its level says.
