@@ -1,7 +1,6 @@
 """A whole data set in one `.npz` file, which needs neither TFDS nor TensorFlow."""
 
 import os
-import pathlib
 import typing
 import zipfile
 
@@ -12,11 +11,6 @@ from tf_mskd.utils import files
 from tf_mskd.utils.errors import UserError
 
 KEYS = ("train_images", "train_labels", "test_images", "test_labels", "class_names")
-
-
-def is_npz(path: str | os.PathLike) -> bool:
-    """Whether a data folder is such a file instead."""
-    return pathlib.Path(path).suffix == ".npz"
 
 
 def write_npz(path: str | os.PathLike, source: Source) -> None:

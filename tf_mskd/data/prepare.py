@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from absl import flags, logging
 
-from tf_mskd.data.npz_file import is_npz
+from tf_mskd.utils import files
 from tf_mskd.utils.choices import ARCHIVED_SETS
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.flag_errors import explain
@@ -138,7 +138,7 @@ def _check_arguments(dataset, data_dir, archive, npz):
         raise UserError(f"{missing} is needed; see --help.")
     if dataset in ("digits", "folder"):
         raise UserError(f"Data set {dataset!r} needs no preparation.")
-    if npz and not is_npz(npz):
+    if npz and not files.is_npz(npz):
         raise UserError(f"--npz={npz} must end in .npz.")
     if archive and dataset not in ARCHIVED_SETS:
         raise UserError(

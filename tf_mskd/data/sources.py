@@ -9,11 +9,12 @@ from tf_mskd.data.decode import fit
 from tf_mskd.data.image_folder import load_folder
 from tf_mskd.data.low_light import load_low_light
 from tf_mskd.data.mask_folder import load_mask_folder
-from tf_mskd.data.npz_file import is_npz, load_npz
+from tf_mskd.data.npz_file import load_npz
 from tf_mskd.data.nuclei import load_nuclei
 from tf_mskd.data.pairs import load_pairs
 from tf_mskd.data.pascal_voc import load_pascal_voc
 from tf_mskd.data.splits import split_ids
+from tf_mskd.utils import files
 from tf_mskd.utils.choices import RESIZES
 from tf_mskd.utils.errors import UserError, unknown_name
 
@@ -71,7 +72,7 @@ def load_source(
     if resize not in RESIZES:
         raise unknown_name("resize", resize, RESIZES)
     _check_test_fraction(name, test_fraction)
-    if data_dir and is_npz(data_dir):
+    if data_dir and files.is_npz(data_dir):
         if dense or image_size:
             raise UserError(
                 f"{data_dir} holds images of one size, each of one class: leave "

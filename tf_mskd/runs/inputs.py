@@ -4,7 +4,6 @@ import os
 import pathlib
 import re
 
-from tf_mskd.data.npz_file import is_npz
 from tf_mskd.runs import own_model
 from tf_mskd.runs.config import Config, differing
 from tf_mskd.runs.flags import read_flagfile
@@ -69,7 +68,7 @@ def check_inputs(config: Config) -> None:
     own_model.check_file("teacher", config.teacher)
     _check_task(config)
     folder = os.path.expanduser(config.data_dir)
-    found = os.path.isfile if is_npz(folder) else os.path.isdir
+    found = os.path.isfile if files.is_npz(folder) else os.path.isdir
     if config.data_dir and config.dataset != "digits" and not found(folder):
         raise UserError(
             f"No folder {config.data_dir!r} for data set {config.dataset!r}: name "

@@ -62,6 +62,16 @@ def make_folder(path: str | os.PathLike, what: str = "folder") -> pathlib.Path:
     return path
 
 
+def is_npz(path: str | os.PathLike) -> bool:
+    """Whether a data folder is a file of a whole data set instead, see `data.npz_file`.
+
+    Example:
+        >>> is_npz("data/cifar100.npz")
+        True
+    """
+    return pathlib.Path(path).suffix == ".npz"
+
+
 def split_paths(text: str) -> list[str]:
     """Splits "a,b" into paths; a comma in the name of one that exists stays.
 
