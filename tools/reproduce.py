@@ -159,11 +159,21 @@ def _measured_rate(config):
 
 
 def stop_after(minutes):
-    """Asks this process to stop, as a signal from outside would, once; returns it."""
-    timer = threading.Timer(60 * minutes, os.kill, (os.getpid(), signal.SIGTERM))
+    """Asks this process to stop, as a signal from outside would, once.
+
+    Returns:
+        (`threading.Timer`, `threading.Event` that is set before it asks).
+    """
+    asked = threading.Event()
+
+    def ask():
+        asked.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    timer = threading.Timer(60 * minutes, ask)
     timer.daemon = True
     timer.start()
-    return timer
+    return timer, asked
 
 
 def run_all(runs):
@@ -201,16 +211,18 @@ def main():
 
 
 def _do(configs: list[Config], minutes):
-    timer = stop_after(minutes) if minutes else None
+    if not minutes:
+        run_all(configs)
+        return
+    timer, asked = stop_after(minutes)
     try:
         run_all(configs)
     except Stopped as stop:
-        if timer is None or timer.is_alive():
+        if not asked.is_set():
             raise  # somebody else has asked
         print(stop.text)
     finally:
-        if timer is not None:
-            timer.cancel()
+        timer.cancel()
 
 
 def _show(folders):
