@@ -151,6 +151,7 @@ def test_a_run_has_the_losses_of_tensorflow_and_resumes(npz, tmp_path):
         (["--phases=progressive", "--exits=all"], "--phases=progressive"),
         (["--augment=crop,rotate"], "--augment=crop,rotate"),
         (["--method=dml", "--untrained_teacher"], "--method=dml"),
+        (["--strategy=mirrored"], "--strategy=mirrored"),
     ],
 )
 def test_what_needs_tensorflow_is_refused_in_one_line(flags, told, npz, tmp_path):

@@ -17,7 +17,10 @@ import pathlib
 import signal
 import sys
 import threading
+import time
+import types
 
+import numpy as np
 from absl import flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
@@ -125,8 +128,6 @@ def _work(run):
 
 
 def _network(config):
-    import types
-
     from tf_mskd.runs import build
 
     _, side, classes = IMAGES[config.dataset]
@@ -138,10 +139,6 @@ def _network(config):
 
 def _measured_rate(config):
     """Operations per second of a training step, one batch at a time."""
-    import time
-
-    import numpy as np
-
     from tf_mskd import SGD, Distiller, models
 
     student = _network(config)

@@ -5,7 +5,7 @@ import keras
 from tf_mskd.callbacks.best_student import BestStudent
 from tf_mskd.callbacks.progress import Progress
 from tf_mskd.data.summary import describe
-from tf_mskd.models.saving import fingerprint, save_model
+from tf_mskd.models.saving import save_model
 from tf_mskd.on_jax.evaluator import JaxEvaluator
 from tf_mskd.on_jax.images import Images
 from tf_mskd.on_jax.loop import JaxLoop
@@ -13,7 +13,7 @@ from tf_mskd.runs import build
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.initial_weights import init_task_of
 from tf_mskd.runs.measurement import measure, report_teacher
-from tf_mskd.runs.networks import load_network
+from tf_mskd.runs.networks import load_once, remember_file
 from tf_mskd.runs.plan import plan
 from tf_mskd.runs.result import Result
 from tf_mskd.runs.run_folder import RunFolder
@@ -26,6 +26,7 @@ from tf_mskd.utils.errors import UserError
 
 MOVES = (("crop",), ("flip",), ("crop", "flip"), ())
 CHECKPOINT_MINUTES = 2.0  # an epoch may take a second
+ONE_DEVICE = ("auto", "one_device")
 TARGETS = {"label", "index"}  # that a step delivers
 
 
@@ -47,7 +48,8 @@ def run(config: Config) -> Result:
     """
     runs = plan(config)
     for planned in runs:
-        check_config(planned.config)
+        if planned.status != "finished":  # others may have been trained elsewhere
+            check_config(planned.config)
     return [_finish(planned) for planned in runs][-1]
 
 
@@ -62,7 +64,7 @@ def check_config(config: Config) -> None:
         "method": method.changes_batch or method.trains_teacher or bool(beyond),
         "augment": names not in MOVES,
         "teacher_cache": bool(config.teacher_cache),
-        "tensorboard": config.tensorboard,
+        "strategy": config.strategy not in ONE_DEVICE,
         "teacher_size": bool(config.teacher_size),
         "num_devices": config.num_devices > 1,
     }
@@ -90,12 +92,15 @@ def _run(planned, folder):
     config, task = planned.config, build_task(planned.config)
     source = load(config)
     print(f"run {folder.path}", describe(source), sep="\n", flush=True)
+    if config.tensorboard:
+        print("no logs for TensorBoard, which need TensorFlow", flush=True)
     keras.utils.clear_session()
     keras.config.set_dtype_policy(config.dtype_policy)
     keras.utils.set_random_seed(config.seed)
     images = Images(config, source)
-    teacher = _load(folder, "teacher", planned.teacher, source, task)
-    init = _load(folder, "init", planned.init, source, task)
+    teacher = load_once(folder, "teacher", planned.teacher, source, task)
+    init = load_once(folder, "init", planned.init, source, task)
+    remember_file(folder, config.model)
     method = build.build_method(config, len(source.train.labels))
     distiller = build.build_distiller(
         config, source, teacher, init, method, init_task_of(config)
@@ -114,14 +119,6 @@ def _run(planned, folder):
     save_model(distiller.student, folder.student)
     folder.write_result(result)
     return result
-
-
-def _load(folder, role, path, source, task):
-    if not path:
-        return None
-    model = load_network(path, source, task)
-    folder.check_fingerprint(role, path, fingerprint(model))
-    return model
 
 
 def _train(distiller, images, held_out, config, folder):

@@ -1,7 +1,6 @@
 """A whole run from its configuration: data, networks, training, result."""
 
 import functools
-import hashlib
 
 import keras
 import tensorflow as tf
@@ -10,15 +9,14 @@ from tf_mskd.callbacks import ExitPhases
 from tf_mskd.callbacks.best_student import BestStudent
 from tf_mskd.callbacks.progress import Progress
 from tf_mskd.data.summary import describe
-from tf_mskd.models.saving import fingerprint, save_model
+from tf_mskd.models.saving import save_model
 from tf_mskd.runs import build
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.data import Data
 from tf_mskd.runs.initial_weights import init_task_of
 from tf_mskd.runs.measurement import measure, report_teacher
 from tf_mskd.runs.method_state import prepare_method
-from tf_mskd.runs.networks import load_network
-from tf_mskd.runs.own_model import file_of
+from tf_mskd.runs.networks import load_network, load_once, remember_file
 from tf_mskd.runs.pictures import draw_examples
 from tf_mskd.runs.plan import plan, plan_cache
 from tf_mskd.runs.result import Result
@@ -92,11 +90,11 @@ def _run(planned, folder, strategy, data):
     _set_up(config)
     with strategy.scope():
         seen = build.teacher_source(config, data.source)
-        teacher = _load(folder, "teacher", planned.teacher, seen, task)
+        teacher = load_once(folder, "teacher", planned.teacher, seen, task)
         if config.untrained_teacher:
             teacher = build.build_peer(config, data.source)
-        init = _load(folder, "init", planned.init, data.source, task)
-        _check_file(folder, config.model)
+        init = load_once(folder, "init", planned.init, data.source, task)
+        remember_file(folder, config.model)
         method = build.build_method(config, len(data.source.train.labels))
         distiller = build.build_distiller(
             config, data.source, teacher, init, method, init_task_of(config)
@@ -169,23 +167,6 @@ def _check_run(config):
     if config.teacher_cache:
         cached_vectors(untrained, config.cache_top_k)
     return data
-
-
-def _load(folder, role, path, source, task):
-    if not path:
-        return None
-    model = load_network(path, source, task)
-    folder.check_fingerprint(role, path, fingerprint(model))
-    return model
-
-
-def _check_file(folder, model):
-    """Notes the file that the student's weights come from; refuses another later."""
-    path = file_of("model", model)
-    if path:
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        folder.check_fingerprint("model", path, digest)
 
 
 def _set_up(config):

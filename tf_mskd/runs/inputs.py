@@ -68,10 +68,12 @@ def check_inputs(config: Config) -> None:
     own_model.check_file("teacher", config.teacher)
     _check_task(config)
     folder = os.path.expanduser(config.data_dir)
-    found = os.path.isfile if files.is_npz(folder) else os.path.isdir
-    if config.data_dir and config.dataset != "digits" and not found(folder):
+    kind, there = "folder", os.path.isdir(folder)
+    if files.is_npz(folder):
+        kind, there = "file", os.path.isfile(folder)
+    if config.data_dir and config.dataset != "digits" and not there:
         raise UserError(
-            f"No folder {config.data_dir!r} for data set {config.dataset!r}: name "
+            f"No {kind} {config.data_dir!r} for data set {config.dataset!r}: name "
             "another --data_dir, or prepare it with python -m tf_mskd.data.prepare."
         )
 

@@ -1,6 +1,7 @@
 """The networks of your own that --model and --teacher name."""
 
 import contextlib
+import hashlib
 import importlib
 import os
 import sys
@@ -10,10 +11,11 @@ import keras
 
 from tf_mskd.models.applications import application_arguments, create_application
 from tf_mskd.models.plain import as_functional
-from tf_mskd.models.saving import load_model, read_model
+from tf_mskd.models.saving import fingerprint, load_model, read_model
 from tf_mskd.runs import parsers
 from tf_mskd.runs.flags import read_flagfile
-from tf_mskd.runs.own_model import kind_of, read_application
+from tf_mskd.runs.own_model import file_of, kind_of, read_application
+from tf_mskd.runs.run_folder import RunFolder
 from tf_mskd.tasks import Task, create_task
 from tf_mskd.utils.errors import UserError, unknown_name
 from tf_mskd.utils.private import fresh_names
@@ -46,6 +48,44 @@ def load_network(
     width = create_task(task).num_outputs(source.num_classes)
     with fresh_names():
         return network_of("teacher", text, width, source.image_shape, include_top=True)
+
+
+def load_once(
+    folder: RunFolder, role: str, path: str, source: typing.Any, task: Task
+) -> keras.Model | None:
+    """Reads the network that a run needs; refuses another than it was started with.
+
+    Args:
+        folder: `RunFolder` of the run.
+        role: str, "teacher" or "init".
+        path: see `load_network`; "" for none.
+        source, task: see `load_network`.
+
+    Returns:
+        functional Keras model, or None without a path.
+
+    Raises:
+        UserError: if there is no such network, or it is another one now.
+    """
+    if not path:
+        return None
+    model = load_network(path, source, task)
+    folder.check_fingerprint(role, path, fingerprint(model))
+    return model
+
+
+def remember_file(folder: RunFolder, model: str) -> None:
+    """Notes the file that a student's weights come from; refuses another later.
+
+    Args:
+        folder: `RunFolder` of the run.
+        model: str, the value of --model.
+    """
+    path = file_of("model", model)
+    if path:
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        folder.check_fingerprint("model", path, digest)
 
 
 def import_layers(text: str) -> None:
