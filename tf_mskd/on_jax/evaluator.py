@@ -1,5 +1,6 @@
 """All exits over a split from one forward pass, on one device under JAX."""
 
+import collections
 import typing
 from collections.abc import Iterator
 
@@ -10,6 +11,8 @@ import numpy as np
 from tf_mskd.data.arrays import Split
 from tf_mskd.models import exit_names, sub_model
 from tf_mskd.tasks.meter import Meter
+
+CALLS_AHEAD = 32  # given to the device before the answer of the first is awaited
 
 
 class JaxEvaluator:
@@ -47,13 +50,17 @@ class JaxEvaluator:
         forward, network = self._function(model)
         groups = network.trainable_variables, network.non_trainable_variables
         weights = tuple([v.value for v in group] for group in groups)
+        waiting = collections.deque()
         for start in range(0, len(self._labels), self._size):
             images = self._images[start : start + self._size]
             missing = self._size - len(images)
             padded = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
-            outputs = forward(weights, padded)
-            kept = {n: np.asarray(v)[: len(images)] for n, v in outputs.items()}
-            yield kept, self._labels[start : start + self._size]
+            labels = self._labels[start : start + self._size]
+            waiting.append((forward(weights, padded), labels))
+            if len(waiting) > CALLS_AHEAD:
+                yield _fetch(*waiting.popleft())
+        while waiting:
+            yield _fetch(*waiting.popleft())
 
     def _function(self, model):
         if id(model) not in self._functions:
@@ -67,3 +74,8 @@ class JaxEvaluator:
 
             self._functions[id(model)] = (forward, network, model)  # kept alive
         return self._functions[id(model)][:2]
+
+
+def _fetch(outputs, labels):
+    kept = {name: np.asarray(values)[: len(labels)] for name, values in outputs.items()}
+    return kept, labels
