@@ -6,10 +6,11 @@ import pytest
 from tests import reference
 from tf_mskd import MSKD, UserError
 
-PUBLISHED = {  # temperature, weight of the labels, weight of the teacher
+PRESETS = {  # temperature, weight of the labels, weight of the teacher
     "repdistiller": (4.0, 0.1, 0.9),
     "hsakd": (3.0, 1.0, 1.0),
     "byot": (3.0, 0.7, 0.3),
+    "even": (3.0, 0.5, 0.5),
 }
 
 
@@ -27,10 +28,10 @@ def test_sums_of_the_fixture():
     np.testing.assert_allclose(totals["ce"], 8.50035848, 2e-5, err_msg="mskd ce")
 
 
-@pytest.mark.parametrize("preset", PUBLISHED)
+@pytest.mark.parametrize("preset", PRESETS)
 def test_weighted_sum_of_each_preset(preset):
     method = MSKD(preset=preset)
-    temperature, ce, kd = PUBLISHED[preset]
+    temperature, ce, kd = PRESETS[preset]
     assert method.temperature == temperature, preset
     totals = sums(method, {"exit_4": reference.TEACHER})
     got = sum(method.default_weights[name] * total for name, total in totals.items())

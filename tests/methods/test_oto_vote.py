@@ -41,6 +41,21 @@ def test_known_answer_of_the_votes():
     np.testing.assert_allclose(total, 0.73372309, 2e-5)
 
 
+def test_weighted_sum_of_the_default():
+    """Every exit at half and half, and the vote as four exits."""
+    exits, method = (reference.STUDENT_EXITS, reference.TEACHER_EXITS), OtOVote()
+    terms = method(*exits, LABEL)
+    weights = method.default_weights
+    got = sum(weights[n.split("/")[0]] * float(np.mean(t)) for n, t in terms.items())
+    pairs = [(exits[1][name], exits[0][name]) for name in exits[0]]
+    expected = 0.0
+    for guide, own in (*pairs, *4 * [(mean_of(exits[1]), mean_of(exits[0]))]):
+        kd = reference.softened_kl(guide, own, 3.0)
+        ce = reference.cross_entropy(reference.LABELS, own)
+        expected += 0.5 * float(np.mean(kd)) + 0.5 * float(np.mean(ce))
+    np.testing.assert_allclose(got, expected, 2e-5)
+
+
 def test_equal_votes_of_unequal_exits_teach_nothing_more():
     student = {"exit_1": reference.STUDENT + 1e-3, "exit_2": reference.TEACHER}
     teacher = {"exit_1": reference.TEACHER, "exit_2": reference.STUDENT + 1e-3}

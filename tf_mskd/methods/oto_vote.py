@@ -8,9 +8,9 @@ from tf_mskd.methods.oto import OtO
 class OtOVote(OtO):
     """OtO, and the vote of the student's exits guided by the vote of the teacher's.
 
-    L = L_OtO + w_vote_kd * KD_T(tbar, zbar) + w_vote_ce * CE(y, zbar), zbar and tbar
-    the means of the logits of the paired exits, mean over the batch. The vote is what
-    is deployed and the best guide that the teacher has, and OtO trains neither.
+    L = L_OtO + w_vote_kd * KD_T(tbar, zbar) + w_vote_ce * CE(y, zbar), mean over the
+    batch; zbar and tbar are the means of the paired exits' logits. The vote is what is
+    deployed and the best guide that the teacher has, and OtO trains neither.
 
     The terms belong to the deepest exit, whose weight they share; in progressive
     training they begin with its phase.
@@ -23,16 +23,17 @@ class OtOVote(OtO):
     Raises:
         UserError: for a bad argument.
 
-    Source: ours. The weights are four times those of one exit.
+    Source: ours, docs/our_method.md. The weights of the vote are four times those of
+        one exit.
 
     Example:
         >>> OtOVote().default_weights
-        {'ce': 0.1, 'kd': 0.9, 'vote_ce': 0.4, 'vote_kd': 3.6}
+        {'ce': 0.5, 'kd': 0.5, 'vote_ce': 2.0, 'vote_kd': 2.0}
     """
 
     def __init__(
         self,
-        preset: str = "repdistiller",
+        preset: str = "even",
         temperature: float | None = None,
         exit_map: str | dict[int, int] = "",
         **kwargs,
