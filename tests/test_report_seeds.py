@@ -198,6 +198,18 @@ def test_one_name_of_two_recipes_is_refused(tmp_path, paths):
         group_seeds(read_runs(folders))
 
 
+def test_a_run_with_a_cache_is_of_the_recipe_of_its_views(tmp_path):
+    cached = {"teacher_cache": "rows", "teacher_flagfile": "t.flags"}
+    live = {"cached_augmentations": 8, "teacher_flagfile": "t.flags"}
+    folders = [
+        *seeded(tmp_path / "a", (0.5,), "kd", [0], **cached),
+        *seeded(tmp_path / "b", (0.5,), "kd", [1], view_seed=0, **live),
+    ]
+    assert len(group_seeds(read_runs(folders))) == 1
+    other = seeded(tmp_path / "c", (0.5,), "oto", [2], view_seed=1, **live)
+    assert len(group_seeds(read_runs([*folders, *other]))) == 2
+
+
 def test_names_without_their_seed_are_no_one_recipe(tmp_path):
     """kd_1 and kd_2 of seed 0 are two recipes, as a person has numbered them."""
     folders = []

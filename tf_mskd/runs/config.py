@@ -502,8 +502,14 @@ def differing(old: Config, new: Config) -> list[str]:
 
 
 def _in_force(name, config):
-    """The value of a setting, that of its optimizer where it is left to it."""
-    left = {"lr": "learning_rate", "weight_decay": "decoupled_decay"}
+    """The value of a setting, or what holds where it is left to another setting."""
+    if name == "view_seed" and config.teacher_cache:
+        return config.augment_seed
+    left = {
+        "lr": "learning_rate",
+        "weight_decay": "decoupled_decay",
+        "cached_augmentations": "views",
+    }
     return getattr(config, left.get(name, name))
 
 

@@ -15,6 +15,8 @@ from tf_mskd.utils.run_paths import RunPaths
 def group_seeds(runs: dict[str, ComparedRun]) -> dict[str, ComparedRun]:
     """Joins the runs of one recipe: their flags differ in --seed and folders alone.
 
+    A run with --teacher_cache and one of as many views without it are of one recipe.
+
     Args:
         runs: see `comparison.read_runs`.
 
@@ -48,9 +50,13 @@ def group_seeds(runs: dict[str, ComparedRun]) -> dict[str, ComparedRun]:
 
 
 def _differing(group, run):
-    """The flags beside the seed in which a run differs from those of a group."""
+    """The flags beside the seed in which a run differs from those of a group.
+
+    Where the teacher's outputs lie is no part of a recipe.
+    """
     first = next(iter(group.values())).config
-    return differing(dataclasses.replace(first, seed=run.config.seed), run.config)
+    found = differing(dataclasses.replace(first, seed=run.config.seed), run.config)
+    return [text for text in found if not text.startswith("--teacher_cache ")]
 
 
 def _check_recipe(groups, name, run):
