@@ -152,6 +152,7 @@ def test_a_run_has_the_losses_of_tensorflow_and_resumes(npz, tmp_path):
         (["--augment=crop,rotate"], "--augment=crop,rotate"),
         (["--method=dml", "--untrained_teacher"], "--method=dml"),
         (["--strategy=mirrored"], "--strategy=mirrored"),
+        (["--memory=stream", "--dataset=folder"], "--memory=stream"),
     ],
 )
 def test_what_needs_tensorflow_is_refused_in_one_line(flags, told, npz, tmp_path):

@@ -18,12 +18,12 @@ class Split:
     """One split of a data set, in a fixed order.
 
     Args:
-        images: uint8 [N, H, W, C], a NumPy array or `np.memmap`.
+        images: uint8 [N, H, W, C], a NumPy array, `np.memmap` or `StoredImages`.
         targets: dict, name -> array [N, ...], what belongs to each image; "label" is
             int [N], in [0, number of classes), unless the task has others.
     """
 
-    images: np.ndarray
+    images: typing.Any
     targets: dict[str, np.ndarray]
 
     @property
@@ -114,6 +114,7 @@ def check_memory(
     image_shape: tuple[int, ...],
     available: int | None = None,
     maps: int = 0,
+    more: str = "",
 ) -> None:
     """Refuses a data set that would not fit, before anything is decoded.
 
@@ -123,22 +124,42 @@ def check_memory(
         image_shape: (H, W, C) after resizing.
         available: free memory in bytes; None asks the operating system.
         maps: int, label maps of each image, a byte a pixel.
+        more: str, what else may be done, for the end of the message.
 
     Raises:
         UserError: if the pixels need more than 60 % of the free memory.
     """
     if available is None:
         available = psutil.virtual_memory().available
-    height, width, channels = image_shape
-    needed = num_images * height * width * (channels + maps)
-    if needed > MEMORY_FRACTION * available:
+    if not fits_memory(num_images, image_shape, available, maps):
+        height, width, channels = image_shape
+        needed = num_images * height * width * (channels + maps)
         with_maps = " with masks" if maps else ""
         raise UserError(
             f"Data set {name!r} needs {needed / 1e9:.1f} GB of memory ({num_images} "
             f"images of {height}x{width}x{channels}{with_maps}); at most "
             f"{MEMORY_FRACTION:.0%} of the {available / 1e9:.1f} GB of free memory may "
-            "be used: set a smaller --image_size."
+            f"be used: set a smaller --image_size{more}."
         )
+
+
+def fits_memory(
+    num_images: int,
+    image_shape: tuple[int, ...],
+    available: int | None = None,
+    maps: int = 0,
+) -> bool:
+    """Returns whether the images need at most 60 % of the free memory; see above.
+
+    Example:
+        >>> fits_memory(1000, (8, 8, 3), available=1_000_000)
+        True
+    """
+    if available is None:
+        available = psutil.virtual_memory().available
+    height, width, channels = image_shape
+    needed = num_images * height * width * (channels + maps)
+    return needed <= MEMORY_FRACTION * available
 
 
 def check_labels(

@@ -5,10 +5,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tf_mskd.data.arrays import Source, Split, check_memory
+from tf_mskd.data.arrays import Source, Split, check_memory, fits_memory
 from tf_mskd.data.decode import Undecodable, decode_into, shape_of, unreadable
+from tf_mskd.data.file_index import FileIndex
 from tf_mskd.data.folder_layout import LAYOUT, list_images
 from tf_mskd.data.patches import read_patches
+from tf_mskd.data.stored_images import StoredImages
 from tf_mskd.utils.errors import UserError
 
 
@@ -18,6 +20,8 @@ def load_folder(
     resize: str = "crop",
     test_fraction: float = 0.0,
     patch_size: int = 0,
+    memory: str = "decoded",
+    skip_bad: bool = False,
 ) -> Source:
     """Reads the images below `data_dir`, see `list_images` for where they lie.
 
@@ -31,9 +35,13 @@ def load_folder(
         test_fraction: float in [0, 1), see `list_images`.
         patch_size: int >= 0, side of the patches that the images are cut into, see
             `read_patches`; 0 reads them whole.
+        memory: "decoded" reads all pixels now, "stream" leaves them in their files
+            (`StoredImages`), "auto" decodes what takes at most 60 % of the free memory.
+        skip_bad: see `StoredImages`.
 
     Returns:
-        `Source` with images uint8 [N, H, W, 3].
+        `Source` with images uint8 [N, H, W, 3]. The pixels are the same however they
+        are held.
 
     Raises:
         UserError: folder missing, empty or unlike between splits; unreadable image.
@@ -56,7 +64,19 @@ def load_folder(
         shape = (image_size, image_size, 3)
     parts = (listing.train, listing.test)
     count = sum(len(files) for part in parts for files in part.values())
-    check_memory(str(root), count, shape)
+    if memory == "stream" or (memory == "auto" and not fits_memory(count, shape)):
+        train, test = (
+            _stored_split(part, root, shape, resize, skip_bad) for part in parts
+        )
+        notes = ("images are decoded when they are used", *_notes(listing))
+        return Source("folder", train, test, tuple(listing.train), notes)
+    check_memory(str(root), count, shape, more=" or --memory=stream")
+    if skip_bad:
+        train, test = (
+            _decoded(_stored_split(part, root, shape, resize, skip_bad))
+            for part in parts
+        )
+        return Source("folder", train, test, tuple(listing.train), _notes(listing))
     train, train_sizes = _read_split(listing.train, shape, resize)
     test, test_sizes = _read_split(listing.test, shape, resize)
     sizes = np.concatenate([train_sizes, test_sizes])
@@ -68,11 +88,27 @@ def _notes(listing):
     return tuple(passed_over(listing.passed_over))
 
 
-def _read_split(class_files, shape, resize):
-    """The split, and the height and width [N, 2] that its files have."""
+def _stored_split(class_files, root, shape, resize, skip_bad):
+    paths, labels = _files_of(class_files)
+    index = FileIndex(paths, root)
+    images = StoredImages(index, labels, shape, resize, skip_bad)
+    return Split(images, {"label": labels})
+
+
+def _decoded(split):
+    return Split(np.asarray(split.images), split.targets)
+
+
+def _files_of(class_files):
+    """The paths of all classes, and the label of each."""
     paths = [path for files in class_files.values() for path in files]
     counts = [len(files) for files in class_files.values()]
-    labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    return paths, np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+
+
+def _read_split(class_files, shape, resize):
+    """The split, and the height and width [N, 2] that its files have."""
+    paths, labels = _files_of(class_files)
     images = np.empty((len(paths), *shape), np.uint8)
     sizes = np.empty((len(paths), 2), np.int64)
     try:

@@ -15,7 +15,7 @@ from tf_mskd.data.pairs import load_pairs
 from tf_mskd.data.pascal_voc import load_pascal_voc
 from tf_mskd.data.splits import split_ids
 from tf_mskd.utils import files
-from tf_mskd.utils.choices import RESIZES
+from tf_mskd.utils.choices import MEMORIES, RESIZES
 from tf_mskd.utils.errors import UserError, unknown_name
 
 __all__ = ["Source", "Split", "load_source", "split_ids"]
@@ -31,8 +31,10 @@ def load_source(
     test_fraction: float = 0.0,
     patch_size: int = 0,
     dense: bool = False,
+    memory: str = "auto",
+    skip_bad: bool = False,
 ) -> Source:
-    """Reads a data set into memory. Never downloads.
+    """Reads a data set. Never downloads.
 
     Args:
         name: "digits", "nuclei" and "low_light" (built in), "folder" (images in class
@@ -55,6 +57,11 @@ def load_source(
             into, in pixels; 0 takes them whole.
         dense: bool, whether to read the class of every pixel where a set has both: a
             "folder" of `train/images`, `train/masks`, ..., the masks of TFDS sets.
+        memory: "decoded" reads all pixels into memory; "stream" leaves those of a
+            "folder" of one class an image in their files, and so does "auto" where they
+            need more than 60 % of the free memory.
+        skip_bad: bool, whether another image of the class takes the place of one in a
+            file of such a folder that cannot be decoded.
 
     Returns:
         `Source`. The order within a split is the same at every call.
@@ -72,6 +79,14 @@ def load_source(
     if resize not in RESIZES:
         raise unknown_name("resize", resize, RESIZES)
     _check_test_fraction(name, test_fraction)
+    if memory not in MEMORIES:
+        raise unknown_name("memory", memory, MEMORIES)
+    if name != "folder" or dense or patch_size:
+        if memory == "stream" or skip_bad:
+            raise UserError(
+                "--memory=stream and --bad_images=skip are for whole images of "
+                "--dataset=folder, each of one class: leave them out."
+            )
     if data_dir and files.is_npz(data_dir):
         if dense or image_size:
             raise UserError(
@@ -89,7 +104,15 @@ def load_source(
         return load_pairs(data_dir, image_size, resize)
     if name == "folder":
         if not dense:
-            return load_folder(data_dir, image_size, resize, test_fraction, patch_size)
+            return load_folder(
+                data_dir,
+                image_size,
+                resize,
+                test_fraction,
+                patch_size,
+                memory,
+                skip_bad,
+            )
         if patch_size:
             raise UserError(
                 f"--patch_size={patch_size} cuts images of one class into patches, "

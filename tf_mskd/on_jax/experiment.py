@@ -1,5 +1,7 @@
 """A whole run from its configuration under JAX; see `runs.experiment`."""
 
+import dataclasses
+
 import keras
 
 from tf_mskd.callbacks.best_student import BestStudent
@@ -63,6 +65,7 @@ def check_config(config: Config) -> None:
         "phases": config.phases == "progressive",
         "method": method.changes_batch or method.trains_teacher or bool(beyond),
         "augment": names not in MOVES,
+        "memory": config.memory == "stream",
         "teacher_cache": bool(config.teacher_cache),
         "strategy": config.strategy not in ONE_DEVICE,
         "teacher_size": bool(config.teacher_size),
@@ -90,7 +93,7 @@ def _finish(planned):
 
 def _run(planned, folder):
     config, task = planned.config, build_task(planned.config)
-    source = load(config)
+    source = load(dataclasses.replace(config, memory="decoded"))
     print(f"run {folder.path}", describe(source), sep="\n", flush=True)
     if config.tensorboard:
         print("no logs for TensorBoard, which need TensorFlow", flush=True)

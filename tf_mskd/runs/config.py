@@ -85,6 +85,19 @@ class Config:
         "or resize both sides (squeeze).",
         choices=names.RESIZES,
     )
+    memory: str = _data(
+        "auto",
+        "Images of a folder: read all into memory (decoded), or decode them when they "
+        "are used (stream); auto: decoded where that takes up to 60 % of what is free.",
+        choices=names.MEMORIES,
+        free=True,  # the pixels are the same
+    )
+    bad_images: str = _data(
+        "stop",
+        "Files of a folder that hold no image: an error (stop), or another image of "
+        "the class takes their place (skip).",
+        choices=names.BAD_IMAGES,
+    )
     patch_size: int = _data(
         0,
         "Side of the patches that the images of a folder are cut into, in pixels; 0: "
@@ -338,6 +351,11 @@ class Config:
     )
 
     @property
+    def skip_bad(self) -> bool:
+        """Whether another image takes the place of one that cannot be decoded."""
+        return self.bad_images == "skip"
+
+    @property
     def views(self) -> int:
         """Number of different augmentations of each image; 0: one an epoch."""
         usual = CACHED_AUGMENTATIONS if self.teacher_cache else 0
@@ -391,6 +409,7 @@ class Config:
             )
         self._check_augmentation()
         self._check_patches()
+        self._check_files()
         self._check_stages()
         if self.cache_top_k and not self.teacher_cache:
             raise UserError("--cache_top_k needs --teacher_cache, which is empty.")
@@ -435,6 +454,16 @@ class Config:
                 "--validation_fraction would put patches of one picture on both sides: "
                 "leave it at 0 with --patch_size."
             )
+
+    def _check_files(self):
+        given = {"memory": self.memory == "stream", "bad_images": self.skip_bad}
+        for name, needed in given.items():
+            if needed and (self.dataset != "folder" or self.patch_size):
+                raise UserError(
+                    f"--{name}={getattr(self, name)} is for whole images of "
+                    f"--dataset=folder, got --dataset={self.dataset} and "
+                    f"--patch_size={self.patch_size}: drop it."
+                )
 
     def _check_augmentation(self):
         listed = {*self.augment, *self.second_augment}

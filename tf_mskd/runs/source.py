@@ -10,7 +10,7 @@ from tf_mskd.runs.task import build_task
 
 
 def load(config: Config) -> sources.Source:
-    """Reads the data set of a configuration into memory, with the task's labels."""
+    """Reads the data set of a configuration, with the task's labels."""
     task = build_task(config)
     source = sources.load_source(
         config.dataset,
@@ -20,6 +20,8 @@ def load(config: Config) -> sources.Source:
         test_fraction=config.test_fraction,
         patch_size=config.patch_size,
         dense=task.has_confidence,  # which has classes at every pixel
+        memory=config.memory,
+        skip_bad=config.skip_bad,
     )
 
     def with_labels(split):

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tf_mskd.models import exit_names, sub_model
 from tf_mskd.tasks.meter import Meter
-from tf_mskd.training.strategies import explaining_lost_workers
+from tf_mskd.training.strategies import explaining_errors
 
 
 class Predictor:
@@ -42,7 +42,7 @@ class Predictor:
         forward = self._function(model)
         if isinstance(stream, tf.data.Dataset):
             stream = self._strategy.experimental_distribute_dataset(stream)
-        with explaining_lost_workers(self._strategy):
+        with explaining_errors(self._strategy):
             for batch in stream:
                 outputs, targets, weight = forward(batch)
                 kept = weight.numpy() > 0

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import typing
 from collections.abc import Iterator
 
@@ -137,13 +138,22 @@ def _sum_over_workers(strategy, value):
 
 
 @contextlib.contextmanager
-def explaining_lost_workers(strategy: typing.Any) -> Iterator[None]:
-    """Turns what TensorFlow raises for a worker that has stopped into a `UserError`."""
+def explaining_errors(strategy: typing.Any) -> Iterator[None]:
+    """Makes a `UserError` of what TensorFlow raises for one, or for a lost worker.
+
+    A `UserError` of the input pipeline, such as a file that cannot be read, comes back
+    as an error of TensorFlow's with its text inside.
+    """
     import tensorflow as tf
 
     errors = tf.errors
     try:
         yield
+    except (errors.InvalidArgumentError, errors.UnknownError) as error:
+        told = re.search(r"^.*UserError: (.+)$", error.message, re.MULTILINE)
+        if told is None:
+            raise
+        raise UserError(told[1]) from error
     except (
         errors.UnavailableError,
         errors.AbortedError,

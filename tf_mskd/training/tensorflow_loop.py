@@ -42,8 +42,8 @@ class TensorFlowLoop:
         return int(self._function()(self._iterator, tf.constant(steps)))
 
     def guarding(self) -> contextlib.AbstractContextManager:
-        """Makes a `UserError` of what TensorFlow raises for a worker that stopped."""
-        return strategies.explaining_lost_workers(self._strategy)
+        """Makes a `UserError` of TensorFlow's, see `strategies.explaining_errors`."""
+        return strategies.explaining_errors(self._strategy)
 
     def any_worker(self, *claims: bool) -> tuple[bool, ...]:
         """Returns whether any worker makes each claim; every worker must call it."""

@@ -11,6 +11,8 @@ STRONG_AUGMENTATIONS = tuple(
     name for name in AUGMENTATIONS if name not in ("crop", "flip", "none")
 )
 RESIZES = ("crop", "squeeze")
+MEMORIES = ("auto", "stream", "decoded")
+BAD_IMAGES = ("stop", "skip")
 MODELS = (
     *("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
     *("vgg8", "vgg11", "vgg13", "vgg16", "vgg19"),

@@ -1,0 +1,148 @@
+"""Images that stay in their files: the pixels of decoded ones, and broken files."""
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tf_mskd.data import pipeline, sources
+from tf_mskd.data.arrays import fits_memory
+from tf_mskd.data.file_index import FileIndex
+from tf_mskd.data.sources import load_source
+from tf_mskd.data.stored_images import StoredImages
+from tf_mskd.utils.errors import UserError
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Pictures of mixed sizes and formats, from the digits."""
+    digits = load_source("digits", image_size=24)
+    for split, part, count in (("train", digits.train, 6), ("test", digits.test, 3)):
+        for label, name in enumerate(("one", "two")):
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            images = part.images[part.labels == label + 1][:count, ..., 0]
+            for number, image in enumerate(images):
+                wide = Image.fromarray(np.hstack([image] * (1 + number % 2)))
+                suffix = ("png", "jpg")[number % 2]
+                wide.save(folder / f"{number}.{suffix}")
+    return tmp_path
+
+
+def stored(root):
+    return load_source("folder", root, 16, memory="stream")
+
+
+def test_the_pixels_are_those_of_decoded_images(root):
+    decoded = load_source("folder", root, 16, memory="decoded")
+    source = stored(root)
+    for held, read in ((source.train, decoded.train), (source.test, decoded.test)):
+        assert isinstance(held.images, StoredImages)
+        assert held.images.shape == read.images.shape and held.images.dtype == np.uint8
+        np.testing.assert_array_equal(held.images[:], read.images)
+        np.testing.assert_array_equal(held.labels, read.labels)
+        for which in (3, -1, slice(1, 5, 2), [4, 0, 4], np.array([[1], [2]])):
+            np.testing.assert_array_equal(held.images[which], read.images[which])
+        np.testing.assert_array_equal(np.asarray(held.images), read.images)
+    assert source.class_names == decoded.class_names
+
+
+def batches(source):
+    stream = pipeline.train_stream(
+        source.train,
+        np.arange(12),
+        batch_size=5,
+        seed=3,
+        augment=None,
+        start_step=1,
+        num_steps=5,
+    )
+    return [(images.numpy(), t["index"].numpy()) for images, t in stream]
+
+
+def test_a_stream_from_any_step_holds_the_same_batches(root):
+    decoded = batches(load_source("folder", root, 16, memory="decoded"))
+    for (images, index), (others, positions) in zip(
+        batches(stored(root)), decoded, strict=True
+    ):
+        np.testing.assert_array_equal(images, others)
+        np.testing.assert_array_equal(index, positions)
+
+
+def test_what_fits_is_decoded_and_what_does_not_is_left_in_files(root, monkeypatch):
+    assert fits_memory(10, (10, 10, 3), 5000) and not fits_memory(10, (10, 10, 3), 4999)
+    assert isinstance(load_source("folder", root, 16).train.images, np.ndarray)
+    monkeypatch.setattr("tf_mskd.data.image_folder.fits_memory", lambda *_: False)
+    source = load_source("folder", root, 16)
+    assert isinstance(source.train.images, StoredImages)
+    assert "decoded when they are used" in source.notes[0]
+
+
+@pytest.mark.parametrize("memory", ["stream", "decoded"])
+def test_another_image_of_the_class_takes_the_place_of_a_bad_one(root, memory, capsys):
+    good = load_source("folder", root, 16).train.images
+    for name, content in (("two/4.png", b"no image"), ("two/5.jpg", b"")):
+        (root / "train" / name).write_bytes(content)
+    source = load_source("folder", root, 16, memory=memory, skip_bad=True)
+    expected = good.copy()
+    expected[[10, 11]] = good[6]  # past the end of the class: its first
+    np.testing.assert_array_equal(source.train.images[:], expected)
+    told = capsys.readouterr().err
+    assert told.count("cannot be read") == 2
+    assert f"{os.path.join('two', '0.png')} takes its place" in told
+    if memory == "stream":
+        assert source.train.images.bad == {10: 6, 11: 6}
+        source.train.images[[11]]
+        assert not capsys.readouterr().err
+
+
+def test_a_class_without_one_good_image_is_refused(root):
+    for path in (root / "train" / "one").iterdir():
+        path.write_bytes(b"no image")
+    source = load_source("folder", root, 16, memory="stream", skip_bad=True)
+    with pytest.raises(UserError, match="nor any other of its class: repair"):
+        source.train.images[[0]]
+
+
+def test_a_bad_file_is_named(root):
+    source = stored(root)
+    path = root / "train" / "two" / "1.jpg"
+    content = path.read_bytes()
+    status = path.stat()
+    path.write_bytes(b"x" * len(content))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(UserError, match=r"1.jpg \(.*\); repair .*--bad_images=skip"):
+        source.train.images[[7]]
+
+
+def test_files_that_go_or_change_are_named(root):
+    source = stored(root)
+    path = root / "train" / "one" / "0.png"
+    content = path.read_bytes()
+    path.write_bytes(content + b" ")
+    with pytest.raises(UserError, match="0.png has changed since the run began"):
+        source.train.images[[0]]
+    path.unlink()
+    with pytest.raises(UserError, match=r"0.png cannot be read \(No such file.*back"):
+        source.train.images[[0]]
+    with pytest.raises(UserError, match="it was there when the folder was listed"):
+        FileIndex([path], root)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"name": "digits", "memory": "stream"},
+        {"name": "folder", "patch_size": 4, "skip_bad": True},
+        {"name": "folder", "dense": True, "memory": "stream"},
+    ],
+)
+def test_other_sets_are_refused(root, settings):
+    with pytest.raises(UserError, match="are for whole images of --dataset=folder"):
+        load_source(data_dir=root, **settings)
+
+
+def test_an_unknown_kind_of_memory_is_refused(root):
+    with pytest.raises(UserError, match="Unknown memory 'steam'; .* 'stream'"):
+        sources.load_source("folder", root, memory="steam")

@@ -1,0 +1,131 @@
+"""Images that stay in their files and are decoded when a batch asks for them."""
+
+import io
+import sys
+import threading
+import typing
+
+import numpy as np
+
+from tf_mskd.data.decode import fit, in_parallel, read_image
+from tf_mskd.data.file_index import FileIndex
+from tf_mskd.utils.errors import UserError
+
+
+class _Bad(Exception):
+    """A file is there and holds no image."""
+
+
+class StoredImages:
+    """The images of a split as an array that holds none of them.
+
+    Indexing decodes, several images at a time: `images[ids]` are the pixels that
+    reading the whole split into memory would give, as `decode.fit` makes them.
+
+    Args:
+        index: `FileIndex` of N files.
+        labels: int [N]; an image that cannot be decoded is replaced by one of its own.
+        image_shape: (H, W, C) of every image.
+        resize: "crop" or "squeeze", see `decode.fit`.
+        skip_bad: bool, whether the next good image of the class, in the order of the
+            split and round its end, takes the place of one that cannot be decoded; else
+            it is an error.
+
+    Attributes:
+        shape: (N, H, W, C).
+        dtype: uint8.
+        bad: dict, position of a replaced image -> position of what took its place.
+    """
+
+    dtype = np.dtype(np.uint8)
+    ndim = 4
+
+    def __init__(
+        self,
+        index: FileIndex,
+        labels: np.ndarray,
+        image_shape: tuple[int, int, int],
+        resize: str = "crop",
+        skip_bad: bool = False,
+    ):
+        self._index, self._labels, self._resize = index, labels, resize
+        self._skip_bad = skip_bad
+        self._positions = np.arange(len(index))
+        self._lock = threading.Lock()
+        self.bad: dict[int, int] = {}
+        self.shape = (len(index), *image_shape)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, which: typing.Any) -> np.ndarray:
+        """Returns uint8 [..., H, W, C], as a NumPy array of the images would.
+
+        Raises:
+            UserError: for a file that is gone or has changed, or one that is no image,
+                unless those are skipped.
+        """
+        positions = self._positions[which]
+        flat = np.ravel(positions)
+        images = np.empty((len(flat), *self.shape[1:]), np.uint8)
+
+        def work(row):
+            images[row] = self._image(int(flat[row]))
+
+        in_parallel(work, len(flat))
+        return images.reshape(*np.shape(positions), *self.shape[1:])
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        images = self[:]
+        return images if dtype is None else images.astype(dtype)
+
+    def _image(self, position):
+        with self._lock:
+            position = self.bad.get(position, position)
+        try:
+            return self._decode(position)
+        except _Bad as error:
+            if not self._skip_bad:
+                raise UserError(
+                    f"Cannot read image {self._index.path(position)} ({error}); repair "
+                    "or remove it, or set --bad_images=skip."
+                ) from error
+            return self._instead(position, error)
+
+    def _decode(self, position):
+        height, width, channels = self.shape[1:]
+        content = io.BytesIO(self._index.read(position))
+        try:
+            picture = read_image(content, channels)
+        except ValueError as error:
+            raise _Bad(str(error)) from error
+        return fit(picture, height, width, self._resize)
+
+    def _instead(self, position, reason):
+        """The next good image of the class, which from now on takes its place."""
+        of_class = np.flatnonzero(self._labels == self._labels[position])
+        start = int(np.searchsorted(of_class, position))
+        for other in np.roll(of_class, -start)[1:]:
+            try:
+                image = self._decode(int(other))
+            except _Bad:
+                continue
+            self._note(position, int(other), reason)
+            return image
+        raise UserError(
+            f"Cannot read image {self._index.path(position)} ({reason}), nor any other "
+            "of its class: repair the folder."
+        )
+
+    def _note(self, position, other, reason):
+        with self._lock:
+            if position in self.bad:
+                return
+            self.bad[position] = other
+            count = len(self.bad)
+        print(
+            f"{self._index.path(position)} cannot be read ({reason}): "
+            f"{self._index.path(other)} takes its place ({count} of {len(self)} so far)",
+            file=sys.stderr,
+            flush=True,
+        )
