@@ -123,9 +123,6 @@ class StoredImages:
                 return
             self.bad[position] = other
             count = len(self.bad)
-        print(
-            f"{self._index.path(position)} cannot be read ({reason}): "
-            f"{self._index.path(other)} takes its place ({count} of {len(self)} so far)",
-            file=sys.stderr,
-            flush=True,
-        )
+        bad, good = self._index.path(position), self._index.path(other)
+        told = f"{bad} cannot be read ({reason}): {good} takes its place"
+        print(f"{told} ({count} so far)", file=sys.stderr, flush=True)
