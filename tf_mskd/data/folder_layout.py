@@ -17,12 +17,13 @@ class Listing:
     """The images below a folder.
 
     Args:
-        train, test: {class name: [paths]}; both sorted, classes alike.
+        train, test: {class name: [paths]}; both sorted, classes alike. Paths are text:
+            of a million images, objects would take a minute and a gigabyte.
         passed_over: what was not taken -> number of entries.
     """
 
-    train: dict[str, list[pathlib.Path]]
-    test: dict[str, list[pathlib.Path]]
+    train: dict[str, list[str]]
+    test: dict[str, list[str]]
     passed_over: dict[str, int]
 
 
@@ -77,7 +78,7 @@ def _class_files(split_root, passed_over):
     folders = []
     for path in _entries(split_root):
         if not path.is_dir() or _is_hidden(path.name):
-            kind = _kind(path)
+            kind = _kind(path.name)
             passed_over[kind or "images outside of class folders"] += 1
         else:
             folders.append(path)
@@ -115,12 +116,12 @@ def _images(folder, passed_over):
         passed_over["hidden"] += sum(map(_is_hidden, folders))
         folders[:] = [name for name in folders if not _is_hidden(name)]
         for name in names:
-            kind = _kind(pathlib.Path(parent, name))
+            kind = _kind(name)
             if kind:
                 passed_over[kind] += 1
             else:
-                found.append(pathlib.Path(parent, name))
-    return sorted(found)
+                found.append(os.path.join(parent, name))
+    return sorted(found, key=lambda path: path.split(os.sep))  # as folders nest
 
 
 def _count_others(root, used, passed_over):
@@ -132,7 +133,7 @@ def _count_others(root, used, passed_over):
             why = " (test is there)" if ROLES.get(path.name.lower()) == "val" else ""
             passed_over[f"folder {path.name}{why}"] += 1
         else:
-            passed_over[_kind(path) or "images outside of class folders"] += 1
+            passed_over[_kind(path.name) or "images outside of class folders"] += 1
 
 
 def _split(files, root, fraction):
@@ -150,11 +151,11 @@ def _split(files, root, fraction):
     return train, test
 
 
-def _kind(path):
-    """Why a file is passed over, "" for an image."""
-    if _is_hidden(path.name):
+def _kind(name):
+    """Why a file of that name is passed over, "" for an image."""
+    if _is_hidden(name):
         return "hidden"
-    suffix = path.suffix.lower()
+    suffix = os.path.splitext(name)[1].lower().rstrip(".")
     return "" if suffix in SUFFIXES else suffix or "without a suffix"
 
 

@@ -68,8 +68,8 @@ def check_fraction(
 
 
 def held_out(
-    paths: Sequence[pathlib.Path], folder: pathlib.Path, fraction: float
-) -> set[pathlib.Path]:
+    paths: Sequence[str | os.PathLike], folder: pathlib.Path, fraction: float
+) -> set[str | os.PathLike]:
     """Chooses the files to test with: those whose names come first by their hash.
 
     Args:
@@ -82,8 +82,9 @@ def held_out(
         set of paths.
     """
     count = min(max(1, round(len(paths) * fraction)), len(paths) - 1)
-    return set(sorted(paths, key=lambda path: _hash(path.relative_to(folder)))[:count])
+    return set(sorted(paths, key=lambda path: _hash(path, folder))[:count])
 
 
-def _hash(path):
-    return hashlib.sha256(os.fsencode(path.as_posix())).digest()
+def _hash(path, folder):
+    relative = pathlib.Path(path).relative_to(folder)
+    return hashlib.sha256(os.fsencode(relative.as_posix())).digest()

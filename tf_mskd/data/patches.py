@@ -1,7 +1,5 @@
 """Large pictures of a folder, read as patches."""
 
-import pathlib
-
 import numpy as np
 
 from tf_mskd.data.arrays import Split, check_memory
@@ -37,7 +35,7 @@ def grid(height: int, width: int, side: int) -> list[tuple[int, int, int, int]]:
 
 
 def read_patches(
-    files: dict[str, list[pathlib.Path]], patch_size: int, image_size: int | None
+    files: dict[str, list[str]], patch_size: int, image_size: int | None
 ) -> Split:
     """Reads every patch of every picture.
 
