@@ -10,6 +10,7 @@ from tf_mskd.data import pipeline, sources
 from tf_mskd.data.arrays import fits_memory
 from tf_mskd.data.sources import load_source
 from tf_mskd.data.stored_images import StoredImages
+from tf_mskd.data.window import place
 from tf_mskd.utils.errors import UserError
 
 
@@ -45,6 +46,18 @@ def test_the_pixels_are_those_of_decoded_images(root):
             np.testing.assert_array_equal(held.images[which], read.images[which])
         np.testing.assert_array_equal(np.asarray(held.images), read.images)
     assert source.class_names == decoded.class_names
+
+
+def test_windows_are_cut_out_of_the_files(root):
+    images = stored(root).train.images
+    draws = np.array([[1.0, 1.0, 0.0, 0.0], [0.2, 0.8, 0.3, 0.6]])
+    cut = images.windows(np.array([0, 1]), draws)
+    np.testing.assert_array_equal(cut[0], images[0])  # square: all of it
+    with Image.open(root / "train" / "one" / "1.jpg") as picture:
+        top, left, tall, wide = place((24, 48), *draws[1])
+        box = picture.convert("RGB").crop((left, top, left + wide, top + tall))
+    expected = np.asarray(box.resize((16, 16), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(cut[1], expected)
 
 
 def batches(source):

@@ -84,6 +84,11 @@ def read_image(
         raise ValueError(lines[0]) from error
 
 
+def is_upright(image: Image.Image) -> bool:
+    """Returns whether the EXIF orientation of an opened image leaves it as it is."""
+    return _orientation(image) not in TURNS
+
+
 def unreadable(path: str | os.PathLike, reason: Exception) -> UserError:
     """The `UserError` of an image file that cannot be decoded."""
     return UserError(f"Cannot read image {path} ({reason}); repair or remove it.")

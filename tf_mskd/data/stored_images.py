@@ -1,5 +1,6 @@
 """Images that stay in their files and are decoded when a batch asks for them."""
 
+import functools
 import io
 import sys
 import threading
@@ -9,6 +10,7 @@ import numpy as np
 
 from tf_mskd.data.decode import fit, in_parallel, read_image
 from tf_mskd.data.file_index import FileIndex
+from tf_mskd.data.window import read_window
 from tf_mskd.utils.errors import UserError
 
 
@@ -66,48 +68,71 @@ class StoredImages:
                 unless those are skipped.
         """
         positions = self._positions[which]
-        flat = np.ravel(positions)
-        images = np.empty((len(flat), *self.shape[1:]), np.uint8)
+        images = self._images(np.ravel(positions), lambda row, file: self._whole(file))
+        return images.reshape(*np.shape(positions), *self.shape[1:])
+
+    def windows(self, index: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        """Returns a random window of each file, resized: uint8 [B, H, W, C].
+
+        Args:
+            index: int [B], positions.
+            draws: float [B, 4], see `window.read_window`.
+
+        Raises:
+            UserError: as indexing does.
+        """
+        shape = self.shape[1:]
+        return self._images(
+            index, lambda row, file: read_window(file, draws[row], shape)
+        )
+
+    def _images(self, positions, decode):
+        images = np.empty((len(positions), *self.shape[1:]), np.uint8)
 
         def work(row):
-            images[row] = self._image(int(flat[row]))
+            images[row] = self._image(
+                int(positions[row]), functools.partial(decode, row)
+            )
 
-        in_parallel(work, len(flat))
-        return images.reshape(*np.shape(positions), *self.shape[1:])
+        in_parallel(work, len(positions))
+        return images
+
+    def _whole(self, content):
+        height, width, channels = self.shape[1:]
+        picture = read_image(io.BytesIO(content), channels)
+        return fit(picture, height, width, self._resize)
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         images = self[:]
         return images if dtype is None else images.astype(dtype)
 
-    def _image(self, position):
+    def _image(self, position, decode):
         with self._lock:
             position = self.bad.get(position, position)
         try:
-            return self._decode(position)
+            return self._decoded(position, decode)
         except _Bad as error:
             if not self._skip_bad:
                 raise UserError(
                     f"Cannot read image {self._index.path(position)} ({error}); repair "
                     "or remove it, or set --bad_images=skip."
                 ) from error
-            return self._instead(position, error)
+            return self._instead(position, decode, error)
 
-    def _decode(self, position):
-        height, width, channels = self.shape[1:]
-        content = io.BytesIO(self._index.read(position))
+    def _decoded(self, position, decode):
+        content = self._index.read(position)
         try:
-            picture = read_image(content, channels)
+            return decode(content)
         except ValueError as error:
             raise _Bad(str(error)) from error
-        return fit(picture, height, width, self._resize)
 
-    def _instead(self, position, reason):
+    def _instead(self, position, decode, reason):
         """The next good image of the class, which from now on takes its place."""
         of_class = np.flatnonzero(self._labels == self._labels[position])
         start = int(np.searchsorted(of_class, position))
         for other in np.roll(of_class, -start)[1:]:
             try:
-                image = self._decode(int(other))
+                image = self._decoded(int(other), decode)
             except _Bad:
                 continue
             self._note(position, int(other), reason)

@@ -1,0 +1,105 @@
+"""A random window of an image file: what lies outside of it is not decoded."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from tf_mskd.data.decode import is_upright, read_image
+
+PLAIN_JPEG = ("RGB", "L")  # modes whose windows are cut while they are decoded
+MARGIN = 2  # pixels around a window that the colours at its border depend on
+
+
+def place(
+    size: tuple[int, int], area: float, ratio: float, top: float, left: float
+) -> tuple[int, int, int, int]:
+    """Where a window of an image lies, in whole pixels.
+
+    A window that is too long for the image is cut to its side.
+
+    Args:
+        size: (height, width) of the image in pixels.
+        area: float in (0, 1], of the window, as a part of the image's.
+        ratio: float > 0, width of the window by its height, in pixels.
+        top, left: float in [0, 1), where in what is left the window begins.
+
+    Returns:
+        (top, left, height, width), at least 1 pixel high and wide, within the image.
+
+    Source: Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, section 6.
+    Departs from the source: one draw, cut to the image, where common code draws up to
+        ten windows and falls back on the centre.
+
+    Example:
+        >>> place((100, 200), area=0.5, ratio=1.0, top=0.5, left=0.0)
+        (0, 0, 100, 100)
+    """
+    height, width = size
+    pixels = area * height * width
+    tall = int(np.clip(round((pixels / ratio) ** 0.5), 1, height))
+    wide = int(np.clip(round((pixels * ratio) ** 0.5), 1, width))
+    return int(top * (height - tall + 1)), int(left * (width - wide + 1)), tall, wide
+
+
+def read_window(
+    content: bytes, draws: np.ndarray, image_shape: tuple[int, int, int]
+) -> np.ndarray:
+    """Decodes a random window of an image and resizes it.
+
+    Of an upright JPEG in grey or RGB only the window is decoded. The pixels are those
+    of the window of the whole image.
+
+    Args:
+        content: bytes of the file.
+        draws: float [4], area, ratio, top and left of `place`.
+        image_shape: (H, W, C) of the result.
+
+    Returns:
+        uint8 [H, W, C], bilinear, antialiased.
+
+    Raises:
+        ValueError: if the file holds no image.
+    """
+    height, width, channels = image_shape
+    cut = _cut_jpeg(content, draws, channels)
+    if cut is None:
+        image = read_image(io.BytesIO(content), channels)
+        top, left, tall, wide = place((image.height, image.width), *draws)
+        cut = image.crop((left, top, left + wide, top + tall))
+    if cut.size != (width, height):
+        cut = cut.resize((width, height), Image.Resampling.BILINEAR)
+    pixels = np.asarray(cut)
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def _cut_jpeg(content, draws, channels):
+    """The window as a Pillow image; None for what is not a plain JPEG."""
+    if content[:3] != b"\xff\xd8\xff" or channels not in (1, 3):
+        return None
+    try:
+        with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
+            plain = image.mode in PLAIN_JPEG and is_upright(image)
+            size = image.height, image.width
+    except OSError:
+        return None  # `read_image` says what is wrong with it
+    if not plain:
+        return None
+    import tensorflow as tf
+
+    top, left, tall, wide = place(size, *draws)
+    above, before = max(top - MARGIN, 0), max(left - MARGIN, 0)
+    below, behind = (
+        min(start + length + MARGIN, whole)
+        for start, length, whole in ((top, tall, size[0]), (left, wide, size[1]))
+    )
+    around = above, before, below - above, behind - before
+    try:
+        cut = tf.io.decode_and_crop_jpeg(
+            content, around, channels, dct_method="INTEGER_ACCURATE"
+        ).numpy()
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(str(error).split(";")[0].split(" [Op")[0]) from error
+    top, left = top - above, left - before
+    cut = cut[top : top + tall, left : left + wide]
+    return Image.fromarray(cut if channels == 3 else cut[..., 0])
