@@ -229,7 +229,18 @@ def temporary_files(folder):
 # ---- data
 
 
-def store(data_dir, set_name, rows, image, label=None, labels=None, mask=None, **more):
+def store(
+    data_dir,
+    set_name,
+    rows,
+    image,
+    label=None,
+    labels=None,
+    mask=None,
+    shards=1,
+    file_format=None,
+    **more,
+):
     """Prepares a TFDS set; `rows` maps split to (images, labels).
 
     With `labels`, a feature of several classes, or `mask`, {name: feature of images},
@@ -260,4 +271,6 @@ def store(data_dir, set_name, rows, image, label=None, labels=None, mask=None, *
                 row = {"image": pixels, name: value}
                 yield key, {**row, **dict.fromkeys(more, "t")}
 
-    Stored(data_dir=data_dir).download_and_prepare()
+    config = tfds.download.DownloadConfig(num_shards=shards)
+    builder = Stored(data_dir=data_dir, file_format=file_format)
+    builder.download_and_prepare(download_config=config)

@@ -317,6 +317,14 @@ def test_every_run_takes_one_step(case, monkeypatch):
         ({"untrained_teacher": True}, "--untrained_teacher needs --teacher_flagfile"),
         ({"teacher_size": 16}, "--teacher_size=16 needs a teacher: name one with"),
         (
+            {"memory": "stream"},
+            "--memory=stream is for whole images of a folder or TFDS set, got --data",
+        ),
+        (
+            {"bad_images": "skip", "dataset": "folder", "patch_size": 64},
+            "--bad_images=skip is for whole images .* --patch_size=64: drop it",
+        ),
+        (
             {"patch_size": 64},
             "--patch_size=64 is for --dataset=folder, got --dataset=d",
         ),

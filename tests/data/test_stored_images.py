@@ -85,7 +85,7 @@ def test_a_stream_from_any_step_holds_the_same_batches(root):
 def test_what_fits_is_decoded_and_what_does_not_is_left_in_files(root, monkeypatch):
     assert fits_memory(10, (10, 10, 3), 5000) and not fits_memory(10, (10, 10, 3), 4999)
     assert isinstance(load_source("folder", root, 16).train.images, np.ndarray)
-    monkeypatch.setattr("tf_mskd.data.image_folder.fits_memory", lambda *_: False)
+    monkeypatch.setattr("tf_mskd.data.arrays.fits_memory", lambda *_: False)
     source = load_source("folder", root, 16)
     assert isinstance(source.train.images, StoredImages)
     assert "decoded when they are used" in source.notes[0]
@@ -148,7 +148,7 @@ def test_files_that_go_or_change_are_named(root):
     ],
 )
 def test_other_sets_are_refused(root, settings):
-    with pytest.raises(UserError, match="are for whole images of --dataset=folder"):
+    with pytest.raises(UserError, match="are for whole images of one class"):
         load_source(data_dir=root, **settings)
 
 

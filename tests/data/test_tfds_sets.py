@@ -99,7 +99,7 @@ def test_sets_that_cannot_be_used_are_refused(data_dir):
 def test_memory_is_checked_before_decoding(data_dir, monkeypatch):
     monkeypatch.setattr("tf_mskd.data.arrays.MEMORY_FRACTION", 1e-9)
     with pytest.raises(UserError, match="60 images of 8x8x1|--image_size"):
-        load_source("small_digits", data_dir)
+        load_source("small_digits", data_dir, memory="decoded")
 
 
 def test_broken_file_is_refused(data_dir, tmp_path, digits):

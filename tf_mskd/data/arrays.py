@@ -10,6 +10,7 @@ from tf_mskd.utils.channel_statistics import CHANNEL_STATISTICS
 from tf_mskd.utils.errors import UserError
 
 CHANNELS = ("red", "green", "blue")  # the classes of sets whose labels are images
+STREAMED = "images are decoded when they are used"  # a note
 MEMORY_FRACTION = 0.6  # of the free memory; the rest is for networks and batches
 
 
@@ -149,7 +150,9 @@ def fits_memory(
     available: int | None = None,
     maps: int = 0,
 ) -> bool:
-    """Returns whether the images need at most 60 % of the free memory; see above.
+    """Returns whether the images need at most 60 % of the free memory.
+
+    Args: those of `check_memory`.
 
     Example:
         >>> fits_memory(1000, (8, 8, 3), available=1_000_000)
@@ -160,6 +163,18 @@ def fits_memory(
     height, width, channels = image_shape
     needed = num_images * height * width * (channels + maps)
     return needed <= MEMORY_FRACTION * available
+
+
+def stay_in_files(memory: str, num_images: int, image_shape: tuple[int, ...]) -> bool:
+    """Returns whether images are left in their files, by the setting --memory.
+
+    Args:
+        memory: str, one of `choices.MEMORIES`.
+        num_images, image_shape: those of `check_memory`.
+    """
+    return memory == "stream" or (
+        memory == "auto" and not fits_memory(num_images, image_shape)
+    )
 
 
 def check_labels(

@@ -1,7 +1,6 @@
 """Which files a split consists of, and their bytes as they were when first read."""
 
 import os
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,7 +19,7 @@ class FileIndex:
         root: path of a folder.
 
     Example:
-        >>> import tempfile
+        >>> import pathlib, tempfile
         >>> folder = pathlib.Path(tempfile.mkdtemp())
         >>> _ = (folder / "a").write_bytes(b"pixels")
         >>> FileIndex([str(folder / "a")], folder).read(0)
@@ -37,9 +36,9 @@ class FileIndex:
     def __len__(self) -> int:
         return len(self._names)
 
-    def path(self, position: int) -> pathlib.Path:
+    def name(self, position: int) -> str:
         """Returns the path of a file."""
-        return pathlib.Path(os.fsdecode(self._root + self._names[position]))
+        return os.fsdecode(self._root + self._names[position])
 
     def read(self, position: int) -> bytes:
         """Returns the content of a file.
@@ -55,7 +54,7 @@ class FileIndex:
                 return file.read()
         except OSError as error:
             raise UserError(
-                f"Cannot read image {self.path(position)} ({error.strerror}), which "
+                f"Cannot read image {self.name(position)} ({error.strerror}), which "
                 "was there when the run began: put it back."
             ) from error
 
@@ -65,6 +64,6 @@ class FileIndex:
             self._stamps[position] = stamp
         elif tuple(self._stamps[position]) != stamp:
             raise UserError(
-                f"Image {self.path(position)} has changed since this run read it "
+                f"Image {self.name(position)} has changed since this run read it "
                 "first: put the old file back, or start a new run."
             )

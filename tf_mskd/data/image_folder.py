@@ -5,12 +5,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tf_mskd.data.arrays import Source, Split, check_memory, fits_memory
+from tf_mskd.data.arrays import STREAMED, Source, Split, check_memory, stay_in_files
 from tf_mskd.data.decode import Undecodable, decode_into, shape_of, unreadable
 from tf_mskd.data.file_index import FileIndex
 from tf_mskd.data.folder_layout import LAYOUT, list_images
 from tf_mskd.data.patches import read_patches
-from tf_mskd.data.stored_images import StoredImages
+from tf_mskd.data.stored_images import StoredImages, decoded
 from tf_mskd.utils.errors import UserError
 
 
@@ -64,19 +64,17 @@ def load_folder(
         shape = (image_size, image_size, 3)
     parts = (listing.train, listing.test)
     count = sum(len(files) for part in parts for files in part.values())
-    if memory == "stream" or (memory == "auto" and not fits_memory(count, shape)):
+    in_files = stay_in_files(memory, count, shape)
+    if not in_files:
+        check_memory(str(root), count, shape, more=" or --memory=stream")
+    if in_files or skip_bad:
         train, test = (
             _stored_split(part, root, shape, resize, skip_bad) for part in parts
         )
-        notes = ("images are decoded when they are used", *_notes(listing))
+        notes = (STREAMED, *_notes(listing)) if in_files else _notes(listing)
+        if not in_files:
+            train, test = decoded(train), decoded(test)
         return Source("folder", train, test, tuple(listing.train), notes)
-    check_memory(str(root), count, shape, more=" or --memory=stream")
-    if skip_bad:
-        train, test = (
-            _decoded(_stored_split(part, root, shape, resize, skip_bad))
-            for part in parts
-        )
-        return Source("folder", train, test, tuple(listing.train), _notes(listing))
     train, train_sizes = _read_split(listing.train, shape, resize)
     test, test_sizes = _read_split(listing.test, shape, resize)
     sizes = np.concatenate([train_sizes, test_sizes])
@@ -93,10 +91,6 @@ def _stored_split(class_files, root, shape, resize, skip_bad):
     index = FileIndex(paths, root)
     images = StoredImages(index, labels, shape, resize, skip_bad)
     return Split(images, {"label": labels})
-
-
-def _decoded(split):
-    return Split(np.asarray(split.images), split.targets)
 
 
 def _files_of(class_files):

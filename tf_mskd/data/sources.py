@@ -15,7 +15,7 @@ from tf_mskd.data.pairs import load_pairs
 from tf_mskd.data.pascal_voc import load_pascal_voc
 from tf_mskd.data.splits import split_ids
 from tf_mskd.utils import files
-from tf_mskd.utils.choices import MEMORIES, RESIZES
+from tf_mskd.utils.choices import ALWAYS_DECODED, MEMORIES, RESIZES
 from tf_mskd.utils.errors import UserError, unknown_name
 
 __all__ = ["Source", "Split", "load_source", "split_ids"]
@@ -58,10 +58,10 @@ def load_source(
         dense: bool, whether to read the class of every pixel where a set has both: a
             "folder" of `train/images`, `train/masks`, ..., the masks of TFDS sets.
         memory: "decoded" reads all pixels into memory; "stream" leaves those of a
-            "folder" of one class an image in their files, and so does "auto" where they
-            need more than 60 % of the free memory.
-        skip_bad: bool, whether another image of the class takes the place of one in a
-            file of such a folder that cannot be decoded.
+            "folder" or a TFDS set of one class an image in their files, and so does
+            "auto" where they need more than 60 % of the free memory.
+        skip_bad: bool, whether another image of the class takes the place of one of
+            such a set that cannot be decoded.
 
     Returns:
         `Source`. The order within a split is the same at every call.
@@ -81,11 +81,12 @@ def load_source(
     _check_test_fraction(name, test_fraction)
     if memory not in MEMORIES:
         raise unknown_name("memory", memory, MEMORIES)
-    if name != "folder" or dense or patch_size:
-        if memory == "stream" or skip_bad:
+    if memory == "stream" or skip_bad:
+        one_file = bool(data_dir) and files.is_npz(data_dir)
+        if name in ALWAYS_DECODED or dense or patch_size or one_file:
             raise UserError(
-                "--memory=stream and --bad_images=skip are for whole images of "
-                "--dataset=folder, each of one class: leave them out."
+                "--memory=stream and --bad_images=skip are for whole images of one "
+                "class, in a folder or a TFDS set: leave them out."
             )
     if data_dir and files.is_npz(data_dir):
         if dense or image_size:
@@ -123,10 +124,12 @@ def load_source(
         return ON_DISK[name](data_dir, image_size, resize)
     # imported here: nothing else in memory needs TensorFlow
     if dense:
-        from tf_mskd.data.tfds_masks import load_tfds_masks as load
-    else:
-        from tf_mskd.data.tfds_sets import load_tfds as load
-    return load(name, data_dir, image_size, resize)
+        from tf_mskd.data.tfds_masks import load_tfds_masks
+
+        return load_tfds_masks(name, data_dir, image_size, resize)
+    from tf_mskd.data.tfds_sets import load_tfds
+
+    return load_tfds(name, data_dir, image_size, resize, memory, skip_bad)
 
 
 def load_digits(image_size: int | None = None) -> Source:

@@ -8,10 +8,23 @@ import typing
 
 import numpy as np
 
+from tf_mskd.data.arrays import Split
 from tf_mskd.data.decode import fit, in_parallel, read_image
-from tf_mskd.data.file_index import FileIndex
 from tf_mskd.data.window import read_window
 from tf_mskd.utils.errors import UserError
+
+
+class Index(typing.Protocol):
+    """Encoded images by position, such as `FileIndex`."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def name(self, position: int) -> str:
+        """What one is called in a message."""
+
+    def read(self, position: int) -> bytes:
+        """The content of its file."""
 
 
 class _Bad(Exception):
@@ -25,7 +38,7 @@ class StoredImages:
     reading the whole split into memory would give, as `decode.fit` makes them.
 
     Args:
-        index: `FileIndex` of N files.
+        index: `Index` of N images.
         labels: int [N]; an image that cannot be decoded is replaced by one of its own.
         image_shape: (H, W, C) of every image.
         resize: "crop" or "squeeze", see `decode.fit`.
@@ -44,7 +57,7 @@ class StoredImages:
 
     def __init__(
         self,
-        index: FileIndex,
+        index: Index,
         labels: np.ndarray,
         image_shape: tuple[int, int, int],
         resize: str = "crop",
@@ -114,7 +127,7 @@ class StoredImages:
         except _Bad as error:
             if not self._skip_bad:
                 raise UserError(
-                    f"Cannot read image {self._index.path(position)} ({error}); repair "
+                    f"Cannot read image {self._index.name(position)} ({error}); repair "
                     "or remove it, or set --bad_images=skip."
                 ) from error
             return self._instead(position, decode, error)
@@ -138,7 +151,7 @@ class StoredImages:
             self._note(position, int(other), reason)
             return image
         raise UserError(
-            f"Cannot read image {self._index.path(position)} ({reason}), nor any other "
+            f"Cannot read image {self._index.name(position)} ({reason}), nor any other "
             "of its class: repair the folder."
         )
 
@@ -148,6 +161,11 @@ class StoredImages:
                 return
             self.bad[position] = other
             count = len(self.bad)
-        bad, good = self._index.path(position), self._index.path(other)
+        bad, good = self._index.name(position), self._index.name(other)
         told = f"{bad} cannot be read ({reason}): {good} takes its place"
         print(f"{told} ({count} so far)", file=sys.stderr, flush=True)
+
+
+def decoded(split: Split) -> Split:
+    """Returns a split of `StoredImages` with all of them in memory."""
+    return Split(np.asarray(split.images), split.targets)

@@ -12,8 +12,17 @@ import typing
 import numpy as np
 import tensorflow as tf
 
-from tf_mskd.data.arrays import Source, Split, check_labels, check_memory
+from tf_mskd.data.arrays import (
+    STREAMED,
+    Source,
+    Split,
+    check_labels,
+    check_memory,
+    stay_in_files,
+)
 from tf_mskd.data.decode import decode_into
+from tf_mskd.data.stored_images import decoded
+from tf_mskd.data.tfds_streams import stored_split
 from tf_mskd.utils.choices import ARCHIVED_SETS
 from tf_mskd.utils.errors import UserError, unknown_name
 
@@ -110,8 +119,10 @@ def load_tfds(
     data_dir: str | None = None,
     image_size: int | None = None,
     resize: str = "crop",
+    memory: str = "decoded",
+    skip_bad: bool = False,
 ) -> Source:
-    """Decodes the train and test (else validation) splits of a prepared TFDS set.
+    """Reads the train and test (else validation) splits of a prepared TFDS set.
 
     Args:
         name: str, TFDS name of a set with keys `image` and `label`, a class, or
@@ -119,9 +130,11 @@ def load_tfds(
         data_dir: directory it was prepared in; None is the TFDS default.
         image_size: int or None; resize to a square.
         resize: "crop" or "squeeze", see `decode.fit`.
+        memory, skip_bad: see `image_folder.load_folder`; sets of several classes an
+            image are always decoded.
 
     Returns:
-        `Source`; within a split the order is that of the prepared files.
+        `Source`; within a split the order is that in which TFDS reads them.
 
     Raises:
         UserError: see `load_source`.
@@ -131,19 +144,38 @@ def load_tfds(
     splits = {"train": "train", "test": test_split(name, builder.info.splits)}
     shape = image_shape(name, image.shape, image_size)
     sizes = [builder.info.splits[key].num_examples for key in splits.values()]
-    check_memory(name, sum(sizes), shape)
+    in_files = _stay_in_files(name, memory, skip_bad, key_of_label, sum(sizes), shape)
+    if not in_files:
+        check_memory(name, sum(sizes), shape, more=" or --memory=stream")
     parts = {}
     for size, (part, key) in zip(sizes, splits.items(), strict=True):
         try:
+            if in_files or skip_bad:
+                stored = stored_split(builder, key, "label", shape, resize, skip_bad)
+                parts[part] = stored if in_files else decoded(stored)
+                continue
             read = functools.partial(_read_label, key_of_label, len(label.names))
             parts[part] = _read_split(builder, key, size, shape, resize, read)
         except (tf.errors.OpError, OSError, ValueError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             what = f"Split {key!r} of {name!r}"
             raise unreadable(what, builder.data_path, reason) from error
+    for part, key in splits.items():
         if parts[part].labels.ndim == 1:
             check_labels(name, key, parts[part].labels, len(label.names))
-    return Source(name, parts["train"], parts["test"], tuple(label.names))
+    notes = (STREAMED,) if in_files else ()
+    return Source(name, parts["train"], parts["test"], tuple(label.names), notes)
+
+
+def _stay_in_files(name, memory, skip_bad, key_of_label, num_images, shape):
+    if key_of_label == "label":
+        return stay_in_files(memory, num_images, shape)
+    if memory == "stream" or skip_bad:
+        raise UserError(
+            f"Images of {name!r} have several classes each, which --memory=stream and "
+            "--bad_images=skip cannot: leave them out."
+        )
+    return False
 
 
 def unreadable(what: str, folder: typing.Any, reason: str) -> UserError:

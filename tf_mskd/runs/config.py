@@ -87,15 +87,16 @@ class Config:
     )
     memory: str = _data(
         "auto",
-        "Images of a folder: read all into memory (decoded), or decode them when they "
-        "are used (stream); auto: decoded where that takes up to 60 % of what is free.",
+        "Read all images into memory (decoded), or decode those of a folder or TFDS "
+        "set when they are used (stream); auto: decoded if that takes up to 60 % of "
+        "what is free.",
         choices=names.MEMORIES,
         free=True,  # the pixels are the same
     )
     bad_images: str = _data(
         "stop",
-        "Files of a folder that hold no image: an error (stop), or another image of "
-        "the class takes their place (skip).",
+        "Files of a folder or TFDS set that hold no image: an error (stop), or another "
+        "image of the class takes their place (skip).",
         choices=names.BAD_IMAGES,
     )
     patch_size: int = _data(
@@ -458,11 +459,11 @@ class Config:
     def _check_files(self):
         given = {"memory": self.memory == "stream", "bad_images": self.skip_bad}
         for name, needed in given.items():
-            if needed and (self.dataset != "folder" or self.patch_size):
+            if needed and (self.dataset in names.ALWAYS_DECODED or self.patch_size):
                 raise UserError(
-                    f"--{name}={getattr(self, name)} is for whole images of "
-                    f"--dataset=folder, got --dataset={self.dataset} and "
-                    f"--patch_size={self.patch_size}: drop it."
+                    f"--{name}={getattr(self, name)} is for whole images of a folder "
+                    f"or TFDS set, got --dataset={self.dataset} and --patch_size="
+                    f"{self.patch_size}: drop it."
                 )
 
     def _check_augmentation(self):

@@ -13,6 +13,9 @@ STRONG_AUGMENTATIONS = tuple(
 RESIZES = ("crop", "squeeze")
 MEMORIES = ("auto", "stream", "decoded")
 BAD_IMAGES = ("stop", "skip")
+ALWAYS_DECODED = (  # sets that are small, or of images that belong together
+    *("digits", "nuclei", "low_light", "pairs", "pascal_voc", "cityscapes"),
+)
 MODELS = (
     *("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
     *("vgg8", "vgg11", "vgg13", "vgg16", "vgg19"),

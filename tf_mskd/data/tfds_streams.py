@@ -1,0 +1,74 @@
+"""Splits of prepared TFDS sets whose images stay encoded in their files."""
+
+import typing
+
+import numpy as np
+
+from tf_mskd.data.arrays import Split
+from tf_mskd.data.record_index import RecordIndex
+from tf_mskd.data.stored_images import StoredImages
+
+
+class DataSourceIndex:
+    """The images of a split in ArrayRecord files, which are read by position.
+
+    Args:
+        builder: TFDS builder of a prepared set.
+        key: str, the split.
+        label_key: str, feature of one class.
+
+    Attributes:
+        labels: int32 [N].
+    """
+
+    def __init__(self, builder: typing.Any, key: str, label_key: str):
+        import tensorflow_datasets as tfds
+
+        skipped = {"image": tfds.decode.SkipDecoding()}
+        self._source = builder.as_data_source(key, decoders=skipped)
+        self._key = key
+        labels = (row[label_key] for row in self._source)
+        self.labels = np.fromiter(labels, np.int32, len(self._source))
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def name(self, position: int) -> str:
+        """Returns what an image is called in a message."""
+        return f"{position} of split {self._key!r}"
+
+    def read(self, position: int) -> bytes:
+        """Returns the encoded image."""
+        return self._source[position]["image"]
+
+
+def stored_split(
+    builder: typing.Any,
+    key: str,
+    label_key: str,
+    image_shape: tuple[int, int, int],
+    resize: str,
+    skip_bad: bool,
+) -> Split:
+    """A split whose images are decoded when a batch asks for them.
+
+    Args:
+        builder: TFDS builder of a prepared set, in TFRecord or ArrayRecord files.
+        key: str, the split.
+        label_key: str, feature of one class.
+        image_shape: (H, W, C) of every image.
+        resize, skip_bad: see `StoredImages`.
+
+    Returns:
+        `Split`; the order is that of the decoded one.
+
+    Raises:
+        OSError, ValueError: for damaged files.
+    """
+    if builder.info.file_format.value == "array_record":
+        index = DataSourceIndex(builder, key, label_key)
+    else:
+        paths = builder.info.splits[key].filepaths
+        index = RecordIndex(paths, "image", label_key)
+    images = StoredImages(index, index.labels, image_shape, resize, skip_bad)
+    return Split(images, {"label": index.labels})
