@@ -15,6 +15,7 @@ from tf_mskd.data import extra_targets
 from tf_mskd.data.arrays import Split
 from tf_mskd.data.augment import Augmentation
 from tf_mskd.data.extra_targets import Batch, augmented
+from tf_mskd.data.mixing import Mixing
 from tf_mskd.data.order import check_batch_size, epoch_order, steps_per_epoch
 from tf_mskd.utils.errors import UserError
 
@@ -34,6 +35,7 @@ def train_stream(
     views: int = 0,
     view_seed: int | None = None,
     teacher_rows: typing.Any = None,
+    mixing: Mixing | None = None,
 ) -> tf.data.Dataset:
     """Shuffled, augmented batches of the global steps start_step .. num_steps - 1.
 
@@ -56,6 +58,8 @@ def train_stream(
         views: int >= 0, different views of each example; 0 gives one an epoch.
         view_seed: int >= 0, of the augmentation; None takes `seed`.
         teacher_rows: `TeacherCache` that holds the rows of these steps, or None.
+        mixing: `Mixing` of the augmented batches, or None; "label" is then float32
+            [batch_size, classes].
 
     Returns:
         `tf.data.Dataset` of (images, targets), sharded by data under a strategy:
@@ -80,6 +84,8 @@ def train_stream(
         augment.check_maps()
     if split.pictures and augment is not None:
         augment.check_pictures()
+    if mixing is not None:
+        mixing.check_split(split)
     view_seed = seed if view_seed is None else view_seed
     supply = extra_targets.Supply(
         split, ids, seed, view_seed, num_negatives, augment, second_augment
@@ -109,6 +115,8 @@ def train_stream(
         for extra in extras:
             targets.update(extra(batch))
         images = augmented(batch.images, batch.index, batch.view, view_seed, augment)
+        if mixing is not None:
+            images, targets["label"] = mixing(images, batch.label, seed, step)
         return images, targets
 
     return _stream(tf.data.Dataset.range(start_step, num_steps), load)

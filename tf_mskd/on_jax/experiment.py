@@ -63,6 +63,8 @@ def check_config(config: Config) -> None:
         "phases": config.phases == "progressive",
         "method": method.changes_batch or method.trains_teacher or bool(beyond),
         "augment": names not in MOVES,
+        "mixup": config.mixup > 0,
+        "cutmix": config.cutmix > 0,
         "teacher_cache": bool(config.teacher_cache),
         "strategy": config.strategy not in ONE_DEVICE,
         "teacher_size": bool(config.teacher_size),

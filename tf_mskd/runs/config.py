@@ -9,6 +9,7 @@ import functools
 import os
 
 from tf_mskd.runs import optimizer_settings, own_model, parsers
+from tf_mskd.runs.data_settings import check_data
 from tf_mskd.runs.settings import check_bounds, read_setting, setting, text_of
 from tf_mskd.utils import choices as names
 from tf_mskd.utils.errors import UserError
@@ -120,6 +121,18 @@ class Config:
         "but crop and flip.",
         low=0,
         high=1,
+    )
+    mixup: float = _data(
+        0.0,
+        "Alpha of mixup, such as 0.2: each image is blended with another of its batch, "
+        "and their labels alike; 0: none.",
+        low=0,
+    )
+    cutmix: float = _data(
+        0.0,
+        "Alpha of cutmix, such as 1: a box of each image comes from another of its "
+        "batch; 0: none. With --mixup each step does one of the two.",
+        low=0,
     )
     train_fraction: float = _data(
         1.0, "Fraction of each class's training images in use.", low=0, high=1
@@ -389,8 +402,7 @@ class Config:
                 f"--teacher_size={self.teacher_size} needs a teacher: name one with "
                 "--teacher_flagfile or --teacher."
             )
-        self._check_augmentation()
-        self._check_patches()
+        check_data(self)
         self._check_stages()
         if self.cache_top_k and not self.teacher_cache:
             raise UserError("--cache_top_k needs --teacher_cache, which is empty.")
@@ -417,33 +429,6 @@ class Config:
             raise UserError(
                 "--freeze=backbone needs --init_flagfile or a --model of your own that "
                 f"has weights, --model={self.model} starts from random ones."
-            )
-
-    def _check_patches(self):
-        if self.patch_size and self.dataset != "folder":
-            raise UserError(
-                f"--patch_size={self.patch_size} is for --dataset=folder, got "
-                f"--dataset={self.dataset}: drop it."
-            )
-        if self.patch_size and self.resize != "crop":
-            raise UserError(
-                f"--resize={self.resize} is for whole images, --patch_size="
-                f"{self.patch_size} reads square patches: drop one of them."
-            )
-        if self.patch_size and self.validation_fraction:
-            raise UserError(
-                "--validation_fraction would put patches of one picture on both sides: "
-                "leave it at 0 with --patch_size."
-            )
-
-    def _check_augmentation(self):
-        listed = {*self.augment, *self.second_augment}
-        if self.augment_fraction != 1 and not listed & set(names.STRONG_AUGMENTATIONS):
-            raise UserError(
-                f"--augment_fraction={self.augment_fraction} needs "
-                f"{', '.join(names.STRONG_AUGMENTATIONS[:-1])} or "
-                f"{names.STRONG_AUGMENTATIONS[-1]} in --augment or --second_augment: "
-                "list one, or drop the fraction."
             )
 
     def _check_stages(self):

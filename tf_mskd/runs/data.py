@@ -3,6 +3,7 @@
 import numpy as np
 
 from tf_mskd.data import augment, pipeline
+from tf_mskd.runs.mixing import build_mixing
 from tf_mskd.runs.source import load, split
 from tf_mskd.runs.task import build_task
 
@@ -37,6 +38,7 @@ class Data:
         self.augmentation = f"{','.join(config.augment)}; {text}"
         second = config.second_augment or config.augment
         self._second_augment = augment.make_augment(second, **options)
+        self._mixing = build_mixing(config, method, self.source.num_classes)
         self.train_stream(0)  # what it refuses shows now, not after a teacher's run
 
     def train_stream(self, start_step, teacher_rows=None):
@@ -62,6 +64,7 @@ class Data:
             views=self.config.views,
             view_seed=self.config.augment_seed,
             teacher_rows=teacher_rows,
+            mixing=self._mixing,
         )
 
     def view_stream(self, view, ids):

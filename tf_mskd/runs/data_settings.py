@@ -1,0 +1,56 @@
+"""What settings of data and augmentation one flag alone cannot show."""
+
+import typing
+
+from tf_mskd.utils import choices as names
+from tf_mskd.utils.errors import UserError
+
+
+def check_data(config: typing.Any) -> None:
+    """Raises `UserError` for settings of the data that do not fit together.
+
+    Args:
+        config: `Config`.
+    """
+    _check_fraction(config)
+    _check_mixing(config)
+    _check_patches(config)
+
+
+def _check_fraction(config):
+    listed = {*config.augment, *config.second_augment}
+    strong = names.STRONG_AUGMENTATIONS
+    if config.augment_fraction != 1 and not listed & set(strong):
+        raise UserError(
+            f"--augment_fraction={config.augment_fraction} needs "
+            f"{', '.join(strong[:-1])} or {strong[-1]} in --augment or "
+            "--second_augment: list one, or drop the fraction."
+        )
+
+
+def _check_mixing(config):
+    for name in ("mixup", "cutmix"):
+        value = getattr(config, name)
+        if value and config.teacher_cache:
+            raise UserError(
+                f"--{name}={value:g} mixes images anew in each step, --teacher_cache "
+                "stores the teacher's outputs of unmixed ones: drop one of them."
+            )
+
+
+def _check_patches(config):
+    if config.patch_size and config.dataset != "folder":
+        raise UserError(
+            f"--patch_size={config.patch_size} is for --dataset=folder, got "
+            f"--dataset={config.dataset}: drop it."
+        )
+    if config.patch_size and config.resize != "crop":
+        raise UserError(
+            f"--resize={config.resize} is for whole images, --patch_size="
+            f"{config.patch_size} reads square patches: drop one of them."
+        )
+    if config.patch_size and config.validation_fraction:
+        raise UserError(
+            "--validation_fraction would put patches of one picture on both sides: "
+            "leave it at 0 with --patch_size."
+        )
