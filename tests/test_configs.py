@@ -329,6 +329,9 @@ def test_every_run_takes_one_step(case, monkeypatch):
             "--validation_fraction would put patches of one picture on both sides",
         ),
         ({"augment_fraction": 0.5}, "--augment_fraction=0.5 needs autoaugment, blur"),
+        ({"crop_scale": "0.08,1"}, "--crop_scale is for the augmentation 'resized_c"),
+        ({"randaugment_magnitude": 5}, "for the augmentation 'randaugment', which"),
+        ({"erase_fill": "black"}, "--erase_fill is for the augmentation 'erase'"),
         ({"teacher": "a", "teacher_size": -1}, "--teacher_size must be in"),
     ],
 )

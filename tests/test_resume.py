@@ -64,7 +64,7 @@ RUNS = {  # what to kill -> its settings; all have dropout
         "label_smoothing": 0.1,
     },
     "mixed": {
-        "augment": "crop,flip",
+        "augment": "crop,flip,randaugment,erase",
         "mixup": 0.2,
         "cutmix": 1.0,
         "label_smoothing": 0.1,

@@ -43,6 +43,14 @@ def integers(keys: tf.Tensor, draw: int, bound: int) -> tf.Tensor:
     return tf.cast(tf.bitwise.right_shift(product, shift), tf.int32)
 
 
+def noise(keys: tf.Tensor, draw: int, count: int) -> tf.Tensor:
+    """uint8 [B, count], uniform in 0..255, all of draw number `draw` (int >= 0)."""
+    places = tf.range(1, -(-count // 8) + 1, dtype=tf.int64)
+    steps = tf.cast(places, tf.uint64) * tf.constant(GOLDEN, tf.uint64)
+    words = _mix(_bits(keys, draw)[:, None] + steps)  # eight values each
+    return tf.reshape(tf.bitcast(words, tf.uint8), [-1, 8 * len(places)])[:, :count]
+
+
 def _bits(keys, draw):
     """uint64 [B], 64 uniform bits."""
     return _mix(keys + tf.constant((draw + 1) * GOLDEN % 2**64, tf.uint64))

@@ -100,8 +100,8 @@ class Config:
     )
     augment: tuple[str, ...] = _data(
         "crop,flip",
-        "Augmentations in order, of crop, flip, rotate, autoaugment, jda, cutout, "
-        "resized_crop, jitter, grey, blur; or none.",
+        "Augmentations in order, of crop, flip, rotate, autoaugment, jda, randaugment, "
+        "trivialaugment, cutout, erase, resized_crop, jitter, grey, blur; or none.",
         form=parsers.AUGMENTATION,
     )
     second_augment: tuple[str, ...] = _data(
@@ -115,6 +115,28 @@ class Config:
         20.0, "Largest rotation either way, in degrees.", low=0, high=180
     )
     cutout_size: int = _data(16, "Side of the cut-out square, in pixels.", low=1)
+    crop_scale: tuple[float, ...] = _data(
+        "0.5,1",
+        "Area of the windows of resized_crop, as a part of the image: bounds, such as "
+        "0.08,1 for ImageNet.",
+        form=parsers.BOUNDS,
+    )
+    crop_ratio: tuple[float, ...] = _data(
+        "0.75,1.3333333333333333",
+        "Width by height of the windows of resized_crop: bounds.",
+        form=parsers.BOUNDS,
+    )
+    randaugment_operations: int = _data(
+        2, "Operations of randaugment, one after another.", low=1, high=8
+    )
+    randaugment_magnitude: float = _data(
+        9.0, "Magnitude of the operations of randaugment.", low=0, high=10
+    )
+    erase_fill: str = _data(
+        "noise",
+        "What erase puts in place: random values (noise) or zeros (black).",
+        choices=names.ERASE_FILLS,
+    )
     augment_fraction: float = _data(
         1.0,
         "Fraction of the views that have the strong part of their augmentation: all "
@@ -402,7 +424,7 @@ class Config:
                 f"--teacher_size={self.teacher_size} needs a teacher: name one with "
                 "--teacher_flagfile or --teacher."
             )
-        check_data(self)
+        check_data(self, set_here)
         self._check_stages()
         if self.cache_top_k and not self.teacher_cache:
             raise UserError("--cache_top_k needs --teacher_cache, which is empty.")

@@ -5,16 +5,36 @@ import typing
 from tf_mskd.utils import choices as names
 from tf_mskd.utils.errors import UserError
 
+READS = {  # setting -> the augmentation that reads it
+    "crop_scale": "resized_crop",
+    "crop_ratio": "resized_crop",
+    "randaugment_operations": "randaugment",
+    "randaugment_magnitude": "randaugment",
+    "erase_fill": "erase",
+}
 
-def check_data(config: typing.Any) -> None:
+
+def check_data(config: typing.Any, set_here: list[str]) -> None:
     """Raises `UserError` for settings of the data that do not fit together.
 
     Args:
         config: `Config`.
+        set_here: names of the settings that are not at their defaults.
     """
+    _check_options(config, set_here)
     _check_fraction(config)
     _check_mixing(config)
     _check_patches(config)
+
+
+def _check_options(config, set_here):
+    for name, augmentation in READS.items():
+        listed = {*config.augment, *config.second_augment}
+        if name in set_here and augmentation not in listed:
+            raise UserError(
+                f"--{name} is for the augmentation {augmentation!r}, which --augment "
+                "and --second_augment lack: list it, or drop the flag."
+            )
 
 
 def _check_fraction(config):
