@@ -332,6 +332,11 @@ def test_every_run_takes_one_step(case, monkeypatch):
         ({"crop_scale": "0.08,1"}, "--crop_scale is for the augmentation 'resized_c"),
         ({"randaugment_magnitude": 5}, "for the augmentation 'randaugment', which"),
         ({"erase_fill": "black"}, "--erase_fill is for the augmentation 'erase'"),
+        (
+            {"repeats": 3, "cached_augmentations": 2},
+            "--repeats=3 needs as many --cached_augmentations, of which there are 2",
+        ),
+        ({"repeats": 9, "teacher_cache": "a"}, "--repeats=9 needs as many .* are 8"),
         ({"teacher": "a", "teacher_size": -1}, "--teacher_size must be in"),
     ],
 )

@@ -100,6 +100,7 @@ WRONG = [
     ({"randaugment_magnitude": 30}, r"--randaugment_magnitude must be in \[0, 10\]"),
     ({"erase_fill": "blak"}, "--erase_fill must be one of .*; did you mean 'black'"),
     ({"mixup": -0.1}, r"--mixup must be in \[0, inf\], got -0.1"),
+    ({"repeats": 0}, r"--repeats must be in \[1, inf\], got 0"),
     ({"phases": "progresive"}, "did you mean 'progressive'"),
     ({"epochs": 0}, r"--epochs must be in \[1, inf\], got 0"),
     ({"lr": float("nan")}, r"--lr must be in \[0, inf\], got nan"),

@@ -149,6 +149,7 @@ def test_a_run_has_the_losses_of_tensorflow_and_resumes(npz, tmp_path):
     [
         "--mixup=0.2",
         "--cutmix=1.0",
+        "--repeats=2",
         "--augment=crop,flip,randaugment",
         "--augment=trivialaugment",
         "--augment=erase",

@@ -68,6 +68,7 @@ RUNS = {  # what to kill -> its settings; all have dropout
         "mixup": 0.2,
         "cutmix": 1.0,
         "label_smoothing": 0.1,
+        "repeats": 2,
     },
     "muon": {"optimizer": "muon", "lr": 0.0, "ema": 0.9},
     "maps": {

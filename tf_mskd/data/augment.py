@@ -116,7 +116,7 @@ class Augmentation:
             images: uint8 [B, H, W, C], static H, W and C; int32 for `MOVES`.
             ids: int64 [B], positions in the train split.
             seed: int, the seed of the run.
-            view: int64 scalar, the epoch.
+            view: int64 scalar, the epoch, or [B], one for each.
         """
         return self._apply(images, random.example_keys(seed, view, ids))
 

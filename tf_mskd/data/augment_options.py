@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tf_mskd.data import moves
 from tf_mskd.data.autoaugment import autoaugment
-from tf_mskd.data.contrast_views import AREA, CONTRAST_VIEWS, RATIO
+from tf_mskd.data.contrast_views import AREA, CONTRAST_VIEWS, RATIO, resized_crop
 from tf_mskd.data.erasing import random_erase
 from tf_mskd.data.jda import joint_augmentation
 from tf_mskd.data.random_augment import (
@@ -72,9 +72,7 @@ class Options:
             "erase": partial(random_erase, fill=self.erase_fill),
             **CONTRAST_VIEWS,
             "resized_crop": partial(
-                CONTRAST_VIEWS["resized_crop"],
-                scale=self.crop_scale,
-                ratios=self.crop_ratio,
+                resized_crop, scale=self.crop_scale, ratios=self.crop_ratio
             ),
         }
 

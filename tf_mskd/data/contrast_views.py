@@ -28,8 +28,8 @@ def resized_crop(
     images: tf.Tensor,
     keys: tf.Tensor,
     draw: int,
-    scale: tuple[float, float] = AREA,
-    ratios: tuple[float, float] = RATIO,
+    scale: tuple[float, ...] = AREA,
+    ratios: tuple[float, ...] = RATIO,
 ) -> tf.Tensor:
     """A window of random area, ratio and place, resized to the image (bilinear).
 

@@ -18,7 +18,7 @@ def example_keys(seed: int, view: int | tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
 
     Args:
         seed: int, any sign, taken modulo 2**64.
-        view: int64 scalar, the number of the pass over the data.
+        view: int64 scalar, the number of the pass over the data, or [B].
         ids: int64 [B], positions of the examples in the train split.
 
     Returns:

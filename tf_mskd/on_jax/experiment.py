@@ -65,6 +65,7 @@ def check_config(config: Config) -> None:
         "augment": names not in MOVES,
         "mixup": config.mixup > 0,
         "cutmix": config.cutmix > 0,
+        "repeats": config.repeats > 1,
         "teacher_cache": bool(config.teacher_cache),
         "strategy": config.strategy not in ONE_DEVICE,
         "teacher_size": bool(config.teacher_size),

@@ -156,6 +156,12 @@ class Config:
         "batch; 0: none. With --mixup each step does one of the two.",
         low=0,
     )
+    repeats: int = _data(
+        1,
+        "Views of an image in each epoch, side by side; an epoch has as many steps, "
+        "and so but a part of the images.",
+        low=1,
+    )
     train_fraction: float = _data(
         1.0, "Fraction of each class's training images in use.", low=0, high=1
     )

@@ -62,6 +62,7 @@ class Data:
             view_seed=self.config.augment_seed,
             teacher_rows=teacher_rows,
             mixing=self._mixing,
+            repeats=self.config.repeats,
         )
 
     def view_stream(self, view, ids):

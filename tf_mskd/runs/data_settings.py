@@ -24,6 +24,7 @@ def check_data(config: typing.Any, set_here: list[str]) -> None:
     _check_options(config, set_here)
     _check_fraction(config)
     _check_mixing(config)
+    _check_repeats(config)
     _check_patches(config)
 
 
@@ -56,6 +57,14 @@ def _check_mixing(config):
                 f"--{name}={value:g} mixes images anew in each step, --teacher_cache "
                 "stores the teacher's outputs of unmixed ones: drop one of them."
             )
+
+
+def _check_repeats(config):
+    if 0 < config.views < config.repeats:
+        raise UserError(
+            f"--repeats={config.repeats} needs as many --cached_augmentations, of which"
+            f" there are {config.views}: raise them, or lower the repeats."
+        )
 
 
 def _check_patches(config):
