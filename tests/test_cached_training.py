@@ -71,10 +71,16 @@ def test_filled_on_the_way_is_the_same_run(base, filled, tmp_path, capsys):
 
 
 @pytest.mark.run
-@pytest.mark.parametrize("method", ["kd", "oto", "pkt", "kd,rkd"])
-def test_losses_are_those_of_live_training_on_the_same_views(base, tmp_path, method):
+@pytest.mark.parametrize(
+    ("method", "repeats"),
+    [("kd", 1), ("oto", 1), ("pkt", 1), ("kd,rkd", 1), ("oto", 2), ("kd", 3)],
+)
+def test_losses_are_those_of_live_training_on_the_same_views(
+    base, tmp_path, method, repeats
+):
     exits = (1, 2) if method == "oto" else (2,)
     changes = {"exits": ",".join(map(str, exits)), "dropout": 0.0}
+    changes |= {"repeats": repeats, "cached_augmentations": max(2, repeats)}
     config = with_cache(base, tmp_path, method=method, **changes)
     data = Data(config)
     teacher = tf_mskd.create_model(

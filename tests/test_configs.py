@@ -337,6 +337,14 @@ def test_every_run_takes_one_step(case, monkeypatch):
             "--validation_fraction would put patches of one picture on both sides",
         ),
         ({"augment_fraction": 0.5}, "--augment_fraction=0.5 needs autoaugment, blur"),
+        ({"crop_scale": "0.08,1"}, "--crop_scale is for the augmentation 'resized_c"),
+        ({"randaugment_magnitude": 5}, "for the augmentation 'randaugment', which"),
+        ({"erase_fill": "black"}, "--erase_fill is for the augmentation 'erase'"),
+        (
+            {"repeats": 3, "cached_augmentations": 2},
+            "--repeats=3 needs as many --cached_augmentations, of which there are 2",
+        ),
+        ({"repeats": 9, "teacher_cache": "a"}, "--repeats=9 needs as many .* are 8"),
         ({"teacher": "a", "teacher_size": -1}, "--teacher_size must be in"),
     ],
 )

@@ -16,6 +16,7 @@ from tf_mskd.data.augment import make_augment
 from tf_mskd.data.npz_file import load_npz, write_npz
 from tf_mskd.models.saving import load_model
 from tf_mskd.on_jax import counter_random as in_numpy
+from tf_mskd.on_jax.experiment import check_config
 from tf_mskd.runs import experiment
 from tf_mskd.runs.flags import read_flags
 from tf_mskd.utils.errors import UserError
@@ -141,6 +142,23 @@ def test_a_run_has_the_losses_of_tensorflow_and_resumes(npz, tmp_path):
             whole.weights, load_model(tmp_path / name).weights, strict=True
         ):
             np.testing.assert_allclose(a, b, 2e-3, 2e-4, err_msg=f"{name} {a.path}")
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--mixup=0.2",
+        "--cutmix=1.0",
+        "--repeats=2",
+        "--augment=crop,flip,randaugment",
+        "--augment=trivialaugment",
+        "--augment=erase",
+    ],
+)
+def test_recipes_that_tensorflow_alone_has_are_refused_by_name(flag):
+    config = read_flags([*ROW, "--model=vgg8", "--method=ce", flag])
+    with pytest.raises(UserError, match=f"{flag} needs the TensorFlow backend"):
+        check_config(config)
 
 
 @needs_jax

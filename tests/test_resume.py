@@ -63,6 +63,13 @@ RUNS = {  # what to kill -> its settings; all have dropout
         "accumulate_steps": 3,
         "label_smoothing": 0.1,
     },
+    "mixed": {
+        "augment": "crop,flip,randaugment,erase",
+        "mixup": 0.2,
+        "cutmix": 1.0,
+        "label_smoothing": 0.1,
+        "repeats": 2,
+    },
     "muon": {"optimizer": "muon", "lr": 0.0, "ema": 0.9},
     "maps": {
         "dataset": "nuclei",
@@ -105,7 +112,7 @@ class Interruption(BaseException):
     """Ends a run where it stands, without anything that a stop does."""
 
 
-@pytest.mark.parametrize("name", ["averages", "muon", "maps"])
+@pytest.mark.parametrize("name", ["averages", "mixed", "muon", "maps"])
 def test_an_interruption_leaves_no_trace(tmp_path, name, monkeypatch):
     """In the middle of a sum of gradients; averages of weights are raw in between."""
     often = {"checkpoint_steps": 5, "steps_per_call": 5, "epochs": 2}

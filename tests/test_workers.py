@@ -89,13 +89,24 @@ def together(tmp_path_factory):
     return folder
 
 
-def test_two_workers_give_the_run_of_one(together, tmp_path):
-    experiment.run(dataclasses.replace(SHORT, run_dir=str(tmp_path / "alone")))
-    for a, b in zip(weights_of(tmp_path / "alone"), weights_of(together), strict=True):
+def assert_run_of_one(together, config, alone):
+    """Two workers end as one process does with the same settings."""
+    experiment.run(dataclasses.replace(config, run_dir=str(alone)))
+    for a, b in zip(weights_of(alone), weights_of(together), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)
-    pairs = zip(history_of(tmp_path / "alone"), history_of(together), strict=True)
-    for a, b in pairs:
+    for a, b in zip(history_of(alone), history_of(together), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
+
+
+def test_two_workers_give_the_run_of_one(together, tmp_path):
+    assert_run_of_one(together, SHORT, tmp_path / "alone")
+
+
+def test_two_workers_have_the_mixtures_of_one(tmp_path):
+    recipe = {"augment": "crop,erase", "mixup": 0.2, "cutmix": 1.0, "repeats": 2}
+    config = dataclasses.replace(SHORT, epochs=2, **recipe)
+    finish(start_workers(config, tmp_path / "together"))
+    assert_run_of_one(tmp_path / "together", config, tmp_path / "alone")
 
 
 @pytest.mark.parametrize("dead", [1, pytest.param(0, marks=pytest.mark.slow)])

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from tf_mskd.data import augment as aug
 from tf_mskd.data import counter_random as random
+from tf_mskd.data import moves
 from tf_mskd.data.sources import load_source
 from tf_mskd.utils.errors import UserError
 
@@ -37,10 +38,10 @@ def reference_crop(images, top, left, padding, flipped=None):
 def test_crop_by_hand():
     image = tf.constant([[1, 2], [3, 4]], tf.uint8)[None, :, :, None]
     images = tf.repeat(image, 3, axis=0)
-    got = aug.crop(images, tf.constant([0, 1, 2]), tf.constant([0, 1, 1]), 1)
+    got = moves.crop(images, tf.constant([0, 1, 2]), tf.constant([0, 1, 1]), 1)
     expected = [[[0, 0], [0, 1]], [[1, 2], [3, 4]], [[3, 4], [0, 0]]]
     assert got[..., 0].numpy().tolist() == expected
-    flipped = aug.flip_horizontally(images, tf.constant([True, False, True]))
+    flipped = moves.flip_horizontally(images, tf.constant([True, False, True]))
     expected = [[[2, 1], [4, 3]], [[1, 2], [3, 4]], [[2, 1], [4, 3]]]
     assert flipped[..., 0].numpy().tolist() == expected
 
@@ -52,7 +53,7 @@ def test_crop_and_flip_match_numpy(shape):
     top, left = rng.integers(0, 7, (2, 40), np.int32)
     flipped = rng.integers(0, 2, 40).astype(bool)
     for flip in (None, flipped):
-        got = aug.crop(tf.constant(images), top, left, 3, flip)
+        got = moves.crop(tf.constant(images), top, left, 3, flip)
         assert np.array_equal(got, reference_crop(images, top, left, 3, flip))
 
 
@@ -104,7 +105,7 @@ def test_zero_strength_is_the_identity(images):
 def test_quarter_turns_match_numpy(images):
     for quarters in (1, 2, 3):
         degrees = tf.fill([64], 90.0 * quarters)
-        got = aug.rotate(tf.constant(images), degrees)
+        got = moves.rotate(tf.constant(images), degrees)
         assert np.array_equal(got, np.rot90(images, quarters, axes=(1, 2)))
 
 
@@ -128,7 +129,7 @@ def reference_rotate(image, degrees):
 def test_rotation_matches_a_reference(images):
     degrees = np.array([20.0, -13.0, 45.0, 3.5], np.float32)
     oblong = images[:4, 1:7]  # [4, 6, 8, 3]
-    got = aug.rotate(tf.constant(oblong), degrees).numpy()
+    got = moves.rotate(tf.constant(oblong), degrees).numpy()
     for image, angle, turned in zip(oblong, degrees, got, strict=True):
         assert np.abs(reference_rotate(image, angle) - turned).max() <= 0.51
 
@@ -137,13 +138,13 @@ def test_rotation_angles_stay_in_range(images):
     keys = random.example_keys(0, 0, IDS)
     turn = (2 * random.uniform(keys, 0) - 1) * 20.0
     got = aug.make_augment("rotate", rotation_degrees=20.0)(images, IDS, 0, 0)
-    assert np.array_equal(got, aug.rotate(tf.constant(images), turn))
+    assert np.array_equal(got, moves.rotate(tf.constant(images), turn))
     assert -20 <= turn.numpy().min() < -15 and 15 < turn.numpy().max() <= 20
 
 
 def test_cutout_by_hand():
     images = tf.ones([3, 4, 5, 1], tf.uint8)
-    got = aug.cutout(images, tf.constant([0, 2, 3]), tf.constant([0, 2, 4]), 2)
+    got = moves.cutout(images, tf.constant([0, 2, 3]), tf.constant([0, 2, 4]), 2)
     expected = np.ones((3, 4, 5))
     expected[0, :1, :1] = 0  # clipped at the top left corner
     expected[1, 1:3, 1:3] = 0

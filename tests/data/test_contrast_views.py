@@ -62,12 +62,12 @@ def test_the_blur_of_a_point_has_the_weights_of_a_gaussian(monkeypatch):
     np.testing.assert_array_equal(made, np.round(255 * np.outer(weights, weights)))
 
 
-def test_a_window_of_a_ramp_is_a_ramp(monkeypatch):
-    monkeypatch.setattr(contrast_views, "AREA", (0.25, 0.25))
-    monkeypatch.setattr(contrast_views, "RATIO", (1.0, 1.0))
+def test_a_window_of_a_ramp_is_a_ramp():
+    quarter, square = (0.25, 0.25), (1.0, 1.0)
     ramp = np.broadcast_to(10 * np.arange(16, dtype="uint8")[:, None], (1, 16, 16, 1))
     keys = counter_random.example_keys(0, 0, ids(5))
-    made = contrast_views.resized_crop(tf.constant(ramp), keys, 0).numpy()[0, :, :, 0]
+    made = contrast_views.resized_crop(tf.constant(ramp), keys, 0, quarter, square)
+    made = made.numpy()[0, :, :, 0]
     steps = np.diff(made.astype(int), axis=1)
     assert abs(steps).max() == 0 or set(np.unique(steps)) <= {0, 4, 5, 6}
 
@@ -85,3 +85,70 @@ def test_grey_and_jitter_are_as_frequent_as_told():
 def test_label_maps_cannot_follow(name):
     with pytest.raises(UserError, match=f"cannot follow the augmentation '{name}'"):
         make_augment(name).check_maps()
+
+
+def window_by_hand(image, area, ratio, top, left):
+    """A window resized to the image, bilinear, the border repeated; float64."""
+    height, width = image.shape[:2]
+    tall = min(np.sqrt(area / ratio * width / height), 1.0)
+    wide = min(np.sqrt(area * ratio * height / width), 1.0)
+    y = (top * (1 - tall)) * height + tall * (np.arange(height) + 0.5) - 0.5
+    x = (left * (1 - wide)) * width + wide * (np.arange(width) + 0.5) - 0.5
+
+    def taken(values, places, axis):
+        last = values.shape[axis] - 1
+        low = np.floor(places).astype(int)
+        part = (places - low).reshape([-1 if k == axis else 1 for k in range(3)])
+        ends = (np.take(values, np.clip(low + k, 0, last), axis) for k in (0, 1))
+        first, second = ends
+        return (1 - part) * first + part * second
+
+    return taken(taken(image.astype(np.float64), y, 0), x, 1)
+
+
+@pytest.mark.parametrize("scale", [(0.08, 1.0), (0.5, 1.0), (0.3, 0.3)])
+@pytest.mark.parametrize("ratio", [(3 / 4, 4 / 3), (0.5, 3.0)])
+def test_a_window_is_drawn_within_the_bounds_and_resized(scale, ratio):
+    images = np.random.default_rng(1).integers(0, 256, (40, 8, 10, 3), "uint8")
+    keys = counter_random.example_keys(3, 2, tf.range(40, dtype=tf.int64))
+    drawn = [counter_random.uniform(keys, k).numpy().astype(float) for k in range(4)]
+    areas = scale[0] + (scale[1] - scale[0]) * drawn[0]
+    low, high = np.log(ratio)
+    ratios = np.exp(low + (high - low) * drawn[1])
+    rows = zip(images, areas, ratios, *drawn[2:], strict=True)
+    expected = np.stack([window_by_hand(*row) for row in rows])
+    augment = make_augment("resized_crop", crop_scale=scale, crop_ratio=ratio)
+    got = augment(images, ids(*range(40)), 3, 2).numpy()
+    assert np.abs(got - expected).max() <= 0.51
+
+
+def test_areas_are_uniform_and_the_logarithms_of_ratios_are():
+    """Measured by ramps: their slope is the side of the window."""
+    ramp = 4 * np.arange(64, dtype="uint8")
+    across = np.broadcast_to(ramp[None, None, :, None], (1000, 64, 64, 1))
+    images = np.concatenate([across, across.transpose(0, 2, 1, 3)], -1)
+    keys = counter_random.example_keys(0, 0, tf.range(1000, dtype=tf.int64))
+    scale, ratio = (0.08, 0.5), (3 / 4, 4 / 3)  # of these no window is cut
+    made = contrast_views.resized_crop(tf.constant(images), keys, 0, scale, ratio)
+    made = made.numpy().astype(float)
+    wide = (made[:, 5, 60, 0] - made[:, 5, 4, 0]) / (4 * 56)
+    tall = (made[:, 60, 5, 1] - made[:, 4, 5, 1]) / (4 * 56)
+    area, logs = wide * tall, np.log(wide / tall)
+    quarters = np.histogram(area, np.linspace(0.08, 0.5, 5))[0]
+    assert abs(quarters - 250).max() < 70
+    quarters = np.histogram(logs, np.linspace(*np.log(ratio), 5))[0]
+    assert abs(quarters - 250).max() < 70
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"crop_scale": (0, 1)}, r"crop_scale must be two numbers in \(0, 1\].* 0,1"),
+        ({"crop_scale": (0.5, 1.5)}, "crop_scale must be .* got 0.5,1.5"),
+        ({"crop_scale": (0.5,)}, "crop_scale must be two numbers .* got 0.5"),
+        ({"crop_ratio": (2, 1)}, "crop_ratio must be two numbers above 0.* got 2,1"),
+    ],
+)
+def test_bounds_that_are_none_are_refused(options, told):
+    with pytest.raises(UserError, match=told):
+        make_augment("resized_crop", **options)

@@ -158,7 +158,7 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 parts = [tf.config.LogicalDeviceConfiguration()] * 2
 tf.config.set_logical_device_configuration(cpu, parts)
-from tf_mskd.data import eval_stream, load_source, make_augment, train_stream
+from tf_mskd.data import Mixing, eval_stream, load_source, make_augment, train_stream
 split = load_source("digits").train
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 def make():
@@ -167,7 +167,11 @@ def make():
                         start_step=5, num_steps=12)
 def make_eval():
     return eval_stream(split, np.arange(11), batch_size=4)
-for builder in (make, make_eval):
+def make_mixed():
+    return train_stream(split, np.arange(60), batch_size=8, seed=1, augment=None,
+                        start_step=5, num_steps=12,
+                        mixing=Mixing(0.4, 1.0, num_classes=10))
+for builder in (make, make_eval, make_mixed):
     alone, count = list(builder()), 0
     distributed = strategy.experimental_distribute_dataset(builder())
     for expected, got in zip(alone, distributed, strict=True):
@@ -188,4 +192,5 @@ def test_two_replicas_see_the_batches_of_one_device():
         text=True,
         timeout=300,
     )
-    assert run.stdout.splitlines() == ["equal batches 7", "equal batches 3"], run.stderr
+    expected = [f"equal batches {count}" for count in (7, 3, 7)]
+    assert run.stdout.splitlines() == expected, run.stderr

@@ -7,6 +7,7 @@ flags before TensorFlow starts.
 import importlib
 
 _HOME = {  # name -> module that defines it
+    "Mixing": "mixing",
     "Source": "arrays",
     "Split": "arrays",
     "eval_stream": "pipeline",

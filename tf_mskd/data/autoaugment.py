@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from tf_mskd.data import counter_random as random
 from tf_mskd.data import image_ops
-from tf_mskd.utils.errors import UserError
+from tf_mskd.data.operation_groups import apply_groups, check_channels
 
 # name -> (operation, level to magnitude, takes a random sign)
 OPERATIONS = {
@@ -88,11 +88,7 @@ def autoaugment(
     Raises:
         UserError: if the images have neither 1 nor 3 channels.
     """
-    if images.shape[-1] not in (1, 3):
-        raise UserError(
-            f"autoaugment needs images of 1 or 3 channels, got {images.shape[-1]}; "
-            "remove it from --augment."
-        )
+    check_channels(images, "autoaugment")
     chosen = random.integers(keys, draw, len(policy))
     for slot in range(len(policy[0])):
         entries = [sub_policy[slot] for sub_policy in policy]
@@ -104,7 +100,7 @@ def autoaugment(
 
 
 def _apply_slot(images, entries, chosen, applied, negative):
-    """Groups the images by operation, applies each to its group, restores the order.
+    """Applies the operations of one slot to the images whose draws say so.
 
     Args:
         images: uint8 [B, H, W, C].
@@ -116,15 +112,9 @@ def _apply_slot(images, entries, chosen, applied, negative):
     names = sorted({name for name, _, _ in entries})
     codes = [1 + names.index(name) for name, _, _ in entries]
     magnitudes = [float(OPERATIONS[name][1](level)) for name, _, level in entries]
+    signed = tf.gather([OPERATIONS[name][2] for name, _, _ in entries], chosen)
     groups = tf.where(applied, tf.gather(codes, chosen), 0)  # 0: unchanged
     magnitude = tf.gather(magnitudes, chosen)
-    num_groups = 1 + len(names)
-    rows = tf.dynamic_partition(tf.range(tf.shape(images)[0]), groups, num_groups)
-    parts = tf.dynamic_partition(images, groups, num_groups)
-    for code, name in enumerate(names, start=1):
-        operation, _, is_signed = OPERATIONS[name]
-        value = tf.gather(magnitude, rows[code])
-        if is_signed:
-            value = tf.where(tf.gather(negative, rows[code]), -value, value)
-        parts[code] = operation(parts[code], value)
-    return tf.ensure_shape(tf.dynamic_stitch(rows, parts), images.shape)
+    magnitude = tf.where(signed & negative, -magnitude, magnitude)
+    operations = [OPERATIONS[name][0] for name in names]
+    return apply_groups(images, groups, operations, magnitude)

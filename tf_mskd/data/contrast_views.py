@@ -24,14 +24,29 @@ JITTERED, GREYED = 0.7, 0.2  # probabilities
 DEVIATION = 0.1, 2.0  # of the blur, in pixels
 
 
-def resized_crop(images: tf.Tensor, keys: tf.Tensor, draw: int) -> tf.Tensor:
+def resized_crop(
+    images: tf.Tensor,
+    keys: tf.Tensor,
+    draw: int,
+    scale: tuple[float, ...] = AREA,
+    ratios: tuple[float, ...] = RATIO,
+) -> tf.Tensor:
     """A window of random area, ratio and place, resized to the image (bilinear).
 
+    Args:
+        images, keys, draw: see above.
+        scale: two floats in (0, 1], bounds of the window's area as a part of the image,
+            which is uniform; 0.08 and 1 are usual for ImageNet.
+        ratios: two floats > 0, bounds of width by height, whose logarithm is uniform.
+
+    Source: Szegedy et al., "Going deeper with convolutions", CVPR 2015, arXiv
+        1409.4842, section 6, with the bounds as given.
     Departs from the source: a window that is too long for the image is cut to its side,
-    where the source draws another.
+        where the source draws another.
     """
     height, width = images.shape[1:3]
-    area, ratio = _between(keys, draw, AREA), _between(keys, draw + 1, RATIO, log=True)
+    area = _between(keys, draw, scale)
+    ratio = _between(keys, draw + 1, ratios, log=True)
     tall = tf.minimum(tf.sqrt(area / ratio * (width / height)), 1.0)
     wide = tf.minimum(tf.sqrt(area * ratio * (height / width)), 1.0)
     top = random.uniform(keys, draw + 2) * (1.0 - tall)

@@ -18,7 +18,7 @@ def example_keys(seed: int, view: int | tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
 
     Args:
         seed: int, any sign, taken modulo 2**64.
-        view: int64 scalar, the number of the pass over the data.
+        view: int64 scalar, the number of the pass over the data, or [B].
         ids: int64 [B], positions of the examples in the train split.
 
     Returns:
@@ -41,6 +41,14 @@ def integers(keys: tf.Tensor, draw: int, bound: int) -> tf.Tensor:
     high = tf.bitwise.right_shift(_bits(keys, draw), shift)
     product = high * tf.constant(bound, tf.uint64)
     return tf.cast(tf.bitwise.right_shift(product, shift), tf.int32)
+
+
+def noise(keys: tf.Tensor, draw: int, count: int) -> tf.Tensor:
+    """uint8 [B, count], uniform in 0..255, all of draw number `draw` (int >= 0)."""
+    places = tf.range(1, -(-count // 8) + 1, dtype=tf.int64)
+    steps = tf.cast(places, tf.uint64) * tf.constant(GOLDEN, tf.uint64)
+    words = _mix(_bits(keys, draw)[:, None] + steps)  # eight values each
+    return tf.reshape(tf.bitcast(words, tf.uint8), [-1, 8 * len(places)])[:, :count]
 
 
 def _bits(keys, draw):

@@ -27,7 +27,7 @@ class Batch(typing.NamedTuple):
     images: tf.Tensor  # uint8 [B, H, W, C]
     targets: dict[str, tf.Tensor]  # of the split, each [B, ...]
     index: tf.Tensor  # int64 [B], positions in the split
-    view: tf.Tensor  # int64 scalar, which augmentation
+    view: tf.Tensor  # int64 scalar or [B], which augmentation
     step: tf.Tensor  # int64 scalar
 
     @property

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from tf_mskd.data import counter_random as random
 from tf_mskd.data import image_ops
-from tf_mskd.utils.errors import UserError
+from tf_mskd.data.operation_groups import check_channels
 
 PROBABILITY = 0.3  # of each operation; the released code has 0.5 for CIFAR-10
 
@@ -72,11 +72,7 @@ def joint_augmentation(
         UserError: if the images have neither 1 nor 3 channels.
     """
     shape = images.shape
-    if shape[-1] not in (1, 3):
-        raise UserError(
-            f"jda needs images of 1 or 3 channels, got {shape[-1]}; remove it from "
-            "--augment and --second_augment."
-        )
+    check_channels(images, "jda")
     for number, (operation, magnitudes) in enumerate(operations):
         chance = random.uniform(keys, draw + number)
         rows = tf.where(chance < PROBABILITY)[:, 0]

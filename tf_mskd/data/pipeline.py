@@ -15,7 +15,14 @@ from tf_mskd.data import extra_targets
 from tf_mskd.data.arrays import Split
 from tf_mskd.data.augment import Augmentation
 from tf_mskd.data.extra_targets import Batch, augmented
-from tf_mskd.data.order import check_batch_size, epoch_order, steps_per_epoch
+from tf_mskd.data.mixing import Mixing
+from tf_mskd.data.order import (
+    check_batch_size,
+    check_repeats,
+    epoch_order,
+    epoch_views,
+    steps_per_epoch,
+)
 from tf_mskd.utils.errors import UserError
 
 
@@ -34,12 +41,14 @@ def train_stream(
     views: int = 0,
     view_seed: int | None = None,
     teacher_rows: typing.Any = None,
+    mixing: Mixing | None = None,
+    repeats: int = 1,
 ) -> tf.data.Dataset:
     """Shuffled, augmented batches of the global steps start_step .. num_steps - 1.
 
     Step s belongs to epoch s // steps_per_epoch; the epoch, modulo `views`, is also the
-    view that `augment` draws. A stream that starts at step s equals the rest of one
-    from 0.
+    view that `augment` draws; with `repeats` each has its own, see `order.epoch_views`.
+    A stream that starts at step s equals the rest of one from 0.
 
     Args:
         split: `Split`, kept where it is: nothing is copied but the batches.
@@ -56,6 +65,10 @@ def train_stream(
         views: int >= 0, different views of each example; 0 gives one an epoch.
         view_seed: int >= 0, of the augmentation; None takes `seed`.
         teacher_rows: `TeacherCache` that holds the rows of these steps, or None.
+        mixing: `Mixing` of the augmented batches, or None; "label" is then float32
+            [batch_size, classes].
+        repeats: int >= 1, how often an epoch has each of its images, in other views;
+            it has the fewer images, see `order.epoch_order`.
 
     Returns:
         `tf.data.Dataset` of (images, targets), sharded by data under a strategy:
@@ -80,6 +93,9 @@ def train_stream(
         augment.check_maps()
     if split.pictures and augment is not None:
         augment.check_pictures()
+    if mixing is not None:
+        mixing.check_split(split)
+    check_repeats(repeats, views)
     view_seed = seed if view_seed is None else view_seed
     supply = extra_targets.Supply(
         split, ids, seed, view_seed, num_negatives, augment, second_augment
@@ -90,12 +106,13 @@ def train_stream(
 
     @functools.lru_cache(maxsize=2)  # two: steps of adjacent epochs run in parallel
     def order(epoch):
-        return epoch_order(ids, seed, epoch)
+        return epoch_order(ids, seed, epoch, repeats)
 
     def fetch(step):
         epoch, position = divmod(int(step), per_epoch)
-        index = order(epoch)[position * batch_size : (position + 1) * batch_size]
-        view = np.int64(epoch % views if views else epoch)
+        places = position * batch_size + np.arange(batch_size)
+        index, view = order(epoch)[places], epoch_views(epoch, repeats, views)
+        view = view[0] if repeats == 1 else view[places % repeats]
         return *_rows(split, index), index, view
 
     def load(step):
@@ -103,12 +120,15 @@ def train_stream(
         *rows, index, view = tf.numpy_function(fetch, [step], types)
         images, targets = _shaped(split, rows, batch_size)
         index = tf.ensure_shape(index, (batch_size,))
-        batch = Batch(images, targets, index, tf.ensure_shape(view, ()), step)
+        view = tf.ensure_shape(view, () if repeats == 1 else (batch_size,))
+        batch = Batch(images, targets, index, view, step)
         targets = _moved(split, targets, index, batch.view, view_seed, augment)
         targets["index"] = index
         for extra in extras:
             targets.update(extra(batch))
         images = augmented(batch.images, batch.index, batch.view, view_seed, augment)
+        if mixing is not None:
+            images, targets["label"] = mixing(images, batch.label, seed, step)
         return images, targets
 
     return _stream(tf.data.Dataset.range(start_step, num_steps), load)

@@ -9,6 +9,7 @@ import functools
 import os
 
 from tf_mskd.runs import optimizer_settings, own_model, parsers
+from tf_mskd.runs.data_settings import check_data
 from tf_mskd.runs.settings import check_bounds, read_setting, setting, text_of
 from tf_mskd.utils import choices as names
 from tf_mskd.utils.errors import UserError
@@ -113,8 +114,8 @@ class Config:
     )
     augment: tuple[str, ...] = _data(
         "crop,flip",
-        "Augmentations in order, of crop, flip, rotate, autoaugment, jda, cutout, "
-        "resized_crop, jitter, grey, blur; or none.",
+        "Augmentations in order, of crop, flip, rotate, autoaugment, jda, randaugment, "
+        "trivialaugment, cutout, erase, resized_crop, jitter, grey, blur; or none.",
         form=parsers.AUGMENTATION,
     )
     second_augment: tuple[str, ...] = _data(
@@ -128,12 +129,52 @@ class Config:
         20.0, "Largest rotation either way, in degrees.", low=0, high=180
     )
     cutout_size: int = _data(16, "Side of the cut-out square, in pixels.", low=1)
+    crop_scale: tuple[float, ...] = _data(
+        "0.5,1",
+        "Area of the windows of resized_crop, as a part of the image: bounds, such as "
+        "0.08,1 for ImageNet.",
+        form=parsers.BOUNDS,
+    )
+    crop_ratio: tuple[float, ...] = _data(
+        "0.75,1.3333333333333333",
+        "Width by height of the windows of resized_crop: bounds.",
+        form=parsers.BOUNDS,
+    )
+    randaugment_operations: int = _data(
+        2, "Operations of randaugment, one after another.", low=1, high=8
+    )
+    randaugment_magnitude: float = _data(
+        9.0, "Magnitude of the operations of randaugment.", low=0, high=10
+    )
+    erase_fill: str = _data(
+        "noise",
+        "What erase puts in place: random values (noise) or zeros (black).",
+        choices=names.ERASE_FILLS,
+    )
     augment_fraction: float = _data(
         1.0,
         "Fraction of the views that have the strong part of their augmentation: all "
         "but crop and flip.",
         low=0,
         high=1,
+    )
+    mixup: float = _data(
+        0.0,
+        "Alpha of mixup, such as 0.2: each image is blended with another of its batch, "
+        "and their labels alike; 0: none.",
+        low=0,
+    )
+    cutmix: float = _data(
+        0.0,
+        "Alpha of cutmix, such as 1: a box of each image comes from another of its "
+        "batch; 0: none. With --mixup each step does one of the two.",
+        low=0,
+    )
+    repeats: int = _data(
+        1,
+        "Views of an image in each epoch, side by side; an epoch has as many steps, "
+        "and so but a part of the images.",
+        low=1,
     )
     train_fraction: float = _data(
         1.0, "Fraction of each class's training images in use.", low=0, high=1
@@ -408,9 +449,7 @@ class Config:
                 f"--teacher_size={self.teacher_size} needs a teacher: name one with "
                 "--teacher_flagfile or --teacher."
             )
-        self._check_augmentation()
-        self._check_patches()
-        self._check_files()
+        check_data(self, set_here)
         self._check_stages()
         if self.cache_top_k and not self.teacher_cache:
             raise UserError("--cache_top_k needs --teacher_cache, which is empty.")
@@ -437,43 +476,6 @@ class Config:
             raise UserError(
                 "--freeze=backbone needs --init_flagfile or a --model of your own that "
                 f"has weights, --model={self.model} starts from random ones."
-            )
-
-    def _check_patches(self):
-        if self.patch_size and self.dataset != "folder":
-            raise UserError(
-                f"--patch_size={self.patch_size} is for --dataset=folder, got "
-                f"--dataset={self.dataset}: drop it."
-            )
-        if self.patch_size and self.resize != "crop":
-            raise UserError(
-                f"--resize={self.resize} is for whole images, --patch_size="
-                f"{self.patch_size} reads square patches: drop one of them."
-            )
-        if self.patch_size and self.validation_fraction:
-            raise UserError(
-                "--validation_fraction would put patches of one picture on both sides: "
-                "leave it at 0 with --patch_size."
-            )
-
-    def _check_files(self):
-        given = {"memory": self.memory == "stream", "bad_images": self.skip_bad}
-        for name, needed in given.items():
-            if needed and (self.dataset in names.ALWAYS_DECODED or self.patch_size):
-                raise UserError(
-                    f"--{name}={getattr(self, name)} is for whole images of a folder "
-                    f"or TFDS set, got --dataset={self.dataset} and --patch_size="
-                    f"{self.patch_size}: drop it."
-                )
-
-    def _check_augmentation(self):
-        listed = {*self.augment, *self.second_augment}
-        if self.augment_fraction != 1 and not listed & set(names.STRONG_AUGMENTATIONS):
-            raise UserError(
-                f"--augment_fraction={self.augment_fraction} needs "
-                f"{', '.join(names.STRONG_AUGMENTATIONS[:-1])} or "
-                f"{names.STRONG_AUGMENTATIONS[-1]} in --augment or --second_augment: "
-                "list one, or drop the fraction."
             )
 
     def _check_stages(self):

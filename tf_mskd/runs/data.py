@@ -1,8 +1,12 @@
 """The data of one run: a source, its split and the streams over it."""
 
+import dataclasses
+
 import numpy as np
 
 from tf_mskd.data import augment, pipeline
+from tf_mskd.data.augment_options import Options
+from tf_mskd.runs.mixing import build_mixing
 from tf_mskd.runs.source import load, split
 from tf_mskd.runs.task import build_task
 
@@ -25,18 +29,13 @@ class Data:
         self.steps_per_epoch = pipeline.steps_per_epoch(
             self.train_ids, config.batch_size
         )
-        options = {
-            "crop_padding": config.crop_padding,
-            "rotation_degrees": config.rotation_degrees,
-            "cutout_size": config.cutout_size,
-        }
-        if config.augment_fraction != 1:  # named only then, as caches keep the text
-            options["augment_fraction"] = config.augment_fraction
+        options = _options(config)
         self._augment = augment.make_augment(config.augment, **options)
         text = ", ".join(f"{name} {value}" for name, value in options.items())
         self.augmentation = f"{','.join(config.augment)}; {text}"
         second = config.second_augment or config.augment
         self._second_augment = augment.make_augment(second, **options)
+        self._mixing = build_mixing(config, method, self.source.num_classes)
         self.train_stream(0)  # what it refuses shows now, not after a teacher's run
 
     def train_stream(self, start_step, teacher_rows=None):
@@ -62,6 +61,8 @@ class Data:
             views=self.config.views,
             view_seed=self.config.augment_seed,
             teacher_rows=teacher_rows,
+            mixing=self._mixing,
+            repeats=self.config.repeats,
         )
 
     def view_stream(self, view, ids):
@@ -122,3 +123,15 @@ class Data:
         return pipeline.eval_stream(
             self.source.test, batch_size=self.config.eval_batch_size
         )
+
+
+def _options(config):
+    """The options of `make_augment`; newer ones where set, as caches keep the text."""
+    usual = ("crop_padding", "rotation_degrees", "cutout_size")
+    fields = dataclasses.fields(Options)
+    values = {f.name: (getattr(config, f.name), f.default) for f in fields}
+    return {
+        name: value
+        for name, (value, default) in values.items()
+        if name in usual or value != default
+    }

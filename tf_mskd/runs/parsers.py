@@ -78,6 +78,25 @@ def numbers(name: str, text: str) -> tuple[int, ...]:
         ) from None
 
 
+def bounds(name: str, text: str) -> tuple[float, ...]:
+    """Reads "0.08,1", two numbers of which the first is not the larger.
+
+    Example:
+        >>> bounds("crop_scale", "0.08,1")
+        (0.08, 1.0)
+    """
+    try:
+        low, high = (float(part) for part in text.split(","))
+        if not low <= high:
+            raise ValueError(text)
+    except ValueError:
+        raise UserError(
+            f"--{name} must be two numbers such as 0.08,1, the smaller first, got "
+            f"{text!r}."
+        ) from None
+    return low, high
+
+
 def exits(name: str, text: str) -> str | tuple[int, ...]:
     """Reads "all", "last" or numbers of exits."""
     return text if text in ("all", "last") else numbers(name, text)
@@ -232,6 +251,7 @@ def _part(value):
 
 LAYERS = Language(layer_names, _joined)
 NUMBERS = Language(numbers, _joined)
+BOUNDS = Language(bounds, _joined)
 EXITS = Language(exits, _joined)
 WEIGHTS = Language(weights, _mapped(":"))
 EXIT_MAP = Language(exit_map, _mapped(":"))

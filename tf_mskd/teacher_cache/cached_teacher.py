@@ -11,6 +11,7 @@ import tensorflow as tf
 import tqdm
 
 from tf_mskd.data.arrays import Source
+from tf_mskd.data.order import epoch_views
 from tf_mskd.models.saving import fingerprint
 from tf_mskd.teacher_cache.store import TeacherCache
 from tf_mskd.training.distiller import Distiller
@@ -45,6 +46,7 @@ class CachedTeacher:
     ):
         self._network, self._data = distiller.teacher_network, data
         self._strategy, self._predictor = strategy, Predictor(strategy)
+        self._repeats = config.repeats
         sizes = cached_vectors(distiller, config.cache_top_k)
         identity = {
             "teacher": fingerprint(distiller.teacher),
@@ -74,7 +76,12 @@ class CachedTeacher:
         Raises:
             UserError: if rows are missing and several workers share the run.
         """
-        view = epoch % self.cache.views
+        for view in epoch_views(epoch, self._repeats, self.cache.views):
+            self._prepare_view(int(view), should_stop)
+            if should_stop():
+                return
+
+    def _prepare_view(self, view, should_stop):
         missing = self.cache.missing(view, self._data.train_ids)
         if is_multi_worker(self._strategy) and len(missing):
             raise UserError(

@@ -195,8 +195,13 @@ class TeacherCache:
                 "again."
             ) from None
 
-    def read(self, view: int, ids: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns stored rows: dict, output name -> float16 [n, size]."""
+    def read(self, view: int | np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns stored rows: dict, output name -> float16 [n, size].
+
+        Args:
+            view: int in [0, views), or one for each position, int [n].
+            ids: int [n], positions in the training split.
+        """
         return {
             name: codec.decode(self._rows[name][view, ids])
             for name, codec in self._codecs.items()

@@ -4,12 +4,13 @@ STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
 DTYPE_POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 ARCHIVED_SETS = ("tiny_imagenet",)  # prepared from an archive, by a module so named
 AUGMENTATIONS = (
-    *("autoaugment", "blur", "crop", "cutout", "flip", "grey", "jda", "jitter"),
-    *("none", "resized_crop", "rotate"),
+    *("autoaugment", "blur", "crop", "cutout", "erase", "flip", "grey", "jda"),
+    *("jitter", "none", "randaugment", "resized_crop", "rotate", "trivialaugment"),
 )
 STRONG_AUGMENTATIONS = tuple(
     name for name in AUGMENTATIONS if name not in ("crop", "flip", "none")
 )
+ERASE_FILLS = ("noise", "black")
 RESIZES = ("crop", "squeeze")
 MEMORIES = ("auto", "stream", "decoded")
 BAD_IMAGES = ("stop", "skip")

@@ -1,0 +1,97 @@
+"""What settings of data and augmentation one flag alone cannot show."""
+
+import typing
+
+from tf_mskd.utils import choices as names
+from tf_mskd.utils.errors import UserError
+
+READS = {  # setting -> the augmentation that reads it
+    "crop_scale": "resized_crop",
+    "crop_ratio": "resized_crop",
+    "randaugment_operations": "randaugment",
+    "randaugment_magnitude": "randaugment",
+    "erase_fill": "erase",
+}
+
+
+def check_data(config: typing.Any, set_here: list[str]) -> None:
+    """Raises `UserError` for settings of the data that do not fit together.
+
+    Args:
+        config: `Config`.
+        set_here: names of the settings that are not at their defaults.
+    """
+    _check_options(config, set_here)
+    _check_fraction(config)
+    _check_mixing(config)
+    _check_repeats(config)
+    _check_patches(config)
+    _check_files(config)
+
+
+def _check_options(config, set_here):
+    for name, augmentation in READS.items():
+        listed = {*config.augment, *config.second_augment}
+        if name in set_here and augmentation not in listed:
+            raise UserError(
+                f"--{name} is for the augmentation {augmentation!r}, which --augment "
+                "and --second_augment lack: list it, or drop the flag."
+            )
+
+
+def _check_fraction(config):
+    listed = {*config.augment, *config.second_augment}
+    strong = names.STRONG_AUGMENTATIONS
+    if config.augment_fraction != 1 and not listed & set(strong):
+        raise UserError(
+            f"--augment_fraction={config.augment_fraction} needs "
+            f"{', '.join(strong[:-1])} or {strong[-1]} in --augment or "
+            "--second_augment: list one, or drop the fraction."
+        )
+
+
+def _check_mixing(config):
+    for name in ("mixup", "cutmix"):
+        value = getattr(config, name)
+        if value and config.teacher_cache:
+            raise UserError(
+                f"--{name}={value:g} mixes images anew in each step, --teacher_cache "
+                "stores the teacher's outputs of unmixed ones: drop one of them."
+            )
+
+
+def _check_repeats(config):
+    if 0 < config.views < config.repeats:
+        raise UserError(
+            f"--repeats={config.repeats} needs as many --cached_augmentations, of which"
+            f" there are {config.views}: raise them, or lower the repeats."
+        )
+
+
+def _check_patches(config):
+    if config.patch_size and config.dataset != "folder":
+        raise UserError(
+            f"--patch_size={config.patch_size} is for --dataset=folder, got "
+            f"--dataset={config.dataset}: drop it."
+        )
+    if config.patch_size and config.resize != "crop":
+        raise UserError(
+            f"--resize={config.resize} is for whole images, --patch_size="
+            f"{config.patch_size} reads square patches: drop one of them."
+        )
+    if config.patch_size and config.validation_fraction:
+        raise UserError(
+            "--validation_fraction would put patches of one picture on both sides: "
+            "leave it at 0 with --patch_size."
+        )
+
+
+def _check_files(config):
+    given = {"memory": config.memory == "stream", "bad_images": config.skip_bad}
+    for name, needed in given.items():
+        if needed and (config.dataset in names.ALWAYS_DECODED or config.patch_size):
+            raise UserError(
+                f"--{name}={getattr(config, name)} is for whole images of a folder or "
+                f"TFDS set, got --dataset={config.dataset} and --patch_size="
+                f"{config.patch_size}: drop it."
+            )
