@@ -12,7 +12,7 @@ APPLICATION = "keras:"
 SUFFIXES = (".keras", ".h5", ".hdf5")
 FUNCTION = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 FORMS = "keras:MobileNetV2, a .keras file or package.module:function"
-REGISTRY_ONLY = ("exits", "attention", "width", "dropout", "vgg_taps")
+REGISTRY_ONLY = ("exits", "attention", "stem", "width", "dropout", "vgg_taps")
 
 
 def kind_of(text: str) -> str:
