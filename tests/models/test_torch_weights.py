@@ -194,7 +194,7 @@ def test_model_without_last_exit_is_refused():
     model = create_model(
         "resnet10", 5, input_shape=(16, 16, 3), width=1 / 16, exits=[2]
     )
-    with pytest.raises(UserError, match="has unknown .* a model with its last exit"):
+    with pytest.raises(UserError, match="has unknown .* its stem and its last exit"):
         load_torch_weights(model, published("resnet10")[0])
 
 

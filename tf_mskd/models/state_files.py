@@ -38,7 +38,8 @@ def read_state(path: str | os.PathLike) -> dict[str, np.ndarray]:
     try:
         read = READERS[path.suffix](path)
     except OSError as error:
-        raise UserError(f"Cannot read {str(path)!r}: {error.strerror}.") from None
+        reason = error.strerror or error
+        raise UserError(f"Cannot read {str(path)!r}: {reason}.") from None
     state = unwrap(read) if isinstance(read, Mapping) else {}
     if not state or not all(_is_entry(*item) for item in state.items()):
         raise UserError(

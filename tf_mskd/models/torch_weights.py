@@ -84,7 +84,7 @@ def _check_names(model, state, expected):
             raise UserError(
                 f"The PyTorch weights do not fit {model.name}: the file {what} "
                 f"{len(names)} of its names, first {names[0]!r}. Use the checkpoint of "
-                "the same network, and a model with its last exit."
+                "the same network, and a model with its stem and its last exit."
             )
 
 

@@ -215,8 +215,9 @@ class Config:
 
     teacher: str = _teacher(
         "",
-        "Trained teacher: a run folder, a .keras file, package.module:function or "
-        "keras:ResNet50?weights=PATH.",
+        "Trained teacher: a run folder, a .keras file, package.module:function, "
+        "keras:ResNet50?weights=PATH or, with weights of PyTorch, "
+        "resnet34?stem=imagenet&weights=PATH.",
     )
     teacher_flagfile: str = _teacher(
         "", "Flagfile of the teacher's own run, which is done first."
