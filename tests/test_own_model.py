@@ -161,6 +161,7 @@ SETTINGS = [  # of Config alone
     ({"model": SMALL, "dropout": 0.5}, "--dropout shapes the library's networks"),
     ({"model": SMALL, "attention": True}, "--attention shapes the library's"),
     ({"model": SMALL, "vgg_taps": "1,2,3,4"}, "--vgg_taps shapes the library's"),
+    ({"model": SMALL, "stem": "imagenet"}, "--stem shapes the library's networks"),
     ({"model": SMALL, "exit_head": "linear"}, "exit_head=linear needs --taps, which"),
     ({"model": SMALL, "exit_head": "stage", "taps": "one"}, "exit_head=stage copies"),
     ({"taps": "one,two"}, "--taps=one,two places exits .*=resnet10 is the library's"),
@@ -177,7 +178,7 @@ def test_settings_of_the_other_kind_of_network_are_refused(settings, message):
 BEFORE = [  # before TensorFlow is imported
     (
         {"model": "mobilenetv2"},
-        "Unknown model 'mobilenetv2'. Known: .*keras:Mob",
+        "Unknown model 'mobilenetv2'; did you mean 'mobilenet_v2'.*keras:Mob",
     ),
     ({"model": "no/such.keras"}, "No model file at 'no/such.keras', which --mo"),
     (

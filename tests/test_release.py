@@ -278,6 +278,7 @@ def test_the_examples_of_the_tool_give_what_they_show():
         ({"teacher": "/r/other", "teacher_size": 32}, ""),
         ({"teacher": "my.nets:large"}, "my.nets:large"),
         ({"teacher": "keras:VGG16?weights=/w/v.h5"}, "keras:VGG16?weights=v.h5"),
+        ({"teacher": "vgg8?weights=/w/v.pth"}, "vgg8?weights=v.pth"),
         ({"model": "/a/net.keras"}, "net.keras"),
         ({"teacher_cache": "/scratch/t"}, "teacher_cache/t"),
         ({"teacher_flagfile": "/me/my.flags"}, "my.flags"),

@@ -2,33 +2,17 @@
 
     python tools/convert_torch.py CHECKPOINT.pth OUT.npz
 
-Needs PyTorch, which tf_mskd itself does not. Only plain tensors are read from the
-checkpoint (`weights_only=True`), so a file from elsewhere cannot run code.
+For files from before PyTorch 1.6, which are no zip archives: `load_torch_weights` reads
+later ones itself, without PyTorch. This needs PyTorch, which tf_mskd itself does not.
+Only plain tensors are read from the checkpoint (`weights_only=True`), so a file from
+elsewhere cannot run code.
 """
 
 import sys
 
 import numpy as np
 
-
-def unwrap(checkpoint):
-    """The state dict inside a checkpoint, without the prefix of data parallelism.
-
-    Args:
-        checkpoint: dict, the state dict or a dict that holds it as "model" or
-            "state_dict".
-
-    Returns:
-        dict of tensors by name, none starting with "module.".
-
-    Example:
-        >>> unwrap({"epoch": 3, "model": {"module.fc.bias": 0}})
-        {'fc.bias': 0}
-    """
-    for key in ("model", "state_dict"):
-        if isinstance(checkpoint.get(key), dict):
-            checkpoint = checkpoint[key]
-    return {name.removeprefix("module."): value for name, value in checkpoint.items()}
+from tf_mskd.utils.state_dicts import unwrap
 
 
 def main(argv):

@@ -141,7 +141,7 @@ def _beside(config, role, released):
 
 
 def _teacher(text, released):
-    if own_model.kind_of(text) in ("keras", "function"):
+    if own_model.kind_of(text) in ("keras", "function", "published"):
         return _network("teacher", text)
     path = pathlib.Path(os.path.realpath(text))
     if text and path.name == RunPaths("").student.name:

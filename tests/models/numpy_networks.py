@@ -48,6 +48,17 @@ def conv(state, name, x, out, kernel, stride=1, padding=0, bias=False):
     return total
 
 
+def depthwise(state, name, x, stride):
+    """torch.nn.Conv2d(C, C, 3, stride, padding=1, groups=C, bias=False)."""
+    weight = state.get_or_make(
+        f"{name}.weight", lambda r: r.normal(0, 0.5, (x.shape[1], 1, 3, 3))
+    )
+    x = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(2, 3))
+    windows = windows[:, :, ::stride, ::stride]
+    return np.einsum("nchwij,cij->nchw", windows, weight[:, 0])
+
+
 def bn(state, name, x):
     """torch.nn.BatchNorm2d in evaluation mode, eps 1e-5."""
     size = x.shape[1]
@@ -64,9 +75,20 @@ def relu(x):
     return np.maximum(x, 0)
 
 
+def relu6(x):
+    return np.clip(x, 0, 6)
+
+
 def max_pool(x):
     n, c, h, w = x.shape
     return x.reshape(n, c, h // 2, 2, w // 2, 2).max((3, 5))
+
+
+def overlapping_max_pool(x):
+    """torch.nn.MaxPool2d(3, 2, padding=1), whose padding is minus infinity."""
+    x = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=-np.inf)
+    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(2, 3))
+    return windows[:, :, ::2, ::2].max((4, 5))
 
 
 def linear(state, name, x, classes):
@@ -76,26 +98,25 @@ def linear(state, name, x, classes):
     return x @ weight.T + state.vector(f"{name}.bias", classes, -1, 1)
 
 
-def basic_block(state, name, x, planes, stride):
+def basic_block(state, name, x, planes, stride, skip="shortcut"):
     y = conv(state, f"{name}.conv1", x, planes, 3, stride, 1)
     y = relu(bn(state, f"{name}.bn1", y))
     y = bn(state, f"{name}.bn2", conv(state, f"{name}.conv2", y, planes, 3, 1, 1))
-    return relu(y + project(state, name, x, planes, stride))
+    return relu(y + project(state, f"{name}.{skip}", x, planes, stride))
 
 
-def bottleneck(state, name, x, planes, stride):
+def bottleneck(state, name, x, planes, stride, skip="shortcut"):
     y = relu(bn(state, f"{name}.bn1", conv(state, f"{name}.conv1", x, planes, 1)))
     y = conv(state, f"{name}.conv2", y, planes, 3, stride, 1)
     y = relu(bn(state, f"{name}.bn2", y))
     y = bn(state, f"{name}.bn3", conv(state, f"{name}.conv3", y, 4 * planes, 1))
-    return relu(y + project(state, name, x, 4 * planes, stride))
+    return relu(y + project(state, f"{name}.{skip}", x, 4 * planes, stride))
 
 
 def project(state, name, x, out, stride):
     if stride == 1 and x.shape[1] == out:
         return x
-    y = conv(state, f"{name}.shortcut.0", x, out, 1, stride)
-    return bn(state, f"{name}.shortcut.1", y)
+    return bn(state, f"{name}.1", conv(state, f"{name}.0", x, out, 1, stride))
 
 
 def resnet(state, x, block, depths, planes, classes):
@@ -106,6 +127,44 @@ def resnet(state, x, block, depths, planes, classes):
             stride = 2 if stage > 0 and index == 0 else 1
             x = block(state, f"layer{stage + 1}.{index}", x, planes * 2**stage, stride)
     return linear(state, "linear", x.mean((2, 3)), classes)
+
+
+def torchvision_resnet(state, x, block, depths, planes, classes):
+    """As `resnet`, behind the stem of ImageNet and with torchvision's names."""
+    x = relu(bn(state, "bn1", conv(state, "conv1", x, planes, 7, 2, 3)))
+    x = overlapping_max_pool(x)
+    for stage, depth in enumerate(depths):
+        for index in range(depth):
+            name, out = f"layer{stage + 1}.{index}", planes * 2**stage
+            stride = 2 if stage > 0 and index == 0 else 1
+            x = block(state, name, x, out, stride, skip="downsample")
+    return linear(state, "fc", x.mean((2, 3)), classes)
+
+
+def mobilenet_v2(state, x, stem, rows, last, classes, stride):
+    """`rows`: (expansion, channels, blocks, first stride) of table 2; names `features`.
+
+    `stride`: of the first convolution.
+    """
+    x = conv(state, "features.0.0", x, stem, 3, stride, 1)
+    x, number = relu6(bn(state, "features.0.1", x)), 0
+    for expansion, channels, count, first in rows:
+        for index in range(count):
+            number += 1
+            start, entry = f"features.{number}.conv", 0
+            y = x
+            if expansion > 1:
+                y = conv(state, f"{start}.0.0", x, expansion * x.shape[1], 1)
+                y, entry = relu6(bn(state, f"{start}.0.1", y)), 1
+            step = first if index == 0 else 1
+            y = depthwise(state, f"{start}.{entry}.0", y, step)
+            y = relu6(bn(state, f"{start}.{entry}.1", y))
+            y = conv(state, f"{start}.{entry + 1}", y, channels, 1)
+            y = bn(state, f"{start}.{entry + 2}", y)
+            x = x + y if step == 1 and x.shape[1] == channels else y
+    x = conv(state, f"features.{number + 1}.0", x, last, 1)
+    x = relu6(bn(state, f"features.{number + 1}.1", x))
+    return linear(state, "classifier.1", x.mean((2, 3)), classes)
 
 
 def vgg(state, x, plan, classes):

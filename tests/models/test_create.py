@@ -9,6 +9,7 @@ from tf_mskd.utils.errors import UserError
 
 SMALL = dict(input_shape=(16, 16, 3), width=1 / 16)
 FAMILIES = {"resnet10": 4, "vgg8": 4, "wrn_10_1": 3}  # name -> number of exits
+IMAGENET = dict(stem="imagenet", input_shape=(224, 224, 3))
 
 
 def trainable(model):
@@ -35,6 +36,8 @@ def trainable(model):
         ("vgg13", 100, 32, 9_462_180),
         ("wrn_16_2", 100, 32, 703_284),
         ("wrn_40_2", 100, 32, 2_255_156),
+        ("mobilenet_v1", 1000, 32, 4_231_976),
+        ("mobilenet_v2", 1000, 32, 3_504_872),
     ],
 )
 def test_parameters_match_the_published_networks(name, classes, size, parameters):
@@ -42,6 +45,23 @@ def test_parameters_match_the_published_networks(name, classes, size, parameters
     assert trainable(model) == parameters
     assert model.name == name
     assert list(model.output) == [f"exit_{3 if name.startswith('wrn') else 4}"]
+
+
+@pytest.mark.run
+@pytest.mark.parametrize(
+    "name, parameters",
+    [
+        ("resnet18", 11_689_512),
+        ("resnet34", 21_797_672),
+        ("resnet50", 25_557_032),
+        ("resnet101", 44_549_160),
+        ("resnet152", 60_192_808),
+        ("mobilenet_v1", 4_231_976),
+        ("mobilenet_v2", 3_504_872),
+    ],
+)
+def test_parameters_match_the_networks_of_imagenet(name, parameters):
+    assert trainable(create_model(name, 1000, **IMAGENET)) == parameters
 
 
 @pytest.mark.run
@@ -281,6 +301,11 @@ def test_saved_file_gives_equal_outputs(name, head, tmp_path):
         (dict(name="vgg8", vgg_taps=(1, 2, 3)), r"vgg_taps takes four.*\(1, 2, 3\)"),
         (dict(name="vgg8", vgg_taps=(1, 2, 3, 4)), "end in 5"),
         (dict(name="vgg8", input_shape=(4, 4, 3)), "needs 8x8 pixels or more"),
+        (dict(stem="imagnet"), "Unknown stem 'imagnet'; did you mean 'imagenet'"),
+        (dict(name="vgg8", stem="imagenet"), "vgg8 has no stem for ImageNet.*'small'"),
+        (dict(name="wrn_10_1", stem="imagenet"), "wrn_10_1 has no .* of resnet10, re"),
+        (dict(name="unet", stem="imagenet"), "unet has no stem for ImageNet"),
+        (dict(name="resnet", stem="imagenet"), "Unknown model 'resnet'"),
     ],
 )
 def test_mistakes_are_named(arguments, message):

@@ -23,6 +23,32 @@ def test_resnet18_by_hand():
     assert count_macs(create_model("resnet18", 100)) == total + 512 * 100
 
 
+@pytest.mark.parametrize(
+    "name, published",  # of torchvision's tables, in units of 1e9
+    [("resnet18", 1.814), ("resnet34", 3.664), ("resnet50", 4.089)],
+)
+def test_resnets_with_the_imagenet_stem_by_hand(name, published):
+    is_deep = name == "resnet50"
+    depths = (2, 2, 2, 2) if name == "resnet18" else (3, 4, 6, 3)
+    total, inner = 112 * 112 * 49 * 3 * 64, 64
+    for stage, depth in enumerate(depths):
+        side, c = 56 // 2**stage, 64 * 2**stage
+        for index in range(depth):
+            before = side * (2 if stage and index == 0 else 1)
+            out = 4 * c if is_deep else c
+            if is_deep:  # the stride on the 3x3 convolution
+                total += before**2 * inner * c + side**2 * (9 * c * c + c * out)
+            else:
+                total += side**2 * 9 * (inner * c + c * c)
+            if inner != out:
+                total += side**2 * inner * out
+            inner = out
+    shape = (224, 224, 3)
+    model = create_model(name, 1000, stem="imagenet", input_shape=shape)
+    assert count_macs(model) == total + inner * 1000
+    assert round(count_macs(model) / 1e9, 3) == published
+
+
 def test_outputs_share_the_backbone():
     model = create_model("resnet10", 10, exits=[1, 2], exit_head="linear")
     stem_and_1 = 32 * 32 * 9 * (3 * 64 + 2 * 64 * 64)

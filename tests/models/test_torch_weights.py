@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.models import numpy_networks as reference
+from tests.models import torch_writer as writer
 from tf_mskd.models import create_model, load_torch_weights
 from tf_mskd.utils.errors import UserError
 
@@ -38,6 +39,39 @@ CASES = {
     "wrn_16_2": (dict(width=1 / 4), lambda s, x: reference.wrn(s, x, 2, 4, 8, 5)),
     "wrn_16_1": (dict(width=1 / 4), lambda s, x: reference.wrn(s, x, 2, 4, 4, 5)),
 }
+# table 2 of MobileNetV2 at width 0.25, channels as torchvision rounds them
+QUARTER = ((1, 8, 1, 1), (6, 8, 2, 2), (6, 8, 3, 2), (6, 16, 4, 2), (6, 24, 3, 1))
+QUARTER += ((6, 40, 3, 2), (6, 80, 1, 1))
+IMAGENET = {  # with torchvision's names: network, arguments, images' side, reference
+    "resnet18": (
+        "resnet18",
+        dict(width=0.125, stem="imagenet"),
+        64,
+        lambda s, x: reference.torchvision_resnet(
+            s, x, reference.basic_block, (2, 2, 2, 2), 8, 5
+        ),
+    ),
+    "resnet50 of odd sides": (
+        "resnet50",
+        dict(width=0.125, stem="imagenet"),
+        57,
+        lambda s, x: reference.torchvision_resnet(
+            s, x, reference.bottleneck, (3, 4, 6, 3), 8, 5
+        ),
+    ),
+    "mobilenet_v2": (
+        "mobilenet_v2",
+        dict(width=0.25, stem="imagenet"),
+        64,
+        lambda s, x: reference.mobilenet_v2(s, x, 8, QUARTER, 1280, 5, stride=2),
+    ),
+    "mobilenet_v2 for small images": (
+        "mobilenet_v2",
+        dict(width=0.25),
+        31,
+        lambda s, x: reference.mobilenet_v2(s, x, 8, QUARTER, 1280, 5, stride=1),
+    ),
+}
 
 
 def images(size=16, seed=1):
@@ -61,6 +95,56 @@ def test_loaded_network_equals_numpy(name):
     assert load_torch_weights(model, state) is model
     last = model(images().astype("float32"))[sorted(model.output)[-1]]
     np.testing.assert_allclose(np.asarray(last), logits, rtol=1e-4, atol=1e-4)
+
+
+def published_for_imagenet(case):
+    """A network, a random state dict with torchvision's names, images and logits."""
+    name, arguments, side, forward = IMAGENET[case]
+    statistics = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    shape = {"input_shape": (side, side, 3), **statistics}
+    model = create_model(name, 5, exits="all", exit_head="linear", **shape, **arguments)
+    state, given = reference.StateDict(0), images(side)
+    scaled = (given / 255 - statistics["mean"]) / statistics["std"]
+    logits = forward(state, scaled.transpose(0, 3, 1, 2))
+    return model, dict(state), given.astype("float32"), logits
+
+
+def agrees(got, wanted):
+    """To 1e-4 of the largest logit."""
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("case", IMAGENET)
+def test_networks_of_torchvision_equal_numpy(case):
+    model, state, given, logits = published_for_imagenet(case)
+    load_torch_weights(model, state)
+    agrees(np.asarray(model(given)["exit_4"]), logits)
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_networks_are_read_from_files_without_torch(tmp_path, suffix):
+    model, state, given, logits = published_for_imagenet("resnet18")
+    path = tmp_path / f"resnet18.{suffix}"
+    save = writer.save_state if suffix == "pth" else writer.save_safetensors
+    save(path, state)
+    assert load_torch_weights(model, path) is model
+    agrees(np.asarray(model(given)["exit_4"]), logits)
+
+
+def test_names_of_the_other_stem_are_refused():
+    model, state, _, _ = published_for_imagenet("resnet18")
+    small = create_model("resnet18", 5, input_shape=(64, 64, 3), width=0.125)
+    with pytest.raises(UserError, match="lacks .* first 'layer2.0.shortcut.0.weight'"):
+        load_torch_weights(small, state)
+    with pytest.raises(UserError, match="lacks .*'layer2.0.downsample.0.weight'"):
+        load_torch_weights(model, published("resnet18")[0])
+
+
+def test_a_kernel_of_other_rank_is_refused():
+    model, state, _, _ = published_for_imagenet("mobilenet_v2")
+    state["features.1.conv.0.0.weight"] = np.zeros((8, 3, 3))
+    with pytest.raises(UserError, match=r"must become \(3, 3, 8, 1\) .* \(8, 3, 3\)"):
+        load_torch_weights(model, state)
 
 
 def test_vgg_pools_after_block_4_at_64_pixels():
@@ -110,7 +194,7 @@ def test_model_without_last_exit_is_refused():
     model = create_model(
         "resnet10", 5, input_shape=(16, 16, 3), width=1 / 16, exits=[2]
     )
-    with pytest.raises(UserError, match="has unknown .* a model with its last exit"):
+    with pytest.raises(UserError, match="has unknown .* its stem and its last exit"):
         load_torch_weights(model, published("resnet10")[0])
 
 
@@ -118,12 +202,15 @@ def test_missing_file_and_foreign_model_are_refused(tmp_path):
     import keras
 
     model = create_model("resnet10", 5, input_shape=(16, 16, 3), width=1 / 16)
-    with pytest.raises(UserError, match=r"read from an .npz file, got .*none.npz"):
+    with pytest.raises(UserError, match="No file of PyTorch weights at .*none.npz"):
         load_torch_weights(model, tmp_path / "none.npz")
     image = keras.Input((4,))
     other = keras.Model(image, keras.layers.Dense(2)(image), name="other")
-    with pytest.raises(UserError, match="knows the networks of create_model.*'other'"):
-        load_torch_weights(other, {})
+    mobile = create_model("mobilenet_v1", 5, width=0.1)
+    for foreign in (other, mobile):
+        message = f"mobilenet_v2 of create_model, got '{foreign.name}'"
+        with pytest.raises(UserError, match=message):
+            load_torch_weights(foreign, {})
 
 
 @pytest.fixture

@@ -2,8 +2,9 @@
 
 Conventions of the published PyTorch networks, needed for equal numbers: batch norm with
 momentum 0.9 and epsilon 1e-5, convolutions drawn from an untruncated He normal over the
-fan-out, and one ring of zeros on all four sides before a 3x3 convolution of stride 2
-(Keras "same" pads an even map on the bottom and the right only).
+fan-out, and as many zeros on all four sides before a convolution of stride 2: one ring
+for a 3x3 kernel, three for 7x7 (Keras "same" pads an even map more on the bottom and
+the right).
 """
 
 import keras
@@ -47,9 +48,17 @@ def relu(x: Tensor, name: str) -> Tensor:
     return keras.layers.Activation("relu", name=name)(x)
 
 
-def pad(x: Tensor, name: str) -> Tensor:
-    """One ring of zeros: [B, H, W, C] to [B, H + 2, W + 2, C]."""
-    return keras.layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
+def pad(x: Tensor, name: str, rings: int = 1) -> Tensor:
+    """Rings of zeros: [B, H, W, C] to [B, H + 2 rings, W + 2 rings, C]."""
+    return keras.layers.ZeroPadding2D(rings, name=f"{name}_pad")(x)
+
+
+def max_pool(x: Tensor, name: str) -> Tensor:
+    """3x3 max pooling of stride 2 after a ReLU, symmetric padding; size as `conv`.
+
+    The padding is of zeros: the largest of values of 0 or more is the same with them.
+    """
+    return keras.layers.MaxPooling2D(3, strides=2, name=name)(pad(x, name))
 
 
 def conv(
@@ -60,7 +69,7 @@ def conv(
     Args:
         x: [B, H, W, C].
         filters: int, output channels.
-        kernel: int, 1 or 3.
+        kernel: int, odd.
         stride: int.
         name: str, layer name; the padding or subsampling layer before it, if any, is
             called `<name>_pad` or `<name>_subsample`.
@@ -79,8 +88,7 @@ def conv(
         x, stride = subsample(x), 1
     if stride > 1:
         padding = "valid"
-        if kernel == 3:
-            x = pad(x, name)
+        x = pad(x, name, kernel // 2)
     return keras.layers.Conv2D(
         filters,
         kernel,

@@ -1,17 +1,16 @@
 """`create_model`: a network by name, with the exits and features requested."""
 
 import functools
-import re
 from collections.abc import Sequence
 
 import keras
 
 from tf_mskd.models import aux_heads as auxiliary
-from tf_mskd.models import blocks, pyramid, resnet, unet, vgg, wrn
+from tf_mskd.models import blocks, families, pyramid, unet
 from tf_mskd.models import exits as heads
 from tf_mskd.tasks import Task, create_task
 from tf_mskd.utils.channel_statistics import CHANNEL_STATISTICS
-from tf_mskd.utils.choices import MODELS, WIDE_RESNET
+from tf_mskd.utils.choices import MODELS
 from tf_mskd.utils.errors import UserError, unknown_name
 from tf_mskd.utils.names import number, numbered
 
@@ -33,6 +32,7 @@ def create_model(
     exits: str | Sequence[int] = "last",
     exit_head: str = "dense",
     input_shape: tuple[int, int, int] = (32, 32, 3),
+    stem: str = "small",
     width: float = 1.0,
     features: str | Sequence[str] = (),
     aux_heads: str | Sequence[str] = (),
@@ -47,7 +47,7 @@ def create_model(
 ) -> keras.Model:
     """Builds a network whose output is a dict of named tensors.
 
-    Exit K (4 in ResNet and VGG, 3 in a wide ResNet) is the network's own pooling and
+    Exit K (3 in a wide ResNet, 4 in the others) is the network's own pooling and
     dense layer; exit k < K is a head on the map of stage k. Nothing deeper than the
     deepest output requested is built. Layer names do not depend on the outputs
     requested, so weights can be copied between two builds by layer name.
@@ -61,11 +61,17 @@ def create_model(
             "bottleneck", "stage" or "linear".
         input_shape: (int, int, int), height, width, channels of the images; of "unet"
             height and width may be None, for images of any size.
-        width: float > 0, multiplier of all channel counts.
+        stem: "small", which keeps the size of images of 32x32 or 64x64, or, of ResNets
+            and MobileNets, "imagenet", after which stage 1 ends at a quarter of the
+            image's sides, as in the networks published for ImageNet.
+        width: float > 0, multiplier of all channel counts; of a MobileNet they are
+            rounded to multiples of 8.
         features: names of further outputs: `feature_k` [B, H, W, C], the map of stage k
-            after its last ReLU (raw in a wide ResNet); `preact_k`, the map before that
-            ReLU (in a wide ResNet after the batch norm that follows the map);
-            `embedding_k` [B, D], the vector before the dense layer of exit k.
+            after its last ReLU (raw in a wide ResNet, and in stages 1 to 3 of
+            mobilenet_v2, which have none there); `preact_k`, the map before that ReLU
+            (in a wide ResNet after the batch norm that follows the map; `feature_k`
+            itself in those stages of mobilenet_v2); `embedding_k` [B, D], the vector
+            before the dense layer of exit k.
         aux_heads: kinds of further outputs that some methods teach with:
             "projection" (`projection_K` [B, D]), "rotation" (`rotation_k`
             [B, 4 * num_classes]),
@@ -77,7 +83,8 @@ def create_model(
             the convolutions of each block instead.
         vgg_taps: the four blocks whose maps are `feature_1` .. `feature_4` of a VGG.
         mean, std: per channel, in units of the [0, 1] range, of the scaling the network
-            does first. Default: those of CIFAR-100 for 3 channels, else 0.5.
+            does first. Default: those of CIFAR-100 for 3 channels, else 0.5. Networks
+            published for ImageNet have 0.485, 0.456, 0.406 and 0.229, 0.224, 0.225.
         synchronized_bn: bool, batch statistics over all replicas.
         task: what the exits answer, a `Task` or the name of one.
 
@@ -99,6 +106,7 @@ def create_model(
     """
     any_size = name == unet.NAME
     input_shape = _check(num_classes, input_shape, width, dropout, any_size)
+    families.check_stem(name, stem)
     task = create_task(task)
     num_outputs = task.num_outputs(num_classes)
     heads.check_head(exit_head)
@@ -122,7 +130,9 @@ def create_model(
             f"{', '.join(aux_heads)}: take a method that needs none, such as 'mskd'."
         )
     norm = functools.partial(blocks.batch_norm, synchronized=synchronized_bn)
-    backbone = _backbone(name, input_shape, width, norm, dropout, vgg_taps)
+    backbone = families.build_backbone(
+        name, input_shape, stem, width, norm, dropout, vgg_taps
+    )
     last = len(backbone.stages)
     wanted = [f"exit_{k}" for k in _exit_numbers(exits, last, name)]
     if pyramid_pooling:
@@ -172,16 +182,6 @@ def _build_stages(x, backbone, wanted):
     if backbone.close and closing & set(wanted):
         made[f"preact_{deepest}"] = backbone.close(x, f"preact_{deepest}")
     return made
-
-
-def _backbone(name, input_shape, width, norm, dropout, vgg_taps):
-    if name in resnet.BLOCKS:
-        return resnet.build_resnet(name, input_shape, width, norm)
-    if name in vgg.DEPTHS:
-        return vgg.build_vgg(name, input_shape, width, norm, vgg_taps)
-    if isinstance(name, str) and re.fullmatch(WIDE_RESNET, name):
-        return wrn.build_wrn(name, input_shape, width, norm, dropout)
-    raise unknown_name("model", name, available_models())
 
 
 def _check(num_classes, input_shape, width, dropout, any_size):

@@ -61,6 +61,7 @@ def build_student(
         exits=config.exits,
         exit_head=config.exit_head,
         input_shape=source.image_shape,
+        stem=config.stem,
         width=config.width,
         attention=config.attention,
         pyramid_pooling=config.pyramid_pooling,

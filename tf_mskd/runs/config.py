@@ -212,6 +212,12 @@ class Config:
     pyramid_pooling: bool = _model(
         False, "Pyramid pooling before the last exit, for tasks whose exits are maps."
     )
+    stem: str = _model(
+        "small",
+        "Stem of ResNets and MobileNets: for images of 32 or 64 pixels a side (small), "
+        "or that of networks for ImageNet.",
+        choices=names.STEMS,
+    )
     width: float = _model(1.0, "Multiplier of all channel counts.", low=0)
     dropout: float = _model(0.0, "Dropout rate.", low=0, high=1)
     vgg_taps: tuple[int, ...] = _model(
@@ -264,8 +270,9 @@ class Config:
 
     teacher: str = _teacher(
         "",
-        "Trained teacher: a run folder, a .keras file, package.module:function or "
-        "keras:ResNet50?weights=PATH.",
+        "Trained teacher: a run folder, a .keras file, package.module:function, "
+        "keras:ResNet50?weights=PATH or, with weights of PyTorch, "
+        "resnet34?stem=imagenet&weights=PATH.",
     )
     teacher_flagfile: str = _teacher(
         "", "Flagfile of the teacher's own run, which is done first."

@@ -97,8 +97,8 @@ def copy_weights(
             raise UserError(
                 f"The starting network {source.name!r} does not fit {target.name!r}: "
                 f"layer {layer.name!r} with shapes {shapes} has no match. Use the same "
-                "--model, --taps, --width, --vgg_taps and --task_args in both "
-                "flagfiles."
+                "--model, --taps, --stem, --width, --vgg_taps and --task_args in "
+                "both flagfiles."
             )
         mate.set_weights(layer.get_weights())
         given.append(mate)

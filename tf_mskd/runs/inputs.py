@@ -64,6 +64,7 @@ def check_inputs(config: Config) -> None:
     """
     own_model.check_file("model", config.model)
     if own_model.kind_of(config.teacher) == "name" and config.teacher:
+        own_model.check_named_teacher(config.teacher)
         files.model_file(config.teacher)
     own_model.check_file("teacher", config.teacher)
     _check_task(config)

@@ -9,14 +9,16 @@ import typing
 
 import keras
 
+from tf_mskd.models import create_model, load_torch_weights
 from tf_mskd.models.applications import application_arguments, create_application
 from tf_mskd.models.plain import as_functional
 from tf_mskd.models.saving import fingerprint, load_model, read_model
 from tf_mskd.runs import parsers
 from tf_mskd.runs.flags import read_flagfile
-from tf_mskd.runs.own_model import file_of, kind_of, read_application
+from tf_mskd.runs.own_model import file_of, kind_of, read_application, read_published
 from tf_mskd.runs.run_folder import RunFolder
 from tf_mskd.tasks import Task, create_task
+from tf_mskd.utils.channel_statistics import CHANNEL_STATISTICS
 from tf_mskd.utils.errors import UserError, unknown_name
 from tf_mskd.utils.private import fresh_names
 from tf_mskd.utils.run_paths import RunPaths
@@ -41,6 +43,8 @@ def load_network(
     if kind_of(text) in ("name", "file"):
         import_layers(text)
         return load_model(text, task)
+    if kind_of(text) == "published":
+        return _published(text, source, task)
     if kind_of(text) == "keras" and not read_application("teacher", text)[2]:
         raise UserError(
             f"--teacher={text} has no weights: name a file of them, weights=PATH."
@@ -48,6 +52,24 @@ def load_network(
     width = create_task(task).num_outputs(source.num_classes)
     with fresh_names():
         return network_of("teacher", text, width, source.image_shape, include_top=True)
+
+
+def _published(text, source, task):
+    """A network of the library with published weights, and their scaling of images."""
+    name, arguments, path = read_published("teacher", text)
+    mean, std = source.mean, source.std
+    if arguments.get("stem") == "imagenet":
+        mean, std = CHANNEL_STATISTICS["imagenet2012"]
+    model = create_model(
+        name,
+        source.num_classes,
+        input_shape=source.image_shape,
+        mean=mean,
+        std=std,
+        task=task,
+        **arguments,
+    )
+    return load_torch_weights(model, path)
 
 
 def load_once(

@@ -21,8 +21,10 @@ MODELS = (
     *("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
     *("vgg8", "vgg11", "vgg13", "vgg16", "vgg19"),
     *("wrn_16_1", "wrn_16_2", "wrn_28_10", "wrn_40_1", "wrn_40_2"),
+    *("mobilenet_v1", "mobilenet_v2"),
     "unet",
 )
+STEMS = ("small", "imagenet")
 WIDE_RESNET = r"wrn_([1-9]\d*)_([1-9]\d*)"  # any depth and factor, not only those above
 EXIT_HEADS = ("dense", "separable", "bottleneck", "stage", "linear")
 AUX_HEADS = ("projection", "rotation", "paraphraser")
