@@ -325,6 +325,18 @@ def test_every_run_takes_one_step(case, monkeypatch):
             "--bad_images=skip is for whole images .* --patch_size=64: drop it",
         ),
         (
+            {"augment": "source_crop", "dataset": "digits"},
+            "--augment=source_crop is for whole images of a folder or TFDS set",
+        ),
+        (
+            {"augment": "source_crop", "dataset": "folder", "memory": "decoded"},
+            "source_crop cuts windows of image files, --memory=decoded keeps no",
+        ),
+        (
+            {"augment": "source_crop", "dataset": "folder", "second_augment": "flip"},
+            "must stand in both --augment and --second_augment, .* and flip",
+        ),
+        (
             {"patch_size": 64},
             "--patch_size=64 is for --dataset=folder, got --dataset=d",
         ),

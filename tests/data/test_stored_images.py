@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tf_mskd.data import pipeline, sources
+from tf_mskd.data import counter_random, pipeline, sources
 from tf_mskd.data.arrays import fits_memory
+from tf_mskd.data.augment import make_augment
+from tf_mskd.data.contrast_views import window_draws
 from tf_mskd.data.sources import load_source
 from tf_mskd.data.stored_images import StoredImages
 from tf_mskd.data.window import place
@@ -155,3 +157,53 @@ def test_other_sets_are_refused(root, settings):
 def test_an_unknown_kind_of_memory_is_refused(root):
     with pytest.raises(UserError, match="Unknown memory 'steam'; .* 'stream'"):
         sources.load_source("folder", root, memory="steam")
+
+
+def window_batches(source, augment, start=0, **options):
+    stream = pipeline.train_stream(
+        source.train,
+        np.arange(12),
+        batch_size=4,
+        seed=3,
+        augment=make_augment(augment, crop_scale=(0.1, 0.6)),
+        start_step=start,
+        num_steps=6,
+        **options,
+    )
+    return [(images.numpy(), targets) for images, targets in stream]
+
+
+def test_windows_are_drawn_as_those_of_resized_crop(root):
+    """By seed, view and position; the rest of the augmentation follows."""
+    source = stored(root)
+    whole = window_batches(source, "source_crop,flip")
+    for (images, _), (others, _) in zip(
+        whole[2:], window_batches(source, "source_crop,flip", 2), strict=True
+    ):
+        np.testing.assert_array_equal(images, others)
+    images, targets = whole[4]  # of epoch 1
+    index = targets["index"].numpy()
+    keys = counter_random.example_keys(3, 1, index)
+    draws = np.stack(window_draws(keys, 0, (0.1, 0.6), (3 / 4, 4 / 3)), axis=1)
+    assert draws[:, 0].min() >= 0.1 and draws[:, 0].max() <= 0.6
+    expected = source.train.images.windows(index, draws)
+    flipped = counter_random.uniform(keys, 16).numpy() < 0.5
+    expected[flipped] = expected[flipped][:, :, ::-1]
+    np.testing.assert_array_equal(images, expected)
+
+
+def test_the_second_view_has_windows_of_its_own(root):
+    source = stored(root)
+    augment = make_augment("source_crop", crop_scale=(0.1, 0.2))
+    options = {"target_keys": ("second_view",), "second_augment": augment}
+    images, targets = window_batches(source, "source_crop", **options)[0]
+    second = targets["second_view"].numpy()
+    assert second.shape == images.shape and (second != images).any()
+
+
+def test_windows_of_images_in_memory_are_refused(root):
+    decoded = load_source("folder", root, 16)
+    with pytest.raises(UserError, match="'source_crop' cuts windows of image files"):
+        window_batches(decoded, "source_crop")
+    with pytest.raises(UserError, match="must be the first augmentation, got flip,so"):
+        make_augment("flip,source_crop")

@@ -9,13 +9,14 @@ from tf_mskd.data import counter_random as random
 from tf_mskd.data import moves
 from tf_mskd.data.augment_draws import DRAWS_PER_STEP, STRONG_DRAW
 from tf_mskd.data.augment_options import Options
-from tf_mskd.data.contrast_views import AREA, RATIO
+from tf_mskd.data.contrast_views import AREA, RATIO, window_draws
 from tf_mskd.utils.choices import AUGMENTATIONS, STRONG_AUGMENTATIONS
 from tf_mskd.utils.errors import UserError, unknown_name
 
 VOID = 255  # of label maps
 FOLLOWED = ("crop", "flip", "rotate", "cutout", "erase")  # by label maps
 MOVES = ("crop", "flip")  # that leave clean images true
+SOURCE_CROP = "source_crop"
 
 
 def make_augment(
@@ -48,6 +49,9 @@ def make_augment(
             "erase": one random rectangle is replaced, see `erasing.py`;
             "resized_crop": a random window of half the area or more, resized, see
                 `contrast_views.py`, as the next three;
+            "source_crop": the same of the image as it is stored, before it gets its
+                size, so that it keeps its detail; comes first, and needs images that
+                are streamed, see `window.py`;
             "jitter": brightness, contrast, colour and hue, with probability 0.7;
             "grey": without colour, with probability 0.2;
             "blur": Gaussian of 3x3 pixels, its deviation from 0.1 to 2;
@@ -57,8 +61,8 @@ def make_augment(
         cutout_size: int >= 1, side of the square in pixels.
         augment_fraction: float in [0, 1], share of the views that have the strong part:
             all but crop and flip. Others are drawn each epoch.
-        crop_scale: two floats in (0, 1], bounds of the area of "resized_crop", as a
-            part of the image; (0.08, 1) is usual for ImageNet.
+        crop_scale: two floats in (0, 1], bounds of the area of "resized_crop" and
+            "source_crop", as a part of the image; (0.08, 1) is usual for ImageNet.
         crop_ratio: two floats > 0, bounds of its width by height.
         randaugment_operations: int N in [1, 8], operations of "randaugment".
         randaugment_magnitude: float M in [0, 10], their magnitude.
@@ -83,6 +87,11 @@ def make_augment(
     for name in steps:
         if name not in AUGMENTATIONS:
             raise unknown_name("augmentation", name, AUGMENTATIONS)
+    if SOURCE_CROP in steps[1:]:
+        raise UserError(
+            f"{SOURCE_CROP} reads the image, so it must be the first augmentation, got "
+            f"{','.join(steps)}."
+        )
     options = Options(
         crop_padding,
         rotation_degrees,
@@ -101,11 +110,26 @@ class Augmentation:
     """A pure function of images, their positions, a seed and a view.
 
     See `make_augment`. The same call gives the same geometry to images and to maps.
+
+    Attributes:
+        cuts_files: bool, whether the images that it takes must be the windows of files
+            that `windows` draws.
     """
 
     def __init__(self, steps: Sequence[str], options: Options):
         self._steps, self._options = list(steps), options
         self._changes = options.changes()
+        self.cuts_files = SOURCE_CROP in self._steps
+
+    def windows(self, ids: tf.Tensor, seed: int, view: typing.Any) -> tf.Tensor:
+        """Returns the draws of "source_crop", float32 [B, 4], see `window.place`.
+
+        Args:
+            ids, seed, view: as of the images.
+        """
+        keys = random.example_keys(seed, view, ids)
+        scale, ratio = self._options.crop_scale, self._options.crop_ratio
+        return tf.stack(window_draws(keys, 0, scale, ratio), axis=1)
 
     def __call__(
         self, images: tf.Tensor, ids: tf.Tensor, seed: int, view: typing.Any
@@ -172,6 +196,8 @@ class Augmentation:
 
     def _changed(self, name, images, keys, draw, fill):
         """The images under one transform."""
+        if name == SOURCE_CROP:
+            return images  # cut when they were read
         if name == "crop":
             padding = self._options.crop_padding
             return moves.random_crop(images, keys, draw, padding, fill=fill)

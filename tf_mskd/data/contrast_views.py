@@ -45,12 +45,10 @@ def resized_crop(
         where the source draws another.
     """
     height, width = images.shape[1:3]
-    area = _between(keys, draw, scale)
-    ratio = _between(keys, draw + 1, ratios, log=True)
+    area, ratio, top, left = window_draws(keys, draw, scale, ratios)
     tall = tf.minimum(tf.sqrt(area / ratio * (width / height)), 1.0)
     wide = tf.minimum(tf.sqrt(area * ratio * (height / width)), 1.0)
-    top = random.uniform(keys, draw + 2) * (1.0 - tall)
-    left = random.uniform(keys, draw + 3) * (1.0 - wide)
+    top, left = top * (1.0 - tall), left * (1.0 - wide)
     # output pixel centre i + .5 is source top * H + tall * (i + .5), less .5
     zero = tf.zeros_like(top)
     offset_x = left * width + 0.5 * wide - 0.5
@@ -65,6 +63,15 @@ def resized_crop(
         fill_mode="NEAREST",
     )
     return tf.ensure_shape(tf.cast(tf.round(cut), images.dtype), images.shape)
+
+
+def window_draws(
+    keys: tf.Tensor, draw: int, scale: tuple[float, ...], ratios: tuple[float, ...]
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The draws of a window: area, ratio, top and left in [0, 1), each float32 [B]."""
+    area = _between(keys, draw, scale)
+    ratio = _between(keys, draw + 1, ratios, log=True)
+    return area, ratio, random.uniform(keys, draw + 2), random.uniform(keys, draw + 3)
 
 
 def jitter(images: tf.Tensor, keys: tf.Tensor, draw: int) -> tf.Tensor:

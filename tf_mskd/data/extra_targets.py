@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tf_mskd.data.arrays import Split
 from tf_mskd.data.partners import Partners
+from tf_mskd.data.views import augmented, read_images
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.targets import target_spec
 
@@ -66,19 +67,6 @@ class Supply:
         return tf.ensure_shape(result, shape)
 
 
-def augmented(
-    images: tf.Tensor,
-    index: tf.Tensor,
-    view: tf.Tensor,
-    seed: int,
-    function: Callable | None,
-) -> tf.Tensor:
-    """Images under an augmentation of `make_augment`, or as they are if it is None."""
-    if function is None:
-        return images
-    return tf.ensure_shape(function(images, index, seed, view), images.shape)
-
-
 def negatives_loader(supply: Supply) -> Loader:
     """The loader of "negatives": distinct positions of other classes.
 
@@ -109,12 +97,9 @@ def other_image_loader(supply: Supply) -> Loader:
     def draw(label, step):
         return supply.partners.one(label, int(step))
 
-    def fetch(index):
-        return supply.split.images[index]
-
     def other_image(batch):
         index = supply.call(draw, [batch.label, batch.step], "index", batch)
-        images = supply.call(fetch, [index], "other_image", batch)
+        images = read_images(supply.split, index, seed, batch.view, supply.augment)
         images = augmented(images, index, batch.view, seed, supply.augment)
         return {"other_image": images}
 
@@ -126,7 +111,10 @@ def second_view_loader(supply: Supply) -> Loader:
     seed, augment = supply.view_seed + SECOND, supply.second_augment
 
     def second_view(batch):
-        images = augmented(batch.images, batch.index, batch.view, seed, augment)
+        images = batch.images
+        if augment is not None and augment.cuts_files:
+            images = read_images(supply.split, batch.index, seed, batch.view, augment)
+        images = augmented(images, batch.index, batch.view, seed, augment)
         return {"second_view": images}
 
     return second_view

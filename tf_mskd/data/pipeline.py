@@ -14,7 +14,7 @@ import tensorflow as tf
 from tf_mskd.data import extra_targets
 from tf_mskd.data.arrays import Split
 from tf_mskd.data.augment import Augmentation
-from tf_mskd.data.extra_targets import Batch, augmented
+from tf_mskd.data.extra_targets import Batch
 from tf_mskd.data.mixing import Mixing
 from tf_mskd.data.order import (
     check_batch_size,
@@ -22,6 +22,13 @@ from tf_mskd.data.order import (
     epoch_order,
     epoch_views,
     steps_per_epoch,
+)
+from tf_mskd.data.views import (
+    augmented,
+    check_windows,
+    read_images,
+    target_types,
+    targets_of,
 )
 from tf_mskd.utils.errors import UserError
 
@@ -93,6 +100,7 @@ def train_stream(
         augment.check_maps()
     if split.pictures and augment is not None:
         augment.check_pictures()
+    check_windows(split, augment)
     if mixing is not None:
         mixing.check_split(split)
     check_repeats(repeats, views)
@@ -113,14 +121,15 @@ def train_stream(
         places = position * batch_size + np.arange(batch_size)
         index, view = order(epoch)[places], epoch_views(epoch, repeats, views)
         view = view[0] if repeats == 1 else view[places % repeats]
-        return *_rows(split, index), index, view
+        return *targets_of(split, index), index, view
 
     def load(step):
-        types = (*_types(split), tf.int64, tf.int64)
-        *rows, index, view = tf.numpy_function(fetch, [step], types)
-        images, targets = _shaped(split, rows, batch_size)
+        types = (*target_types(split), tf.int64, tf.int64)
+        *targets, index, view = tf.numpy_function(fetch, [step], types)
+        targets = _shaped(split, targets, batch_size)
         index = tf.ensure_shape(index, (batch_size,))
         view = tf.ensure_shape(view, () if repeats == 1 else (batch_size,))
+        images = read_images(split, index, view_seed, view, augment)
         batch = Batch(images, targets, index, view, step)
         targets = _moved(split, targets, index, batch.view, view_seed, augment)
         targets["index"] = index
@@ -177,13 +186,16 @@ def eval_stream(
         rows = np.concatenate([index, np.full(padding, ids[0])])
         index = np.concatenate([index, np.full(padding, -1)])
         weight = (index >= 0).astype(np.float32)
-        return *_rows(split, rows), index, weight
+        return *targets_of(split, rows), rows, index, weight
 
     def load(step):
-        types = (*_types(split), tf.int64, tf.float32)
-        *rows, index, weight = tf.numpy_function(fetch, [step], types)
-        images, targets = _shaped(split, rows, batch_size)
-        index, weight = (tf.ensure_shape(v, (batch_size,)) for v in (index, weight))
+        types = (*target_types(split), tf.int64, tf.int64, tf.float32)
+        *targets, rows, index, weight = tf.numpy_function(fetch, [step], types)
+        targets = _shaped(split, targets, batch_size)
+        rows, index, weight = (
+            tf.ensure_shape(v, (batch_size,)) for v in (rows, index, weight)
+        )
+        images = read_images(split, rows, seed, np.int64(view), augment)
         targets = _moved(split, targets, index, np.int64(view), seed, augment)
         images = augmented(images, index, np.int64(view), seed, augment)
         return images, {**targets, "index": index}, weight
@@ -213,28 +225,11 @@ def _moved(split, targets, index, view, seed, augment):
     return {**targets, **moved, **pictures}
 
 
-def _rows(split, index):
-    """The images and targets at some positions, in the order of `_types`."""
-    targets = (_narrow(target[index]) for target in split.targets.values())
-    return split.images[index], *targets
-
-
-def _narrow(values):
-    kinds = {"i": np.int32, "u": np.int32, "b": np.int32, "f": np.float32}
-    return np.asarray(values, kinds[values.dtype.kind])
-
-
-def _types(split):
-    dtypes = (_narrow(target[:0]).dtype for target in split.targets.values())
-    return tf.uint8, *map(tf.as_dtype, dtypes)
-
-
-def _shaped(split, rows, batch_size):
-    """Fetched rows as (images, dict of targets) of known shapes."""
-    arrays = (split.images, *split.targets.values())
-    shapes = [(batch_size, *array.shape[1:]) for array in arrays]
-    images, *targets = map(tf.ensure_shape, rows, shapes)
-    return images, dict(zip(split.targets, targets, strict=True))
+def _shaped(split, targets, batch_size):
+    """Fetched targets as a dict, of known shapes."""
+    shapes = [(batch_size, *array.shape[1:]) for array in split.targets.values()]
+    targets = map(tf.ensure_shape, targets, shapes)
+    return dict(zip(split.targets, targets, strict=True))
 
 
 def _check_ids(split, ids):

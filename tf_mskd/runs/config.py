@@ -115,7 +115,8 @@ class Config:
     augment: tuple[str, ...] = _data(
         "crop,flip",
         "Augmentations in order, of crop, flip, rotate, autoaugment, jda, randaugment, "
-        "trivialaugment, cutout, erase, resized_crop, jitter, grey, blur; or none.",
+        "trivialaugment, cutout, erase, resized_crop, source_crop, jitter, grey, blur; "
+        "or none.",
         form=parsers.AUGMENTATION,
     )
     second_augment: tuple[str, ...] = _data(
@@ -131,13 +132,13 @@ class Config:
     cutout_size: int = _data(16, "Side of the cut-out square, in pixels.", low=1)
     crop_scale: tuple[float, ...] = _data(
         "0.5,1",
-        "Area of the windows of resized_crop, as a part of the image: bounds, such as "
-        "0.08,1 for ImageNet.",
+        "Area of the windows of resized_crop and source_crop, as a part of the image: "
+        "bounds, such as 0.08,1 for ImageNet.",
         form=parsers.BOUNDS,
     )
     crop_ratio: tuple[float, ...] = _data(
         "0.75,1.3333333333333333",
-        "Width by height of the windows of resized_crop: bounds.",
+        "Width by height of the windows of resized_crop and source_crop: bounds.",
         form=parsers.BOUNDS,
     )
     randaugment_operations: int = _data(
@@ -398,6 +399,11 @@ class Config:
         low=0,
         high=1,
     )
+
+    @property
+    def cuts_files(self) -> bool:
+        """Whether the augmentation reads windows of image files."""
+        return "source_crop" in self.augment
 
     @property
     def skip_bad(self) -> bool:

@@ -5,12 +5,12 @@ import typing
 from tf_mskd.utils import choices as names
 from tf_mskd.utils.errors import UserError
 
-READS = {  # setting -> the augmentation that reads it
-    "crop_scale": "resized_crop",
-    "crop_ratio": "resized_crop",
-    "randaugment_operations": "randaugment",
-    "randaugment_magnitude": "randaugment",
-    "erase_fill": "erase",
+READS = {  # setting -> the augmentations that read it
+    "crop_scale": ("resized_crop", "source_crop"),
+    "crop_ratio": ("resized_crop", "source_crop"),
+    "randaugment_operations": ("randaugment",),
+    "randaugment_magnitude": ("randaugment",),
+    "erase_fill": ("erase",),
 }
 
 
@@ -30,12 +30,12 @@ def check_data(config: typing.Any, set_here: list[str]) -> None:
 
 
 def _check_options(config, set_here):
-    for name, augmentation in READS.items():
-        listed = {*config.augment, *config.second_augment}
-        if name in set_here and augmentation not in listed:
+    listed = {*config.augment, *config.second_augment}
+    for name, readers in READS.items():
+        if name in set_here and not listed & set(readers):
             raise UserError(
-                f"--{name} is for the augmentation {augmentation!r}, which --augment "
-                "and --second_augment lack: list it, or drop the flag."
+                f"--{name} is for the augmentation {' or '.join(map(repr, readers))}, "
+                "which --augment and --second_augment lack: list it, or drop the flag."
             )
 
 
@@ -87,11 +87,28 @@ def _check_patches(config):
 
 
 def _check_files(config):
-    given = {"memory": config.memory == "stream", "bad_images": config.skip_bad}
+    second = config.second_augment or config.augment
+    if config.cuts_files != ("source_crop" in second):
+        raise UserError(
+            "source_crop must stand in both --augment and --second_augment, or in "
+            f"neither, got {','.join(config.augment)} and {','.join(second)}."
+        )
+    if config.cuts_files and config.memory == "decoded":
+        raise UserError(
+            "source_crop cuts windows of image files, --memory=decoded keeps no files: "
+            "leave --memory at auto, or use resized_crop."
+        )
+    given = {
+        "memory": config.memory == "stream",
+        "bad_images": config.skip_bad,
+        "augment": config.cuts_files,
+    }
     for name, needed in given.items():
         if needed and (config.dataset in names.ALWAYS_DECODED or config.patch_size):
+            value = getattr(config, name)
+            value = ",".join(value) if name == "augment" else value
             raise UserError(
-                f"--{name}={getattr(config, name)} is for whole images of a folder or "
-                f"TFDS set, got --dataset={config.dataset} and --patch_size="
-                f"{config.patch_size}: drop it."
+                f"--{name}={value} is for whole images of a folder or TFDS set, got "
+                f"--dataset={config.dataset} and --patch_size={config.patch_size}: "
+                "drop it."
             )

@@ -20,7 +20,7 @@ def load(config: Config) -> sources.Source:
         test_fraction=config.test_fraction,
         patch_size=config.patch_size,
         dense=task.has_confidence,  # which has classes at every pixel
-        memory=config.memory,
+        memory="stream" if config.cuts_files else config.memory,
         skip_bad=config.skip_bad,
     )
 

@@ -5,10 +5,13 @@ DTYPE_POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 ARCHIVED_SETS = ("tiny_imagenet",)  # prepared from an archive, by a module so named
 AUGMENTATIONS = (
     *("autoaugment", "blur", "crop", "cutout", "erase", "flip", "grey", "jda"),
-    *("jitter", "none", "randaugment", "resized_crop", "rotate", "trivialaugment"),
+    *("jitter", "none", "randaugment", "resized_crop", "rotate", "source_crop"),
+    "trivialaugment",
 )
 STRONG_AUGMENTATIONS = tuple(
-    name for name in AUGMENTATIONS if name not in ("crop", "flip", "none")
+    name
+    for name in AUGMENTATIONS
+    if name not in ("crop", "flip", "none", "source_crop")
 )
 ERASE_FILLS = ("noise", "black")
 RESIZES = ("crop", "squeeze")
