@@ -110,8 +110,9 @@ def randaugment(
         with a reduced search space", CVPR workshops 2020, arXiv 1909.13719.
     Departs from the source: every operation grows with M, as the paper has it; in the
         released code blends are 0.1 + 0.18 M, which is the image at M = 5, and
-        posterize and solarize weaken. Codes that divide M by 30, not by 10, call 3 M
-        what is M here.
+        posterize and solarize weaken. Translation is by a part of the side, not of 100
+        pixels, and fractions of a pixel go to the nearest one. Codes that divide M by
+        30, not by 10, call 3 M what is M here.
     """
     check_channels(images, "randaugment")
     for slot in range(operations):

@@ -30,21 +30,22 @@ def build_mixing(
             f"kind: set --{name}=0."
         )
     if method is not None:
-        _check_method(flag, config.method, method)
+        _check_method(name, flag, config.method, method)
     return Mixing(config.mixup, config.cutmix, num_classes=num_classes)
 
 
-def _check_method(flag, name, method):
+def _check_method(name, flag, method_name, method):
     further = [key for key in method.target_keys if key != "label"]
     if method.label_use == "class":
-        reason = f"makes soft labels, --method={name} needs class numbers"
+        reason = f"makes soft labels, --method={method_name} needs class numbers"
     elif method.changes_batch:
-        reason = f"mixes images, --method={name} changes them itself"
+        reason = f"mixes images, --method={method_name} changes them itself"
     elif further:
-        reason = f"mixes images, --method={name} reads {further[0]} of each alone"
+        reason = (
+            f"mixes images, --method={method_name} reads {further[0]} of each alone"
+        )
     else:
         return
     raise UserError(
-        f"{flag} {reason}: set --{flag[2:].split('=')[0]}=0, or take another method, "
-        "such as mskd."
+        f"{flag} {reason}: set --{name}=0, or take another method, such as mskd."
     )
