@@ -50,6 +50,28 @@ def test_the_pixels_are_those_of_decoded_images(root):
     assert source.class_names == decoded.class_names
 
 
+@pytest.mark.parametrize("resize", ["crop", "squeeze"])
+def test_the_centre_is_cut_out_before_resizing(root, resize):
+    options = {"resize": resize, "centre_crop": 0.5}
+    for memory in ("stream", "decoded"):
+        source = load_source("folder", root, 16, memory=memory, **options)
+        with Image.open(root / "train" / "one" / "0.png") as picture:  # 24x24
+            box = picture.convert("RGB").crop((6, 6, 18, 18))
+        expected = np.asarray(box.resize((16, 16), Image.Resampling.BILINEAR))
+        inner = slice(3, 13)  # at the border resizing sees what lies outside
+        near = np.abs(source.train.images[0].astype(int) - expected)[inner, inner]
+        assert near.max() <= 1
+    wide = source.train.images[1]  # 24x48
+    with Image.open(root / "train" / "one" / "1.jpg") as picture:
+        box = (18, 6, 30, 18) if resize == "crop" else (12, 6, 36, 18)
+        cut = picture.convert("RGB").resize((16, 16), Image.Resampling.BILINEAR, box)
+    np.testing.assert_array_equal(wide, np.asarray(cut))
+    with pytest.raises(UserError, match=r"centre_crop must be in \(0, 1\], got 0"):
+        load_source("folder", root, centre_crop=0.0)
+    with pytest.raises(UserError, match="--centre_crop are for whole images"):
+        load_source("digits", centre_crop=0.5)
+
+
 def test_windows_are_cut_out_of_the_files(root):
     images = stored(root).train.images
     draws = np.array([[1.0, 1.0, 0.0, 0.0], [0.2, 0.8, 0.3, 0.6]])
@@ -87,7 +109,7 @@ def test_a_stream_from_any_step_holds_the_same_batches(root):
 def test_what_fits_is_decoded_and_what_does_not_is_left_in_files(root, monkeypatch):
     assert fits_memory(10, (10, 10, 3), 5000) and not fits_memory(10, (10, 10, 3), 4999)
     assert isinstance(load_source("folder", root, 16).train.images, np.ndarray)
-    monkeypatch.setattr("tf_mskd.data.arrays.fits_memory", lambda *_: False)
+    monkeypatch.setattr("tf_mskd.data.reading.fits_memory", lambda *_: False)
     source = load_source("folder", root, 16)
     assert isinstance(source.train.images, StoredImages)
     assert "decoded when they are used" in source.notes[0]

@@ -165,18 +165,6 @@ def fits_memory(
     return needed <= MEMORY_FRACTION * available
 
 
-def stay_in_files(memory: str, num_images: int, image_shape: tuple[int, ...]) -> bool:
-    """Returns whether images are left in their files, by the setting --memory.
-
-    Args:
-        memory: str, one of `choices.MEMORIES`.
-        num_images, image_shape: those of `check_memory`.
-    """
-    return memory == "stream" or (
-        memory == "auto" and not fits_memory(num_images, image_shape)
-    )
-
-
 def check_labels(
     name: str, split_name: str, labels: np.ndarray, num_classes: int
 ) -> None:

@@ -113,6 +113,7 @@ def fit(
     width: int,
     resize: str = "crop",
     resample: Image.Resampling = Image.Resampling.BILINEAR,
+    centre: float = 1.0,
 ) -> np.ndarray:
     """Gives an image its final size and returns its pixels.
 
@@ -122,6 +123,8 @@ def fit(
         resize: "crop" keeps the aspect ratio: the short side is resized and the centre
             of the long side cut out; "squeeze" resizes both sides.
         resample: bilinear, antialiased; class numbers take the nearest pixel.
+        centre: float in (0, 1], part of each side of that cut which is kept, around
+            its centre: 0.875 is the usual resizing to 256 and cutting out of 224.
 
     Returns:
         uint8 [height, width, channels].
@@ -130,8 +133,12 @@ def fit(
         >>> fit(Image.new("RGB", (40, 20)), 8, 8).shape
         (8, 8, 3)
     """
-    if image.size != (width, height):
-        box = None if resize == "squeeze" else _centre(image.size, height, width)
+    if image.size != (width, height) or centre < 1:
+        box = (0, 0, *image.size)
+        if resize == "crop":
+            box = _centre(image.size, height, width)
+        if centre < 1:
+            box = _shrunk(box, centre)
         image = image.resize((width, height), resample, box=box)
     pixels = np.asarray(image)
     return pixels if pixels.ndim == 3 else pixels[..., None]
@@ -142,6 +149,7 @@ def decode_into(
     sizes: np.ndarray,
     files: Sequence[str | os.PathLike | typing.BinaryIO],
     resize: str = "crop",
+    centre: float = 1.0,
 ) -> None:
     """Decodes files into the rows of an array, several at a time.
 
@@ -149,7 +157,7 @@ def decode_into(
         images: uint8 [N, H, W, C], filled in the order of `files`.
         sizes: int [N, 2], filled with the height and width of each upright image.
         files: sequence of N paths or binary files.
-        resize: see `fit`.
+        resize, centre: see `fit`.
 
     Raises:
         Undecodable: for the first file that is no image.
@@ -162,7 +170,7 @@ def decode_into(
         except ValueError as error:
             raise Undecodable(position, str(error)) from error
         sizes[position] = image.height, image.width
-        images[position] = fit(image, height, width, resize)
+        images[position] = fit(image, height, width, resize, centre=centre)
 
     in_parallel(decode, len(files))
 
@@ -244,3 +252,10 @@ def _centre(size, height, width):
         (whole - part) // 2 for whole, part in zip(size, inside, strict=True)
     )
     return left, upper, left + inside[0], upper + inside[1]
+
+
+def _shrunk(box, part):
+    """A part of each side of a box (left, upper, right, lower), around its centre."""
+    left, upper, right, lower = box
+    aside, above = ((1 - part) / 2 * side for side in (right - left, lower - upper))
+    return left + aside, upper + above, right - aside, lower - above

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tf_mskd.data.arrays import STREAMED, Source, Split, check_memory, stay_in_files
+from tf_mskd.data.arrays import STREAMED, Source, Split, check_memory
 from tf_mskd.data.decode import Undecodable, decode_into, shape_of, unreadable
 from tf_mskd.data.file_index import FileIndex
 from tf_mskd.data.folder_layout import LAYOUT, list_images
 from tf_mskd.data.patches import read_patches
+from tf_mskd.data.reading import AS_THEY_ARE, Reading
 from tf_mskd.data.stored_images import StoredImages, decoded
 from tf_mskd.utils.errors import UserError
 
@@ -17,11 +18,9 @@ from tf_mskd.utils.errors import UserError
 def load_folder(
     data_dir: str | None,
     image_size: int | None = None,
-    resize: str = "crop",
     test_fraction: float = 0.0,
     patch_size: int = 0,
-    memory: str = "decoded",
-    skip_bad: bool = False,
+    reading: Reading = AS_THEY_ARE,
 ) -> Source:
     """Reads the images below `data_dir`, see `list_images` for where they lie.
 
@@ -31,13 +30,10 @@ def load_folder(
     Args:
         data_dir: path of the root folder.
         image_size: int or None; None takes the size of the first training image.
-        resize: "crop" or "squeeze", see `fit`.
         test_fraction: float in [0, 1), see `list_images`.
         patch_size: int >= 0, side of the patches that the images are cut into, see
             `read_patches`; 0 reads them whole.
-        memory: "decoded" reads all pixels now, "stream" leaves them in their files
-            (`StoredImages`), "auto" decodes what takes at most 60 % of the free memory.
-        skip_bad: see `StoredImages`.
+        reading: `Reading`; `read_patches` reads in its own way.
 
     Returns:
         `Source` with images uint8 [N, H, W, 3]. The pixels are the same however they
@@ -64,21 +60,19 @@ def load_folder(
         shape = (image_size, image_size, 3)
     parts = (listing.train, listing.test)
     count = sum(len(files) for part in parts for files in part.values())
-    in_files = stay_in_files(memory, count, shape)
+    in_files = reading.stays_in_files(count, shape)
     if not in_files:
         check_memory(str(root), count, shape, more=" or --memory=stream")
-    if in_files or skip_bad:
-        train, test = (
-            _stored_split(part, root, shape, resize, skip_bad) for part in parts
-        )
+    if in_files or reading.skip_bad:
+        train, test = (_stored_split(part, root, shape, reading) for part in parts)
         notes = (STREAMED, *_notes(listing)) if in_files else _notes(listing)
         if not in_files:
             train, test = decoded(train), decoded(test)
         return Source("folder", train, test, tuple(listing.train), notes)
-    train, train_sizes = _read_split(listing.train, shape, resize)
-    test, test_sizes = _read_split(listing.test, shape, resize)
+    train, train_sizes = _read_split(listing.train, shape, reading)
+    test, test_sizes = _read_split(listing.test, shape, reading)
     sizes = np.concatenate([train_sizes, test_sizes])
-    notes = (*resized(sizes, shape, resize), *_notes(listing))
+    notes = (*resized(sizes, shape, reading.resize), *_notes(listing))
     return Source("folder", train, test, tuple(listing.train), notes)
 
 
@@ -86,10 +80,10 @@ def _notes(listing):
     return tuple(passed_over(listing.passed_over))
 
 
-def _stored_split(class_files, root, shape, resize, skip_bad):
+def _stored_split(class_files, root, shape, reading):
     paths, labels = _files_of(class_files)
     index = FileIndex(paths, root)
-    images = StoredImages(index, labels, shape, resize, skip_bad)
+    images = StoredImages(index, labels, shape, reading)
     return Split(images, {"label": labels})
 
 
@@ -100,13 +94,13 @@ def _files_of(class_files):
     return paths, np.repeat(np.arange(len(counts), dtype=np.int32), counts)
 
 
-def _read_split(class_files, shape, resize):
+def _read_split(class_files, shape, reading):
     """The split, and the height and width [N, 2] that its files have."""
     paths, labels = _files_of(class_files)
     images = np.empty((len(paths), *shape), np.uint8)
     sizes = np.empty((len(paths), 2), np.int64)
     try:
-        decode_into(images, sizes, paths, resize)
+        decode_into(images, sizes, paths, reading.resize, reading.centre)
     except Undecodable as error:
         raise unreadable(paths[error.position], error) from error
     return Split(images, {"label": labels}), sizes

@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 
 from tf_mskd.data.arrays import CHANNELS, Source, Split
+from tf_mskd.data.reading import Reading
 from tf_mskd.utils.errors import UserError
 
 SIDES = (32, 64, 96)  # of windows
@@ -45,7 +46,7 @@ def load_low_light(
     if data_dir:
         from tf_mskd.data.tfds_sets import load_tfds  # which needs TensorFlow
 
-        source = load_tfds("cifar100", data_dir, side, resize)
+        source = load_tfds("cifar100", data_dir, side, Reading(resize))
         train, test = source.train.images, source.test.images
         source = dataclasses.replace(source, name="low_light")
     else:

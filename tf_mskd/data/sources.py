@@ -13,10 +13,11 @@ from tf_mskd.data.npz_file import load_npz
 from tf_mskd.data.nuclei import load_nuclei
 from tf_mskd.data.pairs import load_pairs
 from tf_mskd.data.pascal_voc import load_pascal_voc
+from tf_mskd.data.reading import Reading
 from tf_mskd.data.splits import split_ids
 from tf_mskd.utils import files
-from tf_mskd.utils.choices import ALWAYS_DECODED, MEMORIES, RESIZES
-from tf_mskd.utils.errors import UserError, unknown_name
+from tf_mskd.utils.choices import ALWAYS_DECODED
+from tf_mskd.utils.errors import UserError
 
 __all__ = ["Source", "Split", "load_source", "split_ids"]
 
@@ -33,6 +34,7 @@ def load_source(
     dense: bool = False,
     memory: str = "auto",
     skip_bad: bool = False,
+    centre_crop: float = 1.0,
 ) -> Source:
     """Reads a data set. Never downloads.
 
@@ -62,6 +64,8 @@ def load_source(
             "auto" where they need more than 60 % of the free memory.
         skip_bad: bool, whether another image of the class takes the place of one of
             such a set that cannot be decoded.
+        centre_crop: float in (0, 1], part of each side of such images that is kept,
+            around the centre, before they are resized.
 
     Returns:
         `Source`. The order within a split is the same at every call.
@@ -76,17 +80,14 @@ def load_source(
         (10, (8, 8, 1))
     """
     check_image_size(image_size)
-    if resize not in RESIZES:
-        raise unknown_name("resize", resize, RESIZES)
+    reading = Reading(resize, centre_crop, memory, skip_bad)
     _check_test_fraction(name, test_fraction)
-    if memory not in MEMORIES:
-        raise unknown_name("memory", memory, MEMORIES)
-    if memory == "stream" or skip_bad:
-        one_file = bool(data_dir) and files.is_npz(data_dir)
-        if name in ALWAYS_DECODED or dense or patch_size or one_file:
+    one_file = bool(data_dir) and files.is_npz(data_dir)
+    if name in ALWAYS_DECODED or dense or patch_size or one_file:
+        if not reading.is_plain:
             raise UserError(
-                "--memory=stream and --bad_images=skip are for whole images of one "
-                "class, in a folder or a TFDS set: leave them out."
+                "--memory=stream, --bad_images=skip and --centre_crop are for whole "
+                "images of one class, in a folder or a TFDS set: leave them out."
             )
     if data_dir and files.is_npz(data_dir):
         if dense or image_size:
@@ -105,15 +106,7 @@ def load_source(
         return load_pairs(data_dir, image_size, resize)
     if name == "folder":
         if not dense:
-            return load_folder(
-                data_dir,
-                image_size,
-                resize,
-                test_fraction,
-                patch_size,
-                memory,
-                skip_bad,
-            )
+            return load_folder(data_dir, image_size, test_fraction, patch_size, reading)
         if patch_size:
             raise UserError(
                 f"--patch_size={patch_size} cuts images of one class into patches, "
@@ -129,7 +122,7 @@ def load_source(
         return load_tfds_masks(name, data_dir, image_size, resize)
     from tf_mskd.data.tfds_sets import load_tfds
 
-    return load_tfds(name, data_dir, image_size, resize, memory, skip_bad)
+    return load_tfds(name, data_dir, image_size, reading)
 
 
 def load_digits(image_size: int | None = None) -> Source:

@@ -10,6 +10,7 @@ import numpy as np
 
 from tf_mskd.data.arrays import Split
 from tf_mskd.data.decode import fit, in_parallel, read_image
+from tf_mskd.data.reading import Reading
 from tf_mskd.data.window import read_window
 from tf_mskd.utils.errors import UserError
 
@@ -41,10 +42,9 @@ class StoredImages:
         index: `Index` of N images.
         labels: int [N]; an image that cannot be decoded is replaced by one of its own.
         image_shape: (H, W, C) of every image.
-        resize: "crop" or "squeeze", see `decode.fit`.
-        skip_bad: bool, whether the next good image of the class, in the order of the
-            split and round its end, takes the place of one that cannot be decoded; else
-            it is an error.
+        reading: `Reading`. With `skip_bad` the next good image of the class, in the
+            order of the split and round its end, takes the place of one that cannot be
+            decoded; else that is an error.
 
     Attributes:
         shape: (N, H, W, C).
@@ -60,11 +60,9 @@ class StoredImages:
         index: Index,
         labels: np.ndarray,
         image_shape: tuple[int, int, int],
-        resize: str = "crop",
-        skip_bad: bool = False,
+        reading: Reading,
     ):
-        self._index, self._labels, self._resize = index, labels, resize
-        self._skip_bad = skip_bad
+        self._index, self._labels, self._reading = index, labels, reading
         self._positions = np.arange(len(index))
         self._lock = threading.Lock()
         self.bad: dict[int, int] = {}
@@ -113,7 +111,8 @@ class StoredImages:
     def _whole(self, content):
         height, width, channels = self.shape[1:]
         picture = read_image(io.BytesIO(content), channels)
-        return fit(picture, height, width, self._resize)
+        resize, centre = self._reading.resize, self._reading.centre
+        return fit(picture, height, width, resize, centre=centre)
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         images = self[:]
@@ -125,7 +124,7 @@ class StoredImages:
         try:
             return self._decoded(position, decode)
         except _Bad as error:
-            if not self._skip_bad:
+            if not self._reading.skip_bad:
                 raise UserError(
                     f"Cannot read image {self._index.name(position)} ({error}); repair "
                     "or remove it, or set --bad_images=skip."

@@ -18,9 +18,9 @@ from tf_mskd.data.arrays import (
     Split,
     check_labels,
     check_memory,
-    stay_in_files,
 )
 from tf_mskd.data.decode import decode_into
+from tf_mskd.data.reading import AS_THEY_ARE, Reading
 from tf_mskd.data.stored_images import decoded
 from tf_mskd.data.tfds_streams import stored_split
 from tf_mskd.utils.choices import ARCHIVED_SETS
@@ -118,9 +118,7 @@ def load_tfds(
     name: str,
     data_dir: str | None = None,
     image_size: int | None = None,
-    resize: str = "crop",
-    memory: str = "decoded",
-    skip_bad: bool = False,
+    reading: Reading = AS_THEY_ARE,
 ) -> Source:
     """Reads the train and test (else validation) splits of a prepared TFDS set.
 
@@ -129,9 +127,7 @@ def load_tfds(
             `labels`, several.
         data_dir: directory it was prepared in; None is the TFDS default.
         image_size: int or None; resize to a square.
-        resize: "crop" or "squeeze", see `decode.fit`.
-        memory, skip_bad: see `image_folder.load_folder`; sets of several classes an
-            image are always decoded.
+        reading: `Reading`; sets of several classes an image are always decoded.
 
     Returns:
         `Source`; within a split the order is that in which TFDS reads them.
@@ -144,18 +140,18 @@ def load_tfds(
     splits = {"train": "train", "test": test_split(name, builder.info.splits)}
     shape = image_shape(name, image.shape, image_size)
     sizes = [builder.info.splits[key].num_examples for key in splits.values()]
-    in_files = _stay_in_files(name, memory, skip_bad, key_of_label, sum(sizes), shape)
+    in_files = _stay_in_files(name, reading, key_of_label, sum(sizes), shape)
     if not in_files:
         check_memory(name, sum(sizes), shape, more=" or --memory=stream")
     parts = {}
     for size, (part, key) in zip(sizes, splits.items(), strict=True):
         try:
-            if in_files or skip_bad:
-                stored = stored_split(builder, key, "label", shape, resize, skip_bad)
+            if in_files or reading.skip_bad:
+                stored = stored_split(builder, key, "label", shape, reading)
                 parts[part] = stored if in_files else decoded(stored)
                 continue
             read = functools.partial(_read_label, key_of_label, len(label.names))
-            parts[part] = _read_split(builder, key, size, shape, resize, read)
+            parts[part] = _read_split(builder, key, size, shape, reading, read)
         except (tf.errors.OpError, OSError, ValueError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             what = f"Split {key!r} of {name!r}"
@@ -167,10 +163,10 @@ def load_tfds(
     return Source(name, parts["train"], parts["test"], tuple(label.names), notes)
 
 
-def _stay_in_files(name, memory, skip_bad, key_of_label, num_images, shape):
+def _stay_in_files(name, reading, key_of_label, num_images, shape):
     if key_of_label == "label":
-        return stay_in_files(memory, num_images, shape)
-    if memory == "stream" or skip_bad:
+        return reading.stays_in_files(num_images, shape)
+    if reading.memory == "stream" or reading.skip_bad:
         raise UserError(
             f"Images of {name!r} have several classes each, which --memory=stream and "
             "--bad_images=skip cannot: leave them out."
@@ -249,7 +245,7 @@ def _read_label(key, num_classes, row):
     return tf.minimum(counts, 1.0)
 
 
-def _read_split(builder, key, size, shape, resize, read_label):
+def _read_split(builder, key, size, shape, reading, read_label):
     """Decodes one split into a preallocated array, a few hundred images at a time."""
     import tensorflow_datasets as tfds
 
@@ -274,7 +270,8 @@ def _read_split(builder, key, size, shape, resize, read_label):
         if stop > size:
             raise OSError(f"more than {size} examples")
         part, labels[start:stop] = slice(start, stop), label
-        decode_into(images[part], sizes[part], list(map(io.BytesIO, files)), resize)
+        contents = list(map(io.BytesIO, files))
+        decode_into(images[part], sizes[part], contents, reading.resize, reading.centre)
         start = stop
     if start != size:
         raise OSError(f"{start} examples instead of {size}")

@@ -5,6 +5,7 @@ import typing
 import numpy as np
 
 from tf_mskd.data.arrays import Split
+from tf_mskd.data.reading import Reading
 from tf_mskd.data.record_index import RecordIndex
 from tf_mskd.data.stored_images import StoredImages
 
@@ -47,8 +48,7 @@ def stored_split(
     key: str,
     label_key: str,
     image_shape: tuple[int, int, int],
-    resize: str,
-    skip_bad: bool,
+    reading: Reading,
 ) -> Split:
     """A split whose images are decoded when a batch asks for them.
 
@@ -57,7 +57,7 @@ def stored_split(
         key: str, the split.
         label_key: str, feature of one class.
         image_shape: (H, W, C) of every image.
-        resize, skip_bad: see `StoredImages`.
+        reading: `Reading`.
 
     Returns:
         `Split`; the order is that of the decoded one.
@@ -70,5 +70,5 @@ def stored_split(
     else:
         paths = builder.info.splits[key].filepaths
         index = RecordIndex(paths, "image", label_key)
-    images = StoredImages(index, index.labels, image_shape, resize, skip_bad)
+    images = StoredImages(index, index.labels, image_shape, reading)
     return Split(images, {"label": index.labels})

@@ -86,6 +86,13 @@ class Config:
         "or resize both sides (squeeze).",
         choices=names.RESIZES,
     )
+    centre_crop: float = _data(
+        1.0,
+        "Part of each side of an image that is kept around its centre before it is "
+        "resized; 0.875 is usual with source_crop.",
+        low=0,
+        high=1,
+    )
     memory: str = _data(
         "auto",
         "Read all images into memory (decoded), or decode those of a folder or TFDS "

@@ -102,6 +102,7 @@ def _check_files(config):
         "memory": config.memory == "stream",
         "bad_images": config.skip_bad,
         "augment": config.cuts_files,
+        "centre_crop": config.centre_crop != 1,
     }
     for name, needed in given.items():
         if needed and (config.dataset in names.ALWAYS_DECODED or config.patch_size):

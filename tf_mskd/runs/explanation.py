@@ -72,7 +72,7 @@ def explain_run(
         raise UserError(f"A picture holds {MOST} images at most, got {len(images)}.")
     source = run.source
     chosen = images or first_of_classes(source.test.labels)
-    examples = [_example(image, source, run.config.resize) for image in chosen]
+    examples = [_example(image, source, run.config) for image in chosen]
     pixels = np.stack([example.image for example in examples])
     student = run.student(which)
     panels = _teacher_panels(run, student, pixels)
@@ -171,7 +171,7 @@ def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return np.rint((1 - opacity) * grey + opacity * colour).astype(np.uint8)
 
 
-def _example(choice, source: Source, resize):
+def _example(choice, source: Source, config):
     height, width, channels = source.image_shape
     if isinstance(choice, int):
         images, labels = source.test.images, source.test.labels
@@ -187,9 +187,10 @@ def _example(choice, source: Source, resize):
     if picture.size != (width, height):
         print(
             f"{choice} is {picture.height}x{picture.width}: fitted to "
-            f"{height}x{width}, as --resize={resize} says."
+            f"{height}x{width}, as --resize={config.resize} says."
         )
-    pixels = fit(picture, height, width, resize)
+    centre = config.centre_crop
+    pixels = fit(picture, height, width, config.resize, centre=centre)
     return Example(pixels, pathlib.Path(choice).name)
 
 

@@ -22,6 +22,7 @@ def load(config: Config) -> sources.Source:
         dense=task.has_confidence,  # which has classes at every pixel
         memory="stream" if config.cuts_files else config.memory,
         skip_bad=config.skip_bad,
+        centre_crop=config.centre_crop,
     )
 
     def with_labels(split):
