@@ -12,7 +12,7 @@ import pytest
 
 import tf_mskd
 from tests.support import TINY
-from tf_mskd.models import resnet, unet, vgg
+from tf_mskd.models import mobilenet, resnet, unet, vgg
 from tf_mskd.models.aux_heads import KINDS
 from tf_mskd.models.heads import HEADS
 from tf_mskd.runs import inputs
@@ -214,7 +214,7 @@ def test_the_choices_are_those_of_the_modules_that_define_them():
     named = [
         name for name in choices.MODELS if not re.fullmatch(choices.WIDE_RESNET, name)
     ]
-    assert named == [*resnet.BLOCKS, *vgg.DEPTHS, unet.NAME]
+    assert named == [*resnet.BLOCKS, *vgg.DEPTHS, *mobilenet.NAMES, unet.NAME]
     assert tf_mskd.available_models() == list(choices.MODELS)
 
 

@@ -2,10 +2,10 @@
 
     python tools/convert_torch.py CHECKPOINT.pth OUT.npz
 
-For files from before PyTorch 1.6, which are no zip archives: `load_torch_weights` reads
-later ones itself, without PyTorch. This needs PyTorch, which tf_mskd itself does not.
-Only plain tensors are read from the checkpoint (`weights_only=True`), so a file from
-elsewhere cannot run code.
+For files that `load_torch_weights` does not read itself, such as the tar archives of
+the first versions of PyTorch; it reads those since, zip archives or not. This needs
+PyTorch, which tf_mskd itself does not. Only plain tensors are read from the checkpoint
+(`weights_only=True`), so a file from elsewhere cannot run code.
 """
 
 import sys

@@ -242,7 +242,7 @@ def test_damaged_archives_are_refused(tmp_path):
     whole = path.read_bytes()
     for length in (0, 10, len(whole) // 2, len(whole) - 30):
         path.write_bytes(whole[:length])
-        with pytest.raises(UserError, match="is no zip archive of torch.save: .*1.6"):
+        with pytest.raises(UserError, match="is no file of torch.save, or cut short"):
             read_torch_file(path)
     place = whole.index(ARRAYS["conv.weight"].tobytes())
     path.write_bytes(whole[:place] + b"\x55" + whole[place + 1 :])

@@ -95,6 +95,25 @@ def torch_modules():
 
 def save(path, value, protocol=2):
     """torch.save(value, path) with `Tensor` and `Parameter` in place of PyTorch's."""
+    data, storages = pickled(value, protocol)
+    numbers = {key: given.numbers.tobytes() for key, given in storages.items()}
+    save_parts(path, data, numbers)
+
+
+def save_sequence(path, value, little_endian=True, more=(None,), cut=None):
+    """torch.save as before PyTorch 1.6; `more` ends the references to storages."""
+    data, storages = pickled(value, 2, more)
+    machine = {"protocol_version": 1001, "little_endian": little_endian}
+    machine["type_sizes"] = {"short": 2, "int": 4, "long": 4}
+    head = [pickle.dumps(x, 2) for x in (0x1950A86A20F9469CFC6C, 1001, machine)]
+    parts = [*head, data, pickle.dumps(sorted(storages), 2)]
+    for _, given in sorted(storages.items()):
+        parts += [given.numbers.size.to_bytes(8, "little"), given.numbers.tobytes()]
+    path.write_bytes(b"".join(parts)[:cut])
+
+
+def pickled(value, protocol, more=()):
+    """The pickle of a value, and its storages by key."""
     storages, file = {}, io.BytesIO()
     with torch_modules() as torch:
 
@@ -104,11 +123,10 @@ def save(path, value, protocol=2):
                     return None
                 key, _ = storages.setdefault(id(given), (str(len(storages)), given))
                 kind = getattr(torch, KINDS[given.kind])
-                return ("storage", kind, key, "cpu", given.numbers.size)
+                return ("storage", kind, key, "cpu", given.numbers.size, *more)
 
         Pickler(file, protocol).dump(value)
-    numbers = {key: given.numbers.tobytes() for key, given in storages.values()}
-    save_parts(path, file.getvalue(), numbers)
+    return file.getvalue(), dict(storages.values())
 
 
 def save_parts(path, data, storages=None, more=(), compression=zipfile.ZIP_STORED):

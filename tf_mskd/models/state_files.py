@@ -17,8 +17,8 @@ def read_state(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Reads a state dict, by the suffix of its file; nothing in the file is executed.
 
     Args:
-        path: str or path of a `.pth` or `.pt` file of PyTorch 1.6 or later, a
-            `.safetensors` file, or an `.npz` file of tools/convert_torch.py.
+        path: str or path of a `.pth` or `.pt` file of torch.save, a `.safetensors`
+            file, or an `.npz` file of tools/convert_torch.py.
 
     Returns:
         dict, name -> array; without what surrounds a state dict in a checkpoint, and

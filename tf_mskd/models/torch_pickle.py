@@ -34,7 +34,7 @@ class Named(typing.NamedTuple):
 
 
 def read_pickle(
-    data: bytes,
+    data: bytes | typing.BinaryIO,
     path: str,
     known: Mapping[str, typing.Any],
     stored: Callable[[typing.Any], typing.Any],
@@ -42,7 +42,8 @@ def read_pickle(
     """Builds the object that a pickle describes.
 
     Args:
-        data: bytes, the pickle, of any protocol; what follows its end is not read.
+        data: the pickle, of any protocol, or a file that is read up to its end; what
+            follows is not read.
         path: str, the file it is from, for errors.
         known: mapping, "module.name" -> what it stands for: a function that the pickle
             may call, or a value.

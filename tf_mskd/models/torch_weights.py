@@ -28,9 +28,9 @@ def load_torch_weights(
         model: model of `create_model` with its last exit; ResNets with the stem
             "imagenet" and MobileNetV2 take torchvision's weights, the others those of
             the CRD benchmark.
-        path_or_dict: path of a `.pth` or `.pt` file (PyTorch 1.6 or later), a
-            `.safetensors` file or an `.npz` file (of tools/convert_torch.py), or a dict
-            of arrays by PyTorch name. `num_batches_tracked` is ignored.
+        path_or_dict: path of a `.pth`, `.pt` or `.safetensors` file or of an `.npz` of
+            tools/convert_torch.py, or a dict of arrays by PyTorch name.
+            `num_batches_tracked` is ignored.
 
     Returns:
         `model`.
