@@ -43,7 +43,8 @@ def define():
     """Defines the flags of the command."""
     flags.DEFINE_list(
         "parts",
-        ["pairs", "dense", "phases", "methods", "input", "cache", "memory", "meter"],
+        ["pairs", "dense", "phases", "methods", "input", "stream", "cache"]
+        + ["memory", "meter"],
         "What to measure.",
     )
     flags.DEFINE_list("methods", [], "Methods to compare with KD; empty: all.")
@@ -317,6 +318,30 @@ def measure_input():
     return rows, seconds
 
 
+def measure_stream():
+    """Images per second of photographs that are decoded from files at 224 pixels."""
+    from tools import stream_cases
+
+    batch_size = 32
+    with tempfile.TemporaryDirectory() as folder:
+        stream_cases.write_photographs(folder, 512)
+        cases = stream_cases.cases(folder, batch_size)
+        for case in cases.values():  # fill the prefetch buffers
+            case(20)
+        times = timing.interleave(cases, FLAGS.repeats, 20)
+        del cases
+    rows = [["photographs at 224 pixels", "images/s", "speed of"]]
+    numbers = {"images_per_second": {}, "speed_of": {}}
+    for name, value in timing.medians(times).items():
+        compared = stream_cases.COMPARED.get(name, ())
+        speeds = {x: 1 / timing.ratio(times, name, x) for x in compared}
+        numbers["images_per_second"][name] = batch_size / value
+        numbers["speed_of"][name] = speeds
+        told = ", ".join(f"{x} {speed:.2f}" for x, speed in speeds.items())
+        rows.append([name, f"{batch_size / value:,.0f}", told])
+    return rows, numbers
+
+
 def measure_memory():
     """Peak memory: a CIFAR-100 run, and KD by each means, a process each."""
     peaks = {}
@@ -432,7 +457,8 @@ def main():
     jobs |= {f"pairs {p}": lambda p=p: measure_pair(p) for p in FLAGS.pairs}
     dense = {f"dense dense_{n}": lambda n=n: measure_dense(n) for n in FLAGS.dense}
     jobs |= dense | {"phases": measure_phases, "methods": measure_methods}
-    jobs |= {"input": measure_input, "memory": measure_memory, "meter": measure_meter}
+    jobs |= {"input": measure_input, "stream": measure_stream}
+    jobs |= {"memory": measure_memory, "meter": measure_meter}
     for name, job in jobs.items():
         part, _, pair = name.partition(" ")
         if part in FLAGS.parts:
