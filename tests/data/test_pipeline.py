@@ -1,5 +1,6 @@
 """Streams: order, resumption, views, padding, and use under a strategy."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import tensorflow as tf
 
 from tf_mskd.data import pipeline
 from tf_mskd.data.augment import make_augment
+from tf_mskd.data.mixing import Mixing
 from tf_mskd.data.sources import load_source, split_ids
 from tf_mskd.utils.errors import UserError
 
@@ -64,6 +66,43 @@ def test_resumed_stream_equals_the_rest_of_the_first(digits, ids, names, starts)
         assert len(rest) == 20 - start
         for expected, got in zip(whole[start:], rest, strict=True):
             assert all(map(np.array_equal, expected, got))
+
+
+PARTS = {
+    "plain": {},
+    "two views": {"target_keys": ("second_view",)},
+    "partners": {"target_keys": ("negatives", "other_image"), "num_negatives": 4},
+    "mixed": {"mixing": Mixing(mixup=0.2, cutmix=1.0, num_classes=10)},
+    "repeated": {"repeats": 3},
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_parts_of_batches_are_those_of_whole_batches(digits, ids, name):
+    changes = PARTS[name] | {"second_augment": make_augment("crop,flip")}
+    whole = list(stream(digits, ids, 7, 12, **changes))
+    parts = [list(stream(digits, ids, 7, 12, part=(k, 4), **changes)) for k in range(4)]
+    for step, expected in enumerate(whole):
+        joined = tf.nest.map_structure(
+            lambda *x: tf.concat(x, axis=0), *(part[step] for part in parts)
+        )
+        tf.nest.map_structure(np.testing.assert_array_equal, joined, expected)
+
+
+def test_a_part_reads_no_other_images(digits, ids):
+    class Counted:
+        shape, read = digits.train.images.shape, []
+
+        def __getitem__(self, index):
+            self.read.append(len(index))
+            return digits.train.images[index]
+
+    split = dataclasses.replace(digits.train, images=Counted())
+    own = dataclasses.replace(digits, train=split)
+    list(stream(own, ids, stop=5, part=(1, 2)))
+    assert Counted.read == [8] * 5
+    with pytest.raises(UserError, match="divide into 3 equal parts, got 16"):
+        stream(digits, ids, part=(0, 3))
 
 
 def test_epochs_are_different_permutations_of_the_ids(digits, ids):

@@ -32,6 +32,8 @@ from tf_mskd.data.views import (
 )
 from tf_mskd.utils.errors import UserError
 
+DRAWN_OVER_BATCHES = {"negatives", "other_image"}  # targets
+
 
 def train_stream(
     split: Split,
@@ -50,6 +52,7 @@ def train_stream(
     teacher_rows: typing.Any = None,
     mixing: Mixing | None = None,
     repeats: int = 1,
+    part: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """Shuffled, augmented batches of the global steps start_step .. num_steps - 1.
 
@@ -76,13 +79,15 @@ def train_stream(
             [batch_size, classes].
         repeats: int >= 1, how often an epoch has each of its images, in other views;
             it has the fewer images, see `order.epoch_order`.
+        part: (k, n), deliver the k-th of n equal parts of every batch, and read no
+            other images unless they are drawn or mixed over whole batches.
 
     Returns:
         `tf.data.Dataset` of (images, targets), sharded by data under a strategy:
-            images: uint8 [batch_size, H, W, C].
+            images: uint8 [batch_size / n, H, W, C].
             targets: those of the split, "index" and those of `target_keys`, as
                 `utils.targets.TARGETS` describes them; with `teacher_rows` also
-                "teacher": dict, output name -> float16 [batch_size, D].
+                "teacher": dict, output name -> float16 [batch_size / n, D].
 
     Raises:
         UserError: batch larger than the data, or a number out of range.
@@ -112,13 +117,18 @@ def train_stream(
     if teacher_rows is not None:
         extras.append(extra_targets.teacher_loader(teacher_rows))
 
+    own = part_of_batch(batch_size, part)
+    mixes = mixing is not None or bool(DRAWN_OVER_BATCHES & set(target_keys))
+    taken = slice(0, batch_size) if mixes else own
+    count = taken.stop - taken.start
+
     @functools.lru_cache(maxsize=2)  # two: steps of adjacent epochs run in parallel
     def order(epoch):
         return epoch_order(ids, seed, epoch, repeats)
 
     def fetch(step):
         epoch, position = divmod(int(step), per_epoch)
-        places = position * batch_size + np.arange(batch_size)
+        places = position * batch_size + np.arange(taken.start, taken.stop)
         index, view = order(epoch)[places], epoch_views(epoch, repeats, views)
         view = view[0] if repeats == 1 else view[places % repeats]
         return *targets_of(split, index), index, view
@@ -126,9 +136,9 @@ def train_stream(
     def load(step):
         types = (*target_types(split), tf.int64, tf.int64)
         *targets, index, view = tf.numpy_function(fetch, [step], types)
-        targets = _shaped(split, targets, batch_size)
-        index = tf.ensure_shape(index, (batch_size,))
-        view = tf.ensure_shape(view, () if repeats == 1 else (batch_size,))
+        targets = _shaped(split, targets, count)
+        index = tf.ensure_shape(index, (count,))
+        view = tf.ensure_shape(view, () if repeats == 1 else (count,))
         images = read_images(split, index, view_seed, view, augment)
         batch = Batch(images, targets, index, view, step)
         targets = _moved(split, targets, index, batch.view, view_seed, augment)
@@ -138,9 +148,26 @@ def train_stream(
         images = augmented(batch.images, batch.index, batch.view, view_seed, augment)
         if mixing is not None:
             images, targets["label"] = mixing(images, batch.label, seed, step)
+        if taken != own:
+            return tf.nest.map_structure(lambda x: x[own], (images, targets))
         return images, targets
 
     return _stream(tf.data.Dataset.range(start_step, num_steps), load)
+
+
+def part_of_batch(batch_size: int, part: tuple[int, int]) -> slice:
+    """Returns the rows of a batch that belong to the k-th of n parts, (k, n).
+
+    Raises:
+        UserError: if a batch cannot be divided into so many equal parts.
+    """
+    k, parts = part
+    if batch_size % parts:
+        raise UserError(
+            f"batch_size must divide into {parts} equal parts, got {batch_size}."
+        )
+    size = batch_size // parts
+    return slice(k * size, (k + 1) * size)
 
 
 def eval_stream(
