@@ -28,9 +28,11 @@ class FileIndex:
 
     def __init__(self, paths: Sequence[str], root: str | os.PathLike):
         self._root = os.path.join(os.fsencode(root), b"")
-        names = [os.fsencode(path).removeprefix(self._root) for path in paths]
+        longest = max((len(os.fsencode(path)) for path in paths), default=0)
+        longest = max(longest - len(self._root), 1)
+        names = (os.fsencode(path).removeprefix(self._root) for path in paths)
         # one block of bytes, not a million objects
-        self._names = np.array(names) if names else np.empty(0, "S1")
+        self._names = np.fromiter(names, f"S{longest}", len(paths))
         self._stamps = np.full((len(paths), 2), -1, np.int64)
 
     def __len__(self) -> int:
