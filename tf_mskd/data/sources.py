@@ -82,7 +82,7 @@ def load_source(
     check_image_size(image_size)
     reading = Reading(resize, centre_crop, memory, skip_bad)
     _check_test_fraction(name, test_fraction)
-    one_file = bool(data_dir) and files.is_npz(data_dir)
+    one_file = files.is_npz(data_dir or "")
     if name in ALWAYS_DECODED or dense or patch_size or one_file:
         if not reading.is_plain:
             raise UserError(

@@ -59,7 +59,7 @@ class StoredImages:
         self,
         index: Index,
         labels: np.ndarray,
-        image_shape: tuple[int, int, int],
+        image_shape: tuple[int, ...],
         reading: Reading,
     ):
         self._index, self._labels, self._reading = index, labels, reading

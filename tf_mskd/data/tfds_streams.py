@@ -47,7 +47,7 @@ def stored_split(
     builder: typing.Any,
     key: str,
     label_key: str,
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...],
     reading: Reading,
 ) -> Split:
     """A split whose images are decoded when a batch asks for them.
@@ -65,6 +65,7 @@ def stored_split(
     Raises:
         OSError, ValueError: for damaged files.
     """
+    index: DataSourceIndex | RecordIndex
     if builder.info.file_format.value == "array_record":
         index = DataSourceIndex(builder, key, label_key)
     else:

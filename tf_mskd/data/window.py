@@ -43,7 +43,7 @@ def place(
 
 
 def read_window(
-    content: bytes, draws: np.ndarray, image_shape: tuple[int, int, int]
+    content: bytes, draws: np.ndarray, image_shape: tuple[int, ...]
 ) -> np.ndarray:
     """Decodes a random window of an image and resizes it.
 
