@@ -21,7 +21,7 @@ class JaxLoop:
         images: `Images` of the run.
 
     Attributes:
-        steps_must_agree: see `trainer.Steps`.
+        steps_must_agree: see `steps.Steps`.
     """
 
     steps_must_agree = False

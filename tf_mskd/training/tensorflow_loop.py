@@ -19,7 +19,7 @@ class TensorFlowLoop:
         stream: function of the first global step -> `tf.data.Dataset` of batches.
 
     Attributes:
-        steps_must_agree: see `trainer.Steps`.
+        steps_must_agree: see `steps.Steps`.
     """
 
     def __init__(
