@@ -6,6 +6,19 @@ import typing
 import keras
 
 
+class Done(typing.NamedTuple):
+    """What a call of several steps reports.
+
+    Args:
+        finite: int, how many of the steps, from the first on, had a finite loss.
+        waited: float, seconds in which the call waited for data, as far as they were
+            seen.
+    """
+
+    finite: int
+    waited: float
+
+
 class Steps(typing.Protocol):
     """Does the steps of a run on some devices; see `TensorFlowLoop`."""
 
@@ -14,8 +27,8 @@ class Steps(typing.Protocol):
     def open(self, step: int) -> None:
         """Makes `step` the next global step."""
 
-    def run(self, steps: int) -> int:
-        """Does so many steps; returns how many, from the first on, were finite."""
+    def run(self, steps: int) -> Done:
+        """Does so many steps."""
 
     def guarding(self) -> contextlib.AbstractContextManager:
         """Explains, for the length of a run, what the loss of a worker raises."""

@@ -126,34 +126,41 @@ class Trainer:
         if not self.cursor.step_of_epoch:
             self.distiller.reset_metrics()
         self._callbacks.on_epoch_begin(epoch)
-        self._do_steps(epoch)
-        self._end_epoch(epoch)
+        self._end_epoch(epoch, self._do_steps(epoch))
 
     def _do_steps(self, epoch):
+        """Does the steps that an epoch lacks; returns the part of the time that waited.
+
+        The part is of the time since this start of the run, of a resumed epoch too.
+        """
         cursor, done = self.cursor, self.cursor.step_of_epoch
-        start = time.monotonic() - cursor.seconds
+        start, waited, ran = time.monotonic() - cursor.seconds, 0.0, 0.0
         while done < cursor.steps_per_epoch:
             steps = self._steps_to_do(done)
             called = time.monotonic()
-            finite = self.loop.run(steps)
-            if finite < steps:
-                self._fail(epoch, done + finite)
+            result = self.loop.run(steps)
+            if result.finite < steps:
+                self._fail(epoch, done + result.finite)
             done += steps
             cursor.step += steps
             self._callbacks.on_train_batch_end(done - 1)
             cursor.seconds = time.monotonic() - start
-            self._step_seconds = (time.monotonic() - called) / steps
+            seconds = time.monotonic() - called
+            self._step_seconds = seconds / steps
+            waited, ran = waited + result.waited, ran + seconds
             if done < cursor.steps_per_epoch:
                 self._save_if_due(done)
+        return min(waited / ran, 1.0) if ran else 0.0
 
-    def _end_epoch(self, epoch):
+    def _end_epoch(self, epoch, waiting):
         cursor = self.cursor
         self._check_weights()  # before a callback keeps them
         logs = {name: float(v) for name, v in self.distiller.training_logs().items()}
         logs["seconds"] = round(cursor.seconds, 3)
         with averaged_weights(self.distiller):
             logs.update(self.validate() if self.validate else {})
-            self._callbacks.on_epoch_end(epoch, logs)
+            # no part of the history, which is the same however fast the machine is
+            self._callbacks.on_epoch_end(epoch, {**logs, "waiting": waiting})
         cursor.history.append({**self._head(epoch), **logs})
         cursor.seconds = 0.0
         (stop,) = self.loop.any_worker(self._is_asked_to_stop())
