@@ -234,6 +234,7 @@ class Trainer:
     def _restore(self):
         self.loop.check_start(self.checkpoints.newest_step())
         variables = self.distiller.state_variables
+        self.checkpoints.check_space(variables)
         resumed = self.cursor.restore(self.checkpoints, variables)
         if resumed and self.on_epoch and self.cursor.history:
             self.on_epoch(self.cursor.history)
