@@ -3,6 +3,8 @@
 import io
 import json
 import pickle
+import shutil
+import types
 import zipfile
 
 import keras
@@ -348,3 +350,56 @@ def test_any_changed_byte_is_noticed_or_means_nothing(tmp_path):
         except UserError:
             refused += 1
     assert refused > len(whole) / 2
+
+
+# ---- room on the disk
+
+ONE = 3 * 4 * 2  # bytes of the variables of `three`
+
+
+def three():
+    return [*variables_of("a", "b"), keras.Variable(np.zeros(2), dtype="float32")]
+
+
+def free_space(monkeypatch, free):
+    usage = types.SimpleNamespace(total=10**9, free=free)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+
+
+@pytest.mark.parametrize(("kept", "needed"), [(0, 3), (1, 2), (2, 1)])
+def test_the_first_checkpoint_needs_room_for_those_of_a_run(
+    tmp_path, monkeypatch, kept, needed
+):
+    for step in range(kept):
+        written(tmp_path, three(), step)
+    free_space(monkeypatch, needed * ONE - 1)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(UserError) as caught:
+        written(tmp_path, three(), 9)
+    assert str(caught.value) == (
+        "A run with 2 checkpoints of 24 bytes, and a third while it is written, needs "
+        f"{needed * ONE} bytes of disk space, {needed * ONE - 1} bytes are free in "
+        f"{tmp_path}: make room, or move the run folder to another disk."
+    )
+    assert sorted(tmp_path.iterdir()) == before
+    free_space(monkeypatch, needed * ONE)
+    written(tmp_path, three(), 9)
+
+
+def test_room_is_looked_for_once_and_again_after_a_failure(tmp_path, monkeypatch):
+    manager = CheckpointManager(tmp_path)
+    manager.write(1, three(), {})
+    free_space(monkeypatch, 0)
+    manager.check_space(three())
+    manager.write(2, three(), {})
+
+    def full(file, **arrays):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", full)
+        with pytest.raises(UserError, match="No space left on device"):
+            manager.write(3, three(), {})
+    with pytest.raises(UserError, match="needs 24 bytes of disk space, 0 bytes are"):
+        manager.write(3, three(), {})
+    CheckpointManager(tmp_path, read_only=True).check_space(three())

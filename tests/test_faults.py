@@ -8,6 +8,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import types
 
 import keras
 import numpy as np
@@ -112,6 +113,11 @@ def full_disk(world, patch):
 
     patch.setattr(np, "savez", savez)
     return {"checkpoint_steps": 1}
+
+
+def no_room_for_checkpoints(world, patch):
+    usage = types.SimpleNamespace(total=10**9, free=1000)
+    patch.setattr(shutil, "disk_usage", lambda folder: usage)
 
 
 def read_only_folder(world, patch):
@@ -300,6 +306,7 @@ def other_flags(world, patch):
 NOT_FINITE = r"not finite at epoch {}, step {} of 5: .* last good checkpoint is in"
 FAULTS = [  # fault -> its message -> the state of the run
     (full_disk, "Cannot write .*checkpoint_0+9.*: No space left on device", KEPT),
+    (no_room_for_checkpoints, "2 checkpoints of .* 1000 bytes are free in .*: ", KEPT),
     (read_only_folder, "Cannot write .*metrics.jsonl: Read-only file system", KEPT),
     (all_checkpoints_damaged, "is damaged: .* remove .*checkpoints", KEPT),
     (checkpoints_of_another_run, "another run or version: it lacks .* remove ", KEPT),

@@ -3,6 +3,9 @@
 import errno
 import json
 import os
+import re
+import shutil
+import types
 
 import numpy as np
 import pytest
@@ -129,6 +132,50 @@ def test_a_full_disk_is_one_line_and_keeps_the_rows(cache, monkeypatch):
     with pytest.raises(UserError, match="Cannot write to .*: No space left on device"):
         cache.write(0, IDS, vectors())
     assert not len(cache.missing(1, IDS))
+
+
+SPACE = 3 * 10 * (2 * 10 + 8 * 2)  # bytes of all rows and sums
+
+
+def free_space(monkeypatch, free, total=10**9):
+    usage = types.SimpleNamespace(total=total, free=free)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+
+
+def test_a_cache_that_the_disk_cannot_hold_is_not_begun(tmp_path, monkeypatch):
+    free_space(monkeypatch, SPACE - 1)
+    text = (
+        f"Teacher cache of 3 views of 10 images needs {SPACE} bytes of disk space, "
+        f"{SPACE - 1} bytes are free in {tmp_path}: lower --cached_augmentations, set "
+        "or lower --cache_top_k, or put --teacher_cache on another disk."
+    )
+    with pytest.raises(UserError, match=re.escape(text)):
+        open_cache(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+    open_cache(tmp_path, views=2)  # as the line says
+    open_cache(tmp_path, views=2)  # its space is its own already
+
+
+def test_only_added_outputs_need_space(tmp_path, monkeypatch):
+    open_cache(tmp_path, sizes={"exit_1": 6})
+    more = 3 * 10 * (2 * 4 + 8)
+    free_space(monkeypatch, more - 1)
+    open_cache(tmp_path, sizes={"exit_1": 6})
+    with pytest.raises(UserError, match=f"needs {more} bytes of disk space"):
+        open_cache(tmp_path)
+    free_space(monkeypatch, more)
+    open_cache(tmp_path)
+
+
+def test_a_file_system_that_tells_no_size_has_room(tmp_path, monkeypatch):
+    free_space(monkeypatch, 0, total=0)
+    open_cache(tmp_path / "one")
+
+    def fails(folder):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(shutil, "disk_usage", fails)
+    open_cache(tmp_path / "two")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e5])

@@ -128,7 +128,7 @@ def _run(planned, folder):
 
 
 def _train(distiller, images, held_out, config, folder):
-    callbacks, validate = [TermSchedule(), Progress()], None
+    callbacks, validate = [TermSchedule(), Progress(config.batch_size)], None
     if held_out is not None:
 
         def validate():

@@ -8,6 +8,7 @@ import keras
 
 from tf_mskd.on_jax.images import Images
 from tf_mskd.training.distiller import Distiller
+from tf_mskd.training.steps import Done
 
 
 class JaxLoop:
@@ -21,7 +22,7 @@ class JaxLoop:
         images: `Images` of the run.
 
     Attributes:
-        steps_must_agree: see `trainer.Steps`.
+        steps_must_agree: see `steps.Steps`.
     """
 
     steps_must_agree = False
@@ -37,8 +38,8 @@ class JaxLoop:
         """Makes `step` the next global step."""
         self._step = step
 
-    def run(self, steps: int) -> int:
-        """Does so many steps; returns how many, from the first on, were finite."""
+    def run(self, steps: int) -> Done:
+        """Does so many steps; the data are on the device, nothing waits for them."""
         epoch, start = divmod(self._step, self._images.steps_per_epoch)
         if epoch != self._planned:
             plan = self._images.plan(epoch)
@@ -58,7 +59,7 @@ class JaxLoop:
             for variable, value in zip(group, values, strict=True):
                 variable.assign(value)
         self._step += steps
-        return int(finite)
+        return Done(int(finite), 0.0)
 
     def guarding(self) -> contextlib.AbstractContextManager:
         """Nothing to explain: there are no other workers."""

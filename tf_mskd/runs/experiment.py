@@ -186,7 +186,7 @@ def _set_up(config):
 def _train(distiller, strategy, data, held_out, config, folder):
     callbacks = [TermSchedule()]
     if folder.is_chief:
-        callbacks.append(Progress())
+        callbacks.append(Progress(config.batch_size))
     if config.phases == "progressive":
         lengths = build.phase_lengths(config, distiller.exits)
         callbacks.append(ExitPhases(config.epochs, lengths))

@@ -8,6 +8,8 @@ moved does not pass for another.
 """
 
 import contextlib
+import itertools
+import math
 import os
 import pathlib
 import time
@@ -39,7 +41,8 @@ class TeacherCache:
         top_k: int, largest logits to keep of each vector; 0 keeps all values.
 
     Raises:
-        UserError: if the folder holds another teacher's rows or is damaged.
+        UserError: if the folder holds another teacher's rows or is damaged, or the disk
+            has no room for the files that it lacks.
 
     Example:
         >>> import tempfile, numpy as np
@@ -70,6 +73,7 @@ class TeacherCache:
         self._codecs = {name: make(size) for name, size in sizes.items()}
         with self.locked():
             self._check_identity({"format": 1, **identity, **layout})
+            self._check_space()
             self._rows = {n: self._open(n, "rows") for n in sizes}
             self._sums = {n: self._open(n, "sums") for n in sizes}
 
@@ -81,6 +85,7 @@ class TeacherCache:
                     f"Teacher cache {self.folder} has rows but no cache.json to "
                     "identify their teacher: delete it, or use another --teacher_cache."
                 )
+            self._check_space()  # else the folder would be bound to what it cannot hold
             files.write_json(path, identity)
         known = files.read_json(path)
         if not isinstance(known, dict):
@@ -98,11 +103,8 @@ class TeacherCache:
 
     def _open(self, name, kind):
         """A read-only memory map of one file, created if it is missing."""
-        shape, dtype = self._shape, np.uint64
-        if kind == "rows":
-            shape, dtype = (*shape, self._codecs[name].words), np.uint16
-        path = self._path(name, kind)
-        size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        shape, dtype = self._layout(name, kind)
+        path, size = self._path(name, kind), self._size(name, kind)
         if kind == "rows" and not path.exists() and self._path(name, "sums").exists():
             raise UserError(
                 f"{path} is missing but its checksum file exists: delete {self.folder}."
@@ -117,6 +119,28 @@ class TeacherCache:
                 f"{size}. Delete {self.folder}; it will be filled again."
             )
         return np.memmap(path, dtype, "r", shape=shape)
+
+    def _check_space(self):
+        """Refuses to add files that the disk could not hold once they are full."""
+        every = itertools.product(self.sizes, ("rows", "sums"))
+        new = [file for file in every if not self._path(*file).exists()]
+        files.check_space(
+            self.folder,
+            sum(self._size(*file) for file in new),
+            f"Teacher cache of {self._shape[0]} views of {self._shape[1]} images",
+            "lower --cached_augmentations, set or lower --cache_top_k, or put "
+            "--teacher_cache on another disk",
+        )
+
+    def _layout(self, name, kind):
+        """The shape and the type of a file."""
+        if kind == "sums":
+            return self._shape, np.uint64
+        return (*self._shape, self._codecs[name].words), np.uint16
+
+    def _size(self, name, kind):
+        shape, dtype = self._layout(name, kind)
+        return math.prod(shape) * np.dtype(dtype).itemsize
 
     def _path(self, name, kind):
         return self.folder / f"{name}.{kind}"

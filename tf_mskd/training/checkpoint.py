@@ -9,6 +9,7 @@ zip's CRC-32 of every member finds damage; no pickle is read.
 import contextlib
 import difflib
 import json
+import math
 import pathlib
 import re
 import typing
@@ -20,6 +21,7 @@ import numpy as np
 
 from tf_mskd.utils import files
 from tf_mskd.utils.errors import UserError
+from tf_mskd.utils.units import size
 
 FORMAT = 2
 KEPT = 2
@@ -95,6 +97,27 @@ class CheckpointManager:
 
     def __init__(self, folder: pathlib.Path, read_only: bool = False):
         self.folder, self.read_only = files.make_folder(folder), read_only
+        self._has_space = read_only
+
+    def check_space(self, variables: list[keras.Variable]) -> None:
+        """Looks once for room for the checkpoints of a run, and again after a failure.
+
+        Raises:
+            UserError: if the disk lacks it.
+        """
+        if self._has_space:
+            return
+        one = sum(np.dtype(v.dtype).itemsize * math.prod(v.shape) for v in variables)
+        # the oldest is dropped once the new one is complete
+        count = max(1, KEPT + 1 - len(self._paths()))
+        files.check_space(
+            self.folder,
+            count * one,
+            f"A run with {KEPT} checkpoints of {size(one)}, and a third while it is "
+            "written,",
+            "make room, or move the run folder to another disk",
+        )
+        self._has_space = True
 
     def write(
         self, step: int, variables: list[keras.Variable], cursor: typing.Any
@@ -102,13 +125,19 @@ class CheckpointManager:
         """Writes the checkpoint after `step` steps; drops all but it and the previous.
 
         A checkpoint of more steps is dropped too: the run has skipped it as damaged.
+
+        Raises:
+            UserError: if it cannot be written, or the disk has no room for it.
         """
         # on every worker, as reading a metric is a step that all of them must take
         arrays = [(v.path, np.asarray(v.numpy())) for v in variables]
         if self.read_only:
             return
+        self.check_space(variables)
         newest = self.folder / f"checkpoint_{step:010d}.npz"
+        self._has_space = False  # unless all goes well
         write_checkpoint(newest, arrays, cursor)
+        self._has_space = True
         paths = self._paths()
         kept = [path for path in paths if path <= newest][:KEPT]
         for path in set(paths) - set(kept):

@@ -1,13 +1,15 @@
 """The steps of a run in TensorFlow: one strategy, one stream, compiled calls."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import keras
 import tensorflow as tf
 
 from tf_mskd.training import strategies
+from tf_mskd.training.data_wait import DataWait
 from tf_mskd.training.distiller import Distiller
+from tf_mskd.training.steps import Done
 
 
 class TensorFlowLoop:
@@ -19,7 +21,7 @@ class TensorFlowLoop:
         stream: function of the first global step -> `tf.data.Dataset` of batches.
 
     Attributes:
-        steps_must_agree: see `trainer.Steps`.
+        steps_must_agree: see `steps.Steps`.
     """
 
     def __init__(
@@ -31,19 +33,24 @@ class TensorFlowLoop:
         self._distiller, self._strategy, self._stream = distiller, strategy, stream
         self.steps_must_agree = strategies.is_multi_worker(strategy)
         self._iterator, self._functions = iter(()), {}
+        self._wait = DataWait()
 
     def open(self, step: int) -> None:
         """Makes `step` the next global step."""
         data = self._strategy.experimental_distribute_dataset(self._stream(step))
         self._iterator = iter(data)
 
-    def run(self, steps: int) -> int:
-        """Does so many steps; returns how many, from the first on, were finite."""
-        return int(self._function()(self._iterator, tf.constant(steps)))
+    def run(self, steps: int) -> Done:
+        """Does so many steps; their waiting is seen within `guarding`."""
+        before = self._wait.seconds
+        finite = int(self._function()(self._iterator, tf.constant(steps)))
+        return Done(finite, self._wait.seconds - before)
 
-    def guarding(self) -> contextlib.AbstractContextManager:
+    @contextlib.contextmanager
+    def guarding(self) -> Iterator[None]:
         """Makes a `UserError` of TensorFlow's, see `strategies.explaining_errors`."""
-        return strategies.explaining_errors(self._strategy)
+        with strategies.explaining_errors(self._strategy), self._wait.watched():
+            yield
 
     def any_worker(self, *claims: bool) -> tuple[bool, ...]:
         """Returns whether any worker makes each claim; every worker must call it."""
@@ -66,12 +73,13 @@ class TensorFlowLoop:
     def _compile(self):
         strategy = self._strategy
         step = tf.autograph.experimental.do_not_convert(self._distiller.train_step)
+        next_batch = tf.autograph.experimental.do_not_convert(self._wait.next)
 
         @tf.function
         def train(iterator, steps):
             finite = tf.constant(0)
             for _ in tf.range(steps):
-                logs = strategy.run(step, args=(next(iterator),))
+                logs = strategy.run(step, args=(next_batch(iterator),))
                 losses = tf.stack(strategy.experimental_local_results(logs["loss"]))
                 is_finite = tf.reduce_all(tf.math.is_finite(losses))
                 finite += tf.cast(is_finite, tf.int32)

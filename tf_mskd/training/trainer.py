@@ -1,9 +1,7 @@
 """The loop of a run: epochs, callbacks, checkpoints, exact resume."""
 
-import contextlib
 import signal
 import time
-import typing
 from collections.abc import Callable, Sequence
 
 import keras
@@ -13,34 +11,11 @@ from tf_mskd.training.averaging import averaged_weights, use_averages
 from tf_mskd.training.checkpoint import CheckpointManager
 from tf_mskd.training.cursor import Cursor
 from tf_mskd.training.distiller import Distiller
+from tf_mskd.training.steps import Steps
 from tf_mskd.training.stopping import Stopped, StopRequest
 from tf_mskd.utils.errors import UserError
 
 CALL_SECONDS = 1.0  # a stop waits for one compiled call, so calls stay short
-
-
-class Steps(typing.Protocol):
-    """Does the steps of a run on some devices; see `TensorFlowLoop`."""
-
-    steps_must_agree: bool  # whether other processes wait for as many in each call
-
-    def open(self, step: int) -> None:
-        """Makes `step` the next global step."""
-
-    def run(self, steps: int) -> int:
-        """Does so many steps; returns how many, from the first on, were finite."""
-
-    def guarding(self) -> contextlib.AbstractContextManager:
-        """Explains, for the length of a run, what the loss of a worker raises."""
-
-    def any_worker(self, *claims: bool) -> tuple[bool, ...]:
-        """Returns whether any worker makes each claim; every worker must call it."""
-
-    def check_start(self, step: int) -> None:
-        """Refuses workers whose newest checkpoints, of `step` here, differ."""
-
-    def spread_seeds(self, variables: list[keras.Variable]) -> None:
-        """Gives the random layers of each replica seeds of their own."""
 
 
 class Trainer:
@@ -104,6 +79,7 @@ class Trainer:
         self.checkpoint_steps = checkpoint_steps
         self.checkpoint_epochs = checkpoint_epochs
         self._step_seconds, self._stop = CALL_SECONDS, StopRequest()
+        self._is_open = False
         self._callbacks = keras.callbacks.CallbackList(
             list(callbacks), model=distiller, epochs=epochs, steps=steps_per_epoch
         )
@@ -126,52 +102,66 @@ class Trainer:
         cursor = self.cursor
         logs = {"first_step": cursor.step, "history": cursor.history}
         self._callbacks.on_train_begin(logs)
-        is_open = False
         self._saved_at = time.monotonic()
         while not cursor.is_at_end:
-            if self.prepare:
-                start = time.monotonic()
-                self.prepare(cursor.epoch, self._is_asked_to_stop)
-                cursor.seconds += time.monotonic() - start
-                self._stop_if(self._is_asked_to_stop())
-            if self.prepare or not is_open:
-                self.loop.open(cursor.step)
-                is_open = True
+            self._open()
             self._epoch()
         use_averages(self.distiller)
         self._callbacks.on_train_end()
         return cursor.history
 
+    def _open(self):
+        """Makes the loop ready for the next step."""
+        if self.prepare:
+            start = time.monotonic()
+            self.prepare(self.cursor.epoch, self._is_asked_to_stop)
+            self.cursor.seconds += time.monotonic() - start
+            self._stop_if(self._is_asked_to_stop())
+        if self.prepare or not self._is_open:
+            self.loop.open(self.cursor.step)
+            self._is_open = True
+
     def _epoch(self):
-        cursor = self.cursor
-        epoch, done = cursor.epoch, cursor.step_of_epoch
-        start = time.monotonic() - cursor.seconds
-        if not done:
+        epoch = self.cursor.epoch
+        if not self.cursor.step_of_epoch:
             self.distiller.reset_metrics()
         self._callbacks.on_epoch_begin(epoch)
+        self._end_epoch(epoch, self._do_steps(epoch))
+
+    def _do_steps(self, epoch):
+        """Does the steps that an epoch lacks; returns the part of the time that waited.
+
+        The part is of the time since this start of the run, of a resumed epoch too.
+        """
+        cursor, done = self.cursor, self.cursor.step_of_epoch
+        start, waited, ran = time.monotonic() - cursor.seconds, 0.0, 0.0
         while done < cursor.steps_per_epoch:
             steps = self._steps_to_do(done)
             called = time.monotonic()
-            finite = self.loop.run(steps)
-            if finite < steps:
-                self._fail(epoch, done + finite)
+            result = self.loop.run(steps)
+            if result.finite < steps:
+                self._fail(epoch, done + result.finite)
             done += steps
             cursor.step += steps
             self._callbacks.on_train_batch_end(done - 1)
             cursor.seconds = time.monotonic() - start
-            self._step_seconds = (time.monotonic() - called) / steps
+            seconds = time.monotonic() - called
+            self._step_seconds = seconds / steps
+            waited, ran = waited + result.waited, ran + seconds
             if done < cursor.steps_per_epoch:
                 self._save_if_due(done)
+        return min(waited / ran, 1.0) if ran else 0.0
+
+    def _end_epoch(self, epoch, waiting):
+        cursor = self.cursor
         self._check_weights()  # before a callback keeps them
         logs = {name: float(v) for name, v in self.distiller.training_logs().items()}
         logs["seconds"] = round(cursor.seconds, 3)
         with averaged_weights(self.distiller):
             logs.update(self.validate() if self.validate else {})
-            self._callbacks.on_epoch_end(epoch, logs)
-        head = {"epoch": epoch + 1, "phase": self.distiller.phase}
-        rate = self.distiller.optimizer.learning_rate  # of every device, or a number
-        head["learning_rate"] = float(keras.ops.convert_to_numpy(rate))
-        cursor.history.append({**head, **logs})
+            # no part of the history, which is the same however fast the machine is
+            self._callbacks.on_epoch_end(epoch, {**logs, "waiting": waiting})
+        cursor.history.append({**self._head(epoch), **logs})
         cursor.seconds = 0.0
         (stop,) = self.loop.any_worker(self._is_asked_to_stop())
         if self.checkpoint_epochs or stop or cursor.is_at_end or self._minutes_over():
@@ -179,6 +169,15 @@ class Trainer:
         if self.on_epoch:
             self.on_epoch(cursor.history)
         self._stop_if(stop)
+
+    def _head(self, epoch):
+        """What the line of an epoch begins with."""
+        rate = self.distiller.optimizer.learning_rate  # of every device, or a number
+        return {
+            "epoch": epoch + 1,
+            "phase": self.distiller.phase,
+            "learning_rate": float(keras.ops.convert_to_numpy(rate)),
+        }
 
     def _steps_to_do(self, done):
         steps = self.steps_per_call
@@ -235,6 +234,7 @@ class Trainer:
     def _restore(self):
         self.loop.check_start(self.checkpoints.newest_step())
         variables = self.distiller.state_variables
+        self.checkpoints.check_space(variables)
         resumed = self.cursor.restore(self.checkpoints, variables)
         if resumed and self.on_epoch and self.cursor.history:
             self.on_epoch(self.cursor.history)

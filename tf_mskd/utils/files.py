@@ -5,11 +5,13 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import typing
 from collections.abc import Iterator
 
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.run_paths import RunPaths
+from tf_mskd.utils.units import size
 
 TEMPORARY = re.compile(r"\.\w+\.\d+\.\w+")  # the names that `replacing` gives
 
@@ -60,6 +62,31 @@ def make_folder(path: str | os.PathLike, what: str = "folder") -> pathlib.Path:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"Cannot make {what} {path}: {reason}.") from None
     return path
+
+
+def check_space(folder: pathlib.Path, needed: int, what: str, advice: str) -> None:
+    """Refuses to begin what its file system has no room for.
+
+    One that tells no size, as some over a network do, is taken to have room.
+
+    Args:
+        folder: path of a folder that exists.
+        needed: int, bytes that will be written there.
+        what: str, what they are, for the message.
+        advice: str, what to do, for the message.
+
+    Raises:
+        UserError: if less than `needed` is free.
+    """
+    try:
+        usage = shutil.disk_usage(folder)
+    except OSError:
+        return
+    if usage.total and usage.free < needed:
+        raise UserError(
+            f"{what} needs {size(needed)} of disk space, {size(usage.free)} are free "
+            f"in {folder}: {advice}."
+        )
 
 
 def is_npz(path: str | os.PathLike) -> bool:
