@@ -38,7 +38,7 @@ class Data:
         self._mixing = build_mixing(config, method, self.source.num_classes)
         self.train_stream(0)  # what it refuses shows now, not after a teacher's run
 
-    def train_stream(self, start_step, teacher_rows=None):
+    def train_stream(self, start_step, teacher_rows=None, part=(0, 1)):
         """Batches from the global step on, to the end of the run.
 
         With `teacher_rows`, a `TeacherCache`, to the end of the epoch: the rows of the
@@ -63,6 +63,7 @@ class Data:
             teacher_rows=teacher_rows,
             mixing=self._mixing,
             repeats=self.config.repeats,
+            part=part,
         )
 
     def view_stream(self, view, ids):

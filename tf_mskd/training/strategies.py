@@ -130,6 +130,36 @@ def check_same_step(strategy: typing.Any, step: int) -> None:
         )
 
 
+def distributed(
+    strategy: typing.Any, stream: typing.Callable[..., typing.Any]
+) -> typing.Any:
+    """Batches spread over the replicas of a strategy, each worker reading its own rows.
+
+    Where a batch cannot be divided evenly, every worker reads all of it.
+
+    Args:
+        strategy: `tf.distribute.Strategy`.
+        stream: function of nothing or of `part` (see `pipeline.train_stream`) ->
+            `tf.data.Dataset` of batches of one size, or of parts of them.
+
+    Returns:
+        an iterable whose elements `strategy.run` takes.
+    """
+    import tensorflow as tf
+
+    whole = stream()
+    size = tf.nest.flatten(whole.element_spec)[0].shape[0]
+    replicas = strategy.num_replicas_in_sync
+    if not is_multi_worker(strategy) or size % replicas:
+        return strategy.experimental_distribute_dataset(whole)
+
+    def of_worker(context):
+        part = context.input_pipeline_id, context.num_input_pipelines
+        return stream(part=part).rebatch(size // replicas, drop_remainder=True)
+
+    return strategy.distribute_datasets_from_function(of_worker)
+
+
 def _sum_over_workers(strategy, value):
     import tensorflow as tf
 

@@ -1,6 +1,7 @@
 """The steps of a run in TensorFlow: one strategy, one stream, compiled calls."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 
 import keras
@@ -18,7 +19,8 @@ class TensorFlowLoop:
     Args:
         distiller: compiled `Distiller`, made under `strategy`.
         strategy: `tf.distribute.Strategy`.
-        stream: function of the first global step -> `tf.data.Dataset` of batches.
+        stream: function of the first global step, and of a `part` of each batch (see
+            `pipeline.train_stream`) -> `tf.data.Dataset` of batches.
 
     Attributes:
         steps_must_agree: see `steps.Steps`.
@@ -28,7 +30,7 @@ class TensorFlowLoop:
         self,
         distiller: Distiller,
         strategy: tf.distribute.Strategy,
-        stream: Callable[[int], tf.data.Dataset],
+        stream: Callable[..., tf.data.Dataset],
     ):
         self._distiller, self._strategy, self._stream = distiller, strategy, stream
         self.steps_must_agree = strategies.is_multi_worker(strategy)
@@ -37,8 +39,8 @@ class TensorFlowLoop:
 
     def open(self, step: int) -> None:
         """Makes `step` the next global step."""
-        data = self._strategy.experimental_distribute_dataset(self._stream(step))
-        self._iterator = iter(data)
+        stream = functools.partial(self._stream, step)
+        self._iterator = iter(strategies.distributed(self._strategy, stream))
 
     def run(self, steps: int) -> Done:
         """Does so many steps; their waiting is seen within `guarding`."""
