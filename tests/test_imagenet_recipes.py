@@ -75,12 +75,10 @@ def plain(weights):
     return weights.with_suffix(".keras")
 
 
-def small(name, folder, *more, epochs=1):
-    """The configuration of a recipe on the folder."""
+def small(name, folder, *more):
+    """The configuration of a recipe on the folder, of one epoch."""
     path = f"--flagfile=configs/imagenet2012/{name}.flags"
-    return read_flags(
-        [path, *SMALL, f"--data_dir={folder}", f"--epochs={epochs}", *more]
-    )
+    return read_flags([path, *SMALL, f"--data_dir={folder}", "--epochs=1", *more])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,14 +150,18 @@ def test_kd_and_oto_run_from_published_weights(folder, weights, plain, tmp_path)
 
 
 @pytest.mark.run
-def test_the_modern_recipe_runs(folder, tmp_path):
+def test_a_student_is_put_on_the_modern_recipe(folder, weights, tmp_path):
+    published = f"resnet34?stem=imagenet&width={WIDTH}&weights={weights}"
     config = small(
-        "resnet18_modern",
+        "mskd_resnet34_resnet18",
         folder,
+        "--flagfile=configs/base/imagenet_modern.flags",
+        *SMALL,
         "--warmup_epochs=1",
+        "--epochs=2",
+        f"--teacher={published}",
         f"--width={WIDTH}",
         f"--run_dir={tmp_path / 'run'}",
-        epochs=2,
     )
     assert config.mixup and config.cutmix and config.repeats == 4
     result = experiment.run(config)
