@@ -6,7 +6,10 @@ import functools
 import itertools
 import pathlib
 import re
+import shutil
+import tempfile
 
+import keras
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
@@ -19,7 +22,7 @@ from tf_mskd.runs import build
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.flags import read_flagfile, read_flags, to_flagfile
 from tf_mskd.runs.initial_weights import init_task_of
-from tf_mskd.runs.own_model import kind_of
+from tf_mskd.runs.own_model import kind_of, read_published
 from tf_mskd.runs.stages import required_config
 from tf_mskd.utils.errors import UserError
 
@@ -29,6 +32,7 @@ FLAGFILES = sorted(p.relative_to(ROOT) for p in CONFIGS.rglob("*.flags"))
 PARTS = ("base", "pairs", "methods", "stages")  # may be incomplete alone
 COMMANDS = [p for p in FLAGFILES if p.parts[1] != "base"]  # that they document
 RUNS = [p for p in COMMANDS if p.parts[1] not in ("pairs", "methods")]
+FILES = pathlib.Path(tempfile.mkdtemp())  # of `stand_in`, removed at the end
 WIDTH = 1 / 16
 ROWS = 4
 CLASSES = {
@@ -36,6 +40,7 @@ CLASSES = {
     "folder": 2,
     "cifar100": 100,
     "tiny_imagenet": 200,
+    "imagenet2012": 1000,
     "nuclei": 3,
     "low_light": 3,
 }
@@ -44,8 +49,16 @@ SIDES = {
     "folder": 64,
     "cifar100": 32,
     "tiny_imagenet": 64,
+    "imagenet2012": 64,
     "nuclei": 64,
     "low_light": 64,
+}
+# methods with an augmentation of their own, on files; as configs/README.md has it
+ON_FILES = {
+    "ccd": ["--second_augment=source_crop,jda,flip"],
+    "oto_star": ["--augment=source_crop,flip,autoaugment"],
+    "sskd": ["--augment=source_crop,flip"],
+    "sskd_teacher": ["--augment=source_crop,flip"],
 }
 
 
@@ -97,9 +110,29 @@ def narrowed(path):
 
 
 def narrow(config):
-    """Narrower, unless the network is none of the library's."""
-    own = kind_of(config.model) != "name"
-    return config if own else dataclasses.replace(config, width=WIDTH)
+    """Narrower: the library's networks, and a file that holds one of them."""
+    kind = kind_of(config.model)
+    if kind == "file":
+        return dataclasses.replace(config, model=stand_in(config.model))
+    return dataclasses.replace(config, width=WIDTH) if kind == "name" else config
+
+
+@functools.cache
+def stand_in(file):
+    """A narrow network, untrained, in the file that a run reads published ones from."""
+    side = SIDES["imagenet2012"]
+    network = models.create_model(
+        pathlib.Path(file).stem,
+        CLASSES["imagenet2012"],
+        exits="last",
+        stem="imagenet",
+        input_shape=(side, side, 3),
+        width=WIDTH,
+    )
+    path = FILES / file
+    logits = keras.layers.Identity(name="logits")(network.output["exit_4"])
+    keras.Model(network.input, logits).save(path)
+    return str(path)
 
 
 def shapes_of(config):
@@ -127,6 +160,7 @@ def prepared(flagfile):
         source.num_classes,
         exits="all",
         input_shape=source.image_shape,
+        stem=config.stem,
         width=WIDTH,
         aux_heads=tuple(aux_heads.KINDS),
     )
@@ -152,11 +186,19 @@ def all_cases():
         sorted((CONFIGS / "methods").glob("*.flags")),
     ):
         name = "+".join(path.stem for path in parts)
-        config = read_flags([f"--flagfile={path}" for path in parts])
+        config = read_flags(composed(*parts))
         tasks = method_class(config.method).tasks if "," not in config.method else ()
         if not tasks or config.task in tasks:
             cases.append(Case(name, config, True))
     return cases
+
+
+def composed(pair, method):
+    """The flags of a pair with a method."""
+    flags = [f"--flagfile={pair}", f"--flagfile={method}"]
+    if read_flagfile(pair).cuts_files:
+        flags += ON_FILES.get(method.stem, [])
+    return flags
 
 
 def first_of_each(cases, key):
@@ -174,10 +216,9 @@ def method_setting(config):
 
 def networks(config):
     """Data set, student, teacher and start."""
-    others = [
-        f and narrowed(f).model for f in (config.teacher_flagfile, config.init_flagfile)
-    ]
-    return config.dataset, config.model, *others
+    flagfiles = config.teacher_flagfile, config.init_flagfile
+    others = [f and read_flagfile(f).model for f in flagfiles]
+    return config.dataset, config.model, config.teacher, *others
 
 
 with contextlib.chdir(ROOT):  # flagfiles name others from here
@@ -203,6 +244,7 @@ def shallow():
     )
     yield
     resnet.BLOCKS.update(whole)
+    shutil.rmtree(FILES, ignore_errors=True)
 
 
 def test_there_are_flagfiles_for_every_data_set():
@@ -239,6 +281,19 @@ def assert_reads_back(config, folder, name):
     assert read_flagfile(copy) == config, name
 
 
+def teacher_of(case):
+    """The network in the teacher's place, untrained; None for none."""
+    config = case.config
+    if config.teacher:
+        name, arguments, _ = read_published("teacher", config.teacher)
+        shapes = shapes_of(config)
+        size = {"input_shape": shapes.image_shape, "width": WIDTH}
+        return models.create_model(name, shapes.num_classes, **size, **arguments)
+    if case.is_composed:
+        return prepared(config.teacher_flagfile)
+    return untrained(config, "teacher")
+
+
 def built(case):
     """The Distiller of a case, compiled, and its method."""
     config = narrow(case.config)
@@ -246,14 +301,13 @@ def built(case):
     distiller = build.build_distiller(
         config,
         shapes_of(config),
-        prepared(config.teacher_flagfile)
-        if case.is_composed
-        else untrained(config, "teacher"),
+        teacher_of(case),
         untrained(config, "init"),
         method,
         init_task_of(config),
     )
-    # of one step an epoch: a warm-up starts at a rate of 0, half an epoch has none
+    # a warm-up starts at a rate of 0, at which a step moves nothing
+    config = dataclasses.replace(config, warmup_epochs=0.0)
     build.compile_distiller(distiller, config, steps_per_epoch=1)
     return distiller, method
 

@@ -48,8 +48,9 @@ def test_all_figures_of_the_tables_are_there():
     counts = collections.Counter((f.table, ":" in f.pair) for f in cells)
     assert counts[("cifar100", True)] == 17 * 7
     assert counts[("tiny_imagenet", True)] == 11 * 2
-    baselines = counts[("cifar100", False)], counts[("tiny_imagenet", False)]
-    assert baselines == (6, 2)
+    assert counts[("imagenet2012", True)] == 4
+    tables = "cifar100", "tiny_imagenet", "imagenet2012"
+    assert [counts[(table, False)] for table in tables] == [6, 2, 3]
     exits = collections.Counter(f.pair for f in figures if f not in cells)
     assert set(exits.values()) == {4}
     assert len(exits) == 8
@@ -59,7 +60,7 @@ def test_all_figures_of_the_tables_are_there():
 
 def test_every_figure_has_flags_that_repeat_it():
     figures = {(f.table, f.pair, f.method): f for f in read_figures()}
-    assert len(figures) == 17 * 7 + 11 * 2 + 8
+    assert len(figures) == 17 * 7 + 11 * 2 + 4 + 11
     for figure in figures.values():
         config = read_flags(figure.flags)
         teacher, _, student = figure.pair.rpartition(":")
@@ -125,6 +126,14 @@ def test_a_student_in_two_stages_is_known_by_the_teacher_of_the_first(tmp_path):
     run = finished(tmp_path / "a", arguments, {"exit_4": 0.5, "ensemble": 0.5}, None)
     row = ["ab", "resnet50:resnet18", "last", "76.77", "50.00", ""]
     assert rows_of([run])[1:] == [[run, *row]]
+
+
+def test_a_teacher_of_published_weights_is_what_differs(tmp_path):
+    path = "configs/imagenet2012/dkd_resnet50_mobilenet_v1.flags"
+    test = {"exit_4": 0.5, "ensemble": 0.5}
+    run = finished(tmp_path / "a", [f"--flagfile={path}"], test, "resnet50")
+    row = ["dkd_imagenet_mobilenet", "resnet50:mobilenet_v1", "last", "72.05", "50.00"]
+    assert rows_of([run])[1:] == [[run, *row, "teacher, teacher_flagfile"]]
 
 
 def test_autoaugment_makes_it_oto_star(tmp_path):

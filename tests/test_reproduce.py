@@ -5,6 +5,7 @@ import re
 import runpy
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -67,6 +68,17 @@ def test_every_cell_of_the_tables_has_flags(tool):
     for pair in ("vgg13_vgg8", "resnet152_resnet10", "wrn_40_2_wrn_16_2"):
         for cell in tool["cells_of"]("cifar100", pair, []).values():
             read_flags(cell)
+
+
+def test_a_cell_of_imagenet_has_its_networks_and_its_work(tool):
+    """ResNet-18: 6 * 1.814 GMAC an image; ResNet-34 behind it: 2 * 3.664 GMAC."""
+    cells = tool["cells_of"]("imagenet2012", "resnet34_resnet18", ["kd_imagenet"])
+    assert list(cells) == ["resnet34", "resnet18", "resnet34_resnet18_kd_imagenet"]
+    config = read_flags(cells["resnet34_resnet18_kd_imagenet"])
+    operations, size = tool["_work"](types.SimpleNamespace(config=config))
+    wanted = (6 * 1.814e9 + 2 * 3.664e9) * 1_281_167 * 100
+    assert operations == pytest.approx(wanted, rel=1e-3)
+    assert size == pytest.approx(5 * 4 * 11.69e6, rel=1e-3)
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,11 @@ from tf_mskd.utils.start import on_jax, start_jax, start_tensorflow  # noqa: E40
 from tf_mskd.utils.tables import as_text  # noqa: E402
 
 METHODS = "comparison of methods"  # what the source of that table's figures ends in
-IMAGES = {"cifar100": (50_000, 32, 100), "tiny_imagenet": (100_000, 64, 200)}
+IMAGES = {  # data set -> images, side, classes
+    "cifar100": (50_000, 32, 100),
+    "tiny_imagenet": (100_000, 64, 200),
+    "imagenet2012": (1_281_167, 224, 1000),
+}
 TIMED_STEPS = 5
 
 
