@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tf_mskd import Distiller, add_exits
-from tf_mskd.models import graph, plain, probabilities
+from tf_mskd.models import graph, plain, probabilities, saving
 from tf_mskd.utils.errors import UserError
 
 LABELS = np.arange(8) % 4
@@ -155,6 +155,24 @@ def test_logits_are_not_taken_for_probabilities():
         assert probabilities.kind_of_output(model, model.output) == "logits"
     assert probabilities.kind_of_rows(np.zeros((4, 3))) == "logits"
     assert probabilities.kind_of_rows(np.ones((4, 1))) == "logits"
+
+
+def test_outputs_that_only_their_layers_name_become_a_dict(tmp_path):
+    """One, as in a plain classifier whose last layer is called so, or several."""
+    x = keras.Input((8,))
+    early = keras.layers.Dense(3, name="exit_1")(x)
+    last = keras.layers.Dense(3, name="exit_2")(early)
+    rows = np.ones((2, 8), "float32")
+    for outputs in (last, [early, last]):
+        model = keras.Model(x, outputs)
+        expected = keras.tree.flatten(model(rows))
+        model.save(tmp_path / "net.keras")
+        read = saving.load_model(tmp_path / "net.keras")
+        for network in (plain.as_student(model), read):
+            got = network(rows)
+            assert list(got) == ["exit_1", "exit_2"][-len(expected) :]
+            for one, other in zip(got.values(), expected, strict=True):
+                np.testing.assert_array_equal(one, other)
 
 
 def test_what_cannot_be_joined_is_refused():

@@ -145,7 +145,12 @@ def _with_exits(network, role, task):
             if role == "teacher" and kind == task.probabilities and len(own) == 1:
                 remedy += ", or pass a model with this one output, not in a dict"
             raise _no_logits(role, network, name, kind, remedy)
-    return network if own else _one_exit(network, role, tensors, task)
+    if not own:
+        return _one_exit(network, role, tensors, task)
+    if isinstance(network.output, dict):
+        return network
+    # outputs that are exits by the names of their layers
+    return keras.Model(network.input, tensors, name=network.name)
 
 
 def _one_exit(network, role, tensors, task):

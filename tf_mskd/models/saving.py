@@ -54,9 +54,10 @@ def load_model(
     """
     path = files.model_file(path)
     model = read_model(path)
-    if models.exit_names(model):
+    exits = models.exit_names(model)
+    if exits and isinstance(model.output, dict):
         return model
-    if len(model.outputs) != 1:
+    if len(model.outputs) != 1 and not exits:
         raise UserError(f"{str(path)!r} has no output named exit_1, exit_2, ...")
     return as_teacher(model, task=task)
 
