@@ -131,10 +131,9 @@ def _train(distiller, images, held_out, config, folder):
     callbacks, validate = [TermSchedule(), Progress(config.batch_size)], None
     if held_out is not None:
 
-        def validate():
-            meter = held_out.measure(
-                distiller.student, Meter(distiller.task, config.ensemble)
-            )
+        def validate(after_batch):
+            meter = Meter(distiller.task, config.ensemble)
+            held_out.measure(distiller.student, meter, after_batch=after_batch)
             return validation_logs(meter)
 
         callbacks.append(BestStudent(folder.student_best))

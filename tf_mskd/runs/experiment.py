@@ -202,10 +202,11 @@ def _train(distiller, strategy, data, held_out, config, folder):
     validate = None
     if held_out is not None:
 
-        def validate():
+        def validate(after_batch):
             network = distiller.evaluation_network()
             meter = Meter(distiller.task, config.ensemble)
-            return validation_logs(held_out.measure(network, meter))
+            held_out.measure(network, meter, after_batch=after_batch)
+            return validation_logs(meter)
 
         if folder.is_chief:
             callbacks.append(BestStudent(folder.student_best))
