@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import typing
 from collections.abc import Callable, Iterator
 
 import tensorflow as tf
@@ -69,7 +68,7 @@ class ProfiledLoop(TensorFlowLoop):
         if on == self._is_on or self._folder is None:
             return
         self._is_on = on
-        profiler: typing.Any = tf.profiler.experimental
+        profiler = tf.profiler.experimental
         if on:
             profiler.start(os.fspath(self._folder))
         else:

@@ -12,11 +12,10 @@ from tf_mskd.training.averaging import averaged_weights, use_averages
 from tf_mskd.training.checkpoint import CheckpointManager
 from tf_mskd.training.cursor import Cursor
 from tf_mskd.training.distiller import Distiller
+from tf_mskd.training.pace import Pace
 from tf_mskd.training.steps import Steps
 from tf_mskd.training.stopping import Stopped, StopRequest
 from tf_mskd.utils.errors import UserError
-
-CALL_SECONDS = 1.0  # a stop waits for one compiled call, so calls stay short
 
 
 class _Left(Exception):
@@ -80,11 +79,11 @@ class Trainer:
         self.cursor, self.checkpoints = Cursor(epochs, steps_per_epoch), checkpoints
         self.validate, self.prepare, self.on_epoch = validate, prepare, on_epoch
         self.start = start
-        self.steps_per_call = steps_per_call
         self.checkpoint_seconds = 60.0 * checkpoint_minutes
         self.checkpoint_steps = checkpoint_steps
         self.checkpoint_epochs = checkpoint_epochs
-        self._step_seconds, self._stop = CALL_SECONDS, StopRequest()
+        self._pace = Pace(steps_per_call, fixed=loop.steps_must_agree)
+        self._stop = StopRequest()
         self._is_open, self._traced, self._saved_step = False, set(), 0
         self._callbacks = keras.callbacks.CallbackList(
             list(callbacks), model=distiller, epochs=epochs, steps=steps_per_epoch
@@ -157,7 +156,7 @@ class Trainer:
             self._callbacks.on_train_batch_end(done - 1)
             cursor.seconds = time.monotonic() - start
             seconds = time.monotonic() - called
-            self._step_seconds = seconds / steps
+            self._pace.took(seconds, steps)
             waited, ran = waited + result.waited, ran + seconds
             if done < cursor.steps_per_epoch:
                 self._save_if_due(done)
@@ -201,13 +200,10 @@ class Trainer:
         }
 
     def _steps_to_do(self, done):
-        steps = self.steps_per_call
-        if not self.loop.steps_must_agree:
-            steps = min(steps, int(CALL_SECONDS / self._step_seconds))
-        to_go = [self.cursor.steps_per_epoch - done]
+        to_go = self.cursor.steps_per_epoch - done
         if self.checkpoint_steps:
-            to_go.append(self.checkpoint_steps - done % self.checkpoint_steps)
-        return max(1, min(steps, *to_go))
+            to_go = min(to_go, self.checkpoint_steps - done % self.checkpoint_steps)
+        return self._pace.steps(to_go)
 
     def _is_asked_to_stop(self):
         return self._stop.signal is not None
