@@ -171,6 +171,7 @@ def test_recipes_that_tensorflow_alone_has_are_refused_by_name(flag):
         (["--method=dml", "--untrained_teacher"], "--method=dml"),
         (["--strategy=mirrored"], "--strategy=mirrored"),
         (["--memory=stream", "--dataset=folder"], "--memory=stream"),
+        (["--profile_steps=2,3"], "--profile_steps=2,3"),
     ],
 )
 def test_what_needs_tensorflow_is_refused_in_one_line(flags, told, npz, tmp_path):

@@ -2,7 +2,7 @@
 
 import collections
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import keras
@@ -39,11 +39,16 @@ class JaxEvaluator:
         return joined, self._labels
 
     def measure(
-        self, model: keras.Model, meter: Meter, teacher: typing.Any = None
+        self,
+        model: keras.Model,
+        meter: Meter,
+        teacher: typing.Any = None,
+        after_batch: Callable[[], None] = lambda: None,
     ) -> Meter:
         """Adds what the exits answer to a meter; returns the meter."""
         for outputs, labels in self._batches(model):
             meter.update(outputs, labels)
+            after_batch()
         return meter
 
     def _batches(self, model) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:

@@ -73,11 +73,12 @@ def check_config(config: Config) -> None:
         "strategy": config.strategy not in ONE_DEVICE,
         "teacher_size": bool(config.teacher_size),
         "num_devices": config.num_devices > 1,
+        "profile_steps": bool(config.profile_steps),
     }
     for name, needed in needs.items():
         if needed:
             value = getattr(config, name)
-            text = ",".join(value) if isinstance(value, tuple) else value
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else value
             raise UserError(
                 f"--{name}={text} needs the TensorFlow backend: unset KERAS_BACKEND, "
                 "or leave the flag at its default."
@@ -131,10 +132,9 @@ def _train(distiller, images, held_out, config, folder):
     callbacks, validate = [TermSchedule(), Progress(config.batch_size)], None
     if held_out is not None:
 
-        def validate():
-            meter = held_out.measure(
-                distiller.student, Meter(distiller.task, config.ensemble)
-            )
+        def validate(after_batch):
+            meter = Meter(distiller.task, config.ensemble)
+            held_out.measure(distiller.student, meter, after_batch=after_batch)
             return validation_logs(meter)
 
         callbacks.append(BestStudent(folder.student_best))

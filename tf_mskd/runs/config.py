@@ -70,6 +70,13 @@ class Config:
     tensorboard: bool = _run(
         True, "Write TensorBoard logs to the run folder.", free=True
     )
+    profile_steps: tuple[int, ...] = _run(
+        "",
+        "Steps of the run, first and last, such as 101,120, to profile for "
+        "TensorBoard; empty: none.",
+        form=parsers.STEPS,
+        free=True,
+    )
 
     dataset: str = _data(
         "digits",

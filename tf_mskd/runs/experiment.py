@@ -28,10 +28,12 @@ from tf_mskd.tasks.meter import Meter, validation_logs
 from tf_mskd.teacher_cache.cached_teacher import CachedTeacher, cached_vectors
 from tf_mskd.teacher_cache.store import TeacherCache
 from tf_mskd.training.evaluation import Evaluator
+from tf_mskd.training.profiling import ProfiledLoop
 from tf_mskd.training.strategies import create_strategy
 from tf_mskd.training.tensorflow_loop import TensorFlowLoop
 from tf_mskd.training.term_schedule import TermSchedule
 from tf_mskd.training.trainer import Trainer
+from tf_mskd.utils.errors import UserError
 
 
 def run(config: Config) -> Result:
@@ -163,10 +165,20 @@ def _check_run(config):
     source = load(config)
     method = build.build_method(config, len(source.train.labels))
     data = Data(config, method, source)
+    _check_profile(config, data.steps_per_epoch * config.epochs)
     untrained = build.check_run(config, source, data.steps_per_epoch, method)
     if config.teacher_cache:
         cached_vectors(untrained, config.cache_top_k)
     return data
+
+
+def _check_profile(config, steps):
+    if config.profile_steps and config.profile_steps[1] > steps:
+        first, last = config.profile_steps
+        raise UserError(
+            f"--profile_steps={first},{last} is beyond the last step of the run, "
+            f"{steps}: name steps up to that one."
+        )
 
 
 def _set_up(config):
@@ -202,16 +214,17 @@ def _train(distiller, strategy, data, held_out, config, folder):
     validate = None
     if held_out is not None:
 
-        def validate():
+        def validate(after_batch):
             network = distiller.evaluation_network()
             meter = Meter(distiller.task, config.ensemble)
-            return validation_logs(held_out.measure(network, meter))
+            held_out.measure(network, meter, after_batch=after_batch)
+            return validation_logs(meter)
 
         if folder.is_chief:
             callbacks.append(BestStudent(folder.student_best))
     trainer = Trainer(
         distiller,
-        TensorFlowLoop(distiller, strategy, train_stream),
+        _loop(distiller, strategy, train_stream, config, folder),
         steps_per_epoch=data.steps_per_epoch,
         epochs=config.epochs,
         checkpoints=folder.checkpoints,
@@ -225,3 +238,10 @@ def _train(distiller, strategy, data, held_out, config, folder):
         checkpoint_steps=config.checkpoint_steps,
     )
     return trainer.run()
+
+
+def _loop(distiller, strategy, stream, config, folder):
+    if not config.profile_steps:
+        return TensorFlowLoop(distiller, strategy, stream)
+    logs = folder.tensorboard if folder.is_chief else None
+    return ProfiledLoop(distiller, strategy, stream, config.profile_steps, logs)

@@ -97,6 +97,27 @@ def bounds(name: str, text: str) -> tuple[float, ...]:
     return low, high
 
 
+def steps(name: str, text: str) -> tuple[int, ...]:
+    """Reads "101,120", the first step and the last, counted from 1; empty gives ().
+
+    Example:
+        >>> steps("profile_steps", "101,120")
+        (101, 120)
+    """
+    if not text:
+        return ()
+    try:
+        first, last = (int(part) for part in text.split(","))
+        if not 1 <= first <= last:
+            raise ValueError(text)
+    except ValueError:
+        raise UserError(
+            f"--{name} must be the first step and the last, counted from 1, such as "
+            f"101,120, got {text!r}."
+        ) from None
+    return first, last
+
+
 def exits(name: str, text: str) -> str | tuple[int, ...]:
     """Reads "all", "last" or numbers of exits."""
     return text if text in ("all", "last") else numbers(name, text)
@@ -252,6 +273,7 @@ def _part(value):
 LAYERS = Language(layer_names, _joined)
 NUMBERS = Language(numbers, _joined)
 BOUNDS = Language(bounds, _joined)
+STEPS = Language(steps, _joined)
 EXITS = Language(exits, _joined)
 WEIGHTS = Language(weights, _mapped(":"))
 EXIT_MAP = Language(exit_map, _mapped(":"))

@@ -26,23 +26,34 @@ class Cursor:
     @property
     def epoch(self) -> int:
         """The running epoch, counted from 0."""
-        return self.step // self.steps_per_epoch
+        return len(self.history)
 
     @property
     def step_of_epoch(self) -> int:
-        """The finished steps of the running epoch."""
-        return self.step % self.steps_per_epoch
+        """The finished steps of the running epoch; all, if it is to be validated."""
+        return self.step - self.epoch * self.steps_per_epoch
+
+    @property
+    def has_steps_to_do(self) -> bool:
+        """Whether the running epoch lacks steps, and not its validation alone."""
+        return self.step_of_epoch < self.steps_per_epoch
 
     @property
     def is_at_end(self) -> bool:
-        """Whether all steps are finished."""
-        return self.step >= self.epochs * self.steps_per_epoch
+        """Whether all epochs are finished."""
+        return self.epoch >= self.epochs
 
     def __str__(self):
         if self.is_at_end:
             return "after the last epoch"
         step = f"step {self.step_of_epoch} of {self.steps_per_epoch}"
         return f"at epoch {self.epoch + 1}, {step}"
+
+    @property
+    def stopped(self) -> str:
+        """What a run says that stops here, its checkpoint on the disk."""
+        saved = "Checkpoint saved" if self.step else "No step is done yet"
+        return f"Stopped {self}. {saved}; run the same command to resume."
 
     def write(
         self, checkpoints: CheckpointManager, variables: list[keras.Variable]
@@ -76,12 +87,16 @@ class Cursor:
     def _is_position(self, position):
         position = position if isinstance(position, dict) else {}
         step, history = position.get("step"), position.get("history")
-        return (
+        if not (
             isinstance(step, int)
             and 0 <= step <= self.epochs * self.steps_per_epoch
             and isinstance(position.get("seconds"), int | float)
             and isinstance(history, list)
             and all(isinstance(epoch, dict) for epoch in history)
-            and [epoch.get("epoch") for epoch in history]
-            == list(range(1, step // self.steps_per_epoch + 1))
+        ):
+            return False
+        of_epoch = step - len(history) * self.steps_per_epoch
+        numbers = [epoch.get("epoch") for epoch in history]
+        return 0 <= of_epoch <= self.steps_per_epoch and numbers == list(
+            range(1, len(history) + 1)
         )

@@ -1,7 +1,7 @@
 """All exits over a data set from one forward pass, on any number of devices."""
 
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
@@ -112,7 +112,11 @@ class Evaluator:
         return joined, np.concatenate([targets["label"] for _, targets in batches])
 
     def measure(
-        self, model: keras.Model, meter: Meter, teacher: keras.Model | None = None
+        self,
+        model: keras.Model,
+        meter: Meter,
+        teacher: keras.Model | None = None,
+        after_batch: Callable[[], None] = lambda: None,
     ) -> Meter:
         """Adds what the exits answer to a meter, batch by batch; returns the meter.
 
@@ -120,19 +124,23 @@ class Evaluator:
             model: see `logits`.
             meter: `Meter`.
             teacher: model whose answers about the gallery are searched too, or None.
+            after_batch: function without arguments, called after each batch.
 
         Raises:
             UserError: if another worker of several has stopped.
         """
         for exits, targets in self.batches(model):
             meter.update(exits, targets["label"], targets.get("picture"))
+            after_batch()
         if self._gallery is None:
             return meter
         for exits, targets in self._exits(model, self._gallery):
             meter.add_gallery(exits, targets["label"])
+            after_batch()
         if teacher is not None:
             for exits, _ in self._exits(teacher, self._gallery):
                 meter.add_teacher_gallery(exits)
+                after_batch()
         return meter
 
     def batches(self, model: keras.Model) -> Iterator[tuple[dict, dict]]:

@@ -47,6 +47,7 @@ def signals_stop() -> Iterator[None]:
         yield
     finally:
         sys.unraisablehook = hook
+        StopRequest.missed = None  # what comes after is another run's
         for number, handler in old.items():
             signal.signal(number, handler)
 
@@ -56,6 +57,7 @@ class StopRequest:
 
     signal = None
     missed = None  # a signal from before, whose exception may have been lost
+    _text = None  # what to say where a signal ends all at once
 
     @contextlib.contextmanager
     def listening(self) -> "Iterator[StopRequest]":
@@ -74,7 +76,27 @@ class StopRequest:
             for number, handler in old.items():
                 signal.signal(number, handler)
 
+    @contextlib.contextmanager
+    def at_once(self, text: str) -> Iterator[None]:
+        """Lets a signal end a with block wherever it stands, and one from before too.
+
+        For work that leaves nothing to be saved; an exception that a destructor drops
+        is remembered all the same.
+
+        Args:
+            text: str, of the `Stopped` that is raised.
+        """
+        self._text = text
+        try:
+            if self.signal is not None:
+                raise Stopped(self.signal, text)
+            yield
+        finally:
+            self._text = None
+
     def _remember(self, number, frame):
-        if self.signal is not None:
+        again, self.signal = self.signal is not None, number
+        if again:
             raise Stopped(number, f"Stopped at once. {RESUME}")
-        self.signal = number
+        if self._text is not None:
+            raise Stopped(number, self._text)

@@ -1,5 +1,6 @@
 """The loop of a run: epochs, callbacks, checkpoints, exact resume."""
 
+import contextlib
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -11,11 +12,14 @@ from tf_mskd.training.averaging import averaged_weights, use_averages
 from tf_mskd.training.checkpoint import CheckpointManager
 from tf_mskd.training.cursor import Cursor
 from tf_mskd.training.distiller import Distiller
+from tf_mskd.training.pace import Pace
 from tf_mskd.training.steps import Steps
 from tf_mskd.training.stopping import Stopped, StopRequest
 from tf_mskd.utils.errors import UserError
 
-CALL_SECONDS = 1.0  # a stop waits for one compiled call, so calls stay short
+
+class _Left(Exception):
+    """A stop was requested during a validation."""
 
 
 class Trainer:
@@ -33,8 +37,9 @@ class Trainer:
         checkpoints: `CheckpointManager`.
         callbacks: list of Keras callbacks; they may set variables of the distiller. At
             the end of an epoch they see the averages of weights that are averaged.
-        validate: function without arguments -> dict of floats, run after each epoch,
-            or None.
+        validate: function -> dict of floats, run after each epoch, or None. Its
+            argument is a function to call after each batch, which ends the validation
+            by an exception once a stop is requested; a resume does it anew.
         prepare: function of (epoch, function that returns whether a stop was
             requested), run before the first batch of an epoch is read, or None; the
             loop is then opened for each epoch.
@@ -61,7 +66,7 @@ class Trainer:
         epochs: int,
         checkpoints: CheckpointManager,
         callbacks: Sequence[keras.callbacks.Callback] = (),
-        validate: Callable[[], dict[str, float]] | None = None,
+        validate: Callable[[Callable[[], None]], dict[str, float]] | None = None,
         prepare: Callable[[int, Callable[[], bool]], None] | None = None,
         start: Callable[[], None] | None = None,
         on_epoch: Callable[[list[dict]], None] | None = None,
@@ -74,12 +79,12 @@ class Trainer:
         self.cursor, self.checkpoints = Cursor(epochs, steps_per_epoch), checkpoints
         self.validate, self.prepare, self.on_epoch = validate, prepare, on_epoch
         self.start = start
-        self.steps_per_call = steps_per_call
         self.checkpoint_seconds = 60.0 * checkpoint_minutes
         self.checkpoint_steps = checkpoint_steps
         self.checkpoint_epochs = checkpoint_epochs
-        self._step_seconds, self._stop = CALL_SECONDS, StopRequest()
-        self._is_open = False
+        self._pace = Pace(steps_per_call, fixed=loop.steps_must_agree)
+        self._stop = StopRequest()
+        self._is_open, self._traced, self._saved_step = False, set(), 0
         self._callbacks = keras.callbacks.CallbackList(
             list(callbacks), model=distiller, epochs=epochs, steps=steps_per_epoch
         )
@@ -90,7 +95,8 @@ class Trainer:
         Raises:
             UserError: if the loss stops being a number; names the epoch and the step.
             UserError: if another worker of several has stopped.
-            Stopped: after SIGTERM or SIGINT, once the step is done and checkpointed.
+            Stopped: after SIGTERM or SIGINT, once the step is done and checkpointed; at
+                once where nothing is to be saved.
         """
         with self.loop.guarding(), self._stop.listening():
             return self._run()
@@ -98,13 +104,15 @@ class Trainer:
     def _run(self):
         self._restore()
         if self.start:
-            self.start()
+            with self._losing_nothing():
+                self.start()
         cursor = self.cursor
         logs = {"first_step": cursor.step, "history": cursor.history}
         self._callbacks.on_train_begin(logs)
         self._saved_at = time.monotonic()
         while not cursor.is_at_end:
-            self._open()
+            if cursor.has_steps_to_do:
+                self._open()
             self._epoch()
         use_averages(self.distiller)
         self._callbacks.on_train_end()
@@ -114,7 +122,8 @@ class Trainer:
         """Makes the loop ready for the next step."""
         if self.prepare:
             start = time.monotonic()
-            self.prepare(self.cursor.epoch, self._is_asked_to_stop)
+            with self._losing_nothing():
+                self.prepare(self.cursor.epoch, self._is_asked_to_stop)
             self.cursor.seconds += time.monotonic() - start
             self._stop_if(self._is_asked_to_stop())
         if self.prepare or not self._is_open:
@@ -138,7 +147,8 @@ class Trainer:
         while done < cursor.steps_per_epoch:
             steps = self._steps_to_do(done)
             called = time.monotonic()
-            result = self.loop.run(steps)
+            with self._unless_traced():
+                result = self.loop.run(steps)
             if result.finite < steps:
                 self._fail(epoch, done + result.finite)
             done += steps
@@ -146,7 +156,7 @@ class Trainer:
             self._callbacks.on_train_batch_end(done - 1)
             cursor.seconds = time.monotonic() - start
             seconds = time.monotonic() - called
-            self._step_seconds = seconds / steps
+            self._pace.took(seconds, steps)
             waited, ran = waited + result.waited, ran + seconds
             if done < cursor.steps_per_epoch:
                 self._save_if_due(done)
@@ -157,10 +167,11 @@ class Trainer:
         self._check_weights()  # before a callback keeps them
         logs = {name: float(v) for name, v in self.distiller.training_logs().items()}
         logs["seconds"] = round(cursor.seconds, 3)
-        with averaged_weights(self.distiller):
-            logs.update(self.validate() if self.validate else {})
-            # no part of the history, which is the same however fast the machine is
-            self._callbacks.on_epoch_end(epoch, {**logs, "waiting": waiting})
+        try:
+            self._validate(epoch, logs, waiting)
+        except _Left:
+            self._save()
+            self._stop_if(True)
         cursor.history.append({**self._head(epoch), **logs})
         cursor.seconds = 0.0
         (stop,) = self.loop.any_worker(self._is_asked_to_stop())
@@ -169,6 +180,15 @@ class Trainer:
         if self.on_epoch:
             self.on_epoch(cursor.history)
         self._stop_if(stop)
+
+    def _validate(self, epoch, logs, waiting):
+        """Adds the figures of the validation to the logs and shows all to callbacks."""
+        with averaged_weights(self.distiller):
+            if self.validate:
+                self._leave_if_asked()
+                logs.update(self.validate(self._leave_if_asked))
+            # no part of the history, which is the same however fast the machine is
+            self._callbacks.on_epoch_end(epoch, {**logs, "waiting": waiting})
 
     def _head(self, epoch):
         """What the line of an epoch begins with."""
@@ -180,25 +200,38 @@ class Trainer:
         }
 
     def _steps_to_do(self, done):
-        steps = self.steps_per_call
-        if not self.loop.steps_must_agree:
-            steps = min(steps, int(CALL_SECONDS / self._step_seconds))
-        to_go = [self.cursor.steps_per_epoch - done]
+        to_go = self.cursor.steps_per_epoch - done
         if self.checkpoint_steps:
-            to_go.append(self.checkpoint_steps - done % self.checkpoint_steps)
-        return max(1, min(steps, *to_go))
+            to_go = min(to_go, self.checkpoint_steps - done % self.checkpoint_steps)
+        return self._pace.steps(to_go)
 
     def _is_asked_to_stop(self):
         return self._stop.signal is not None
 
+    def _leave_if_asked(self):
+        # several workers must do as many batches
+        if self._is_asked_to_stop() and not self.loop.steps_must_agree:
+            raise _Left
+
     def _stop_if(self, asked):
-        if not asked:
-            return
-        saved = "Checkpoint saved" if self.cursor.step else "No step is done yet"
-        raise Stopped(
-            self._stop.signal or signal.SIGTERM,
-            f"Stopped {self.cursor}. {saved}; run the same command to resume.",
-        )
+        if asked:
+            raise Stopped(self._stop.signal or signal.SIGTERM, self.cursor.stopped)
+
+    def _losing_nothing(self):
+        """Lets a signal end at once what begins with all steps saved.
+
+        Other workers would wait for this one in vain.
+        """
+        if self.loop.steps_must_agree or self.cursor.step != self._saved_step:
+            return contextlib.nullcontext()
+        return self._stop.at_once(self.cursor.stopped)
+
+    def _unless_traced(self):
+        """The same of the first step of a phase, whose tracing may take a minute."""
+        if self.distiller.phase in self._traced:
+            return contextlib.nullcontext()
+        self._traced.add(self.distiller.phase)
+        return self._losing_nothing()
 
     def _fail(self, epoch, step):
         place = f"epoch {epoch + 1}, step {step + 1} of {self.cursor.steps_per_epoch}"
@@ -229,13 +262,14 @@ class Trainer:
 
     def _save(self):
         self.cursor.write(self.checkpoints, self.distiller.state_variables)
-        self._saved_at = time.monotonic()
+        self._saved_at, self._saved_step = time.monotonic(), self.cursor.step
 
     def _restore(self):
         self.loop.check_start(self.checkpoints.newest_step())
         variables = self.distiller.state_variables
         self.checkpoints.check_space(variables)
         resumed = self.cursor.restore(self.checkpoints, variables)
+        self._saved_step = self.cursor.step
         if resumed and self.on_epoch and self.cursor.history:
             self.on_epoch(self.cursor.history)
         self.loop.spread_seeds(variables)
