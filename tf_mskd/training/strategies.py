@@ -148,9 +148,11 @@ def distributed(
     import tensorflow as tf
 
     whole = stream()
+    if not is_multi_worker(strategy):
+        return strategy.experimental_distribute_dataset(whole)
     size = tf.nest.flatten(whole.element_spec)[0].shape[0]
     replicas = strategy.num_replicas_in_sync
-    if not is_multi_worker(strategy) or size % replicas:
+    if size % replicas:
         return strategy.experimental_distribute_dataset(whole)
 
     def of_worker(context):
