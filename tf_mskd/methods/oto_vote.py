@@ -23,8 +23,8 @@ class OtOVote(OtO):
     Raises:
         UserError: for a bad argument.
 
-    Source: ours, docs/our_method.md. The weights of the vote are four times those of
-        one exit.
+    Source: ours. docs/our_method.md tells how it was found. The weights of the vote are
+        four times those of one exit.
 
     Example:
         >>> OtOVote().default_weights
