@@ -226,7 +226,10 @@ def test_a_cursor_comes_back_as_it_was_written(tmp_path):
     assert vars(again) == vars(cursor)
     assert (again.epoch, again.step_of_epoch, again.is_at_end) == (1, 2, False)
     assert str(again) == "at epoch 2, step 2 of 5"
-    again.step = 15
+    again.step, again.history = 15, [{}, {}]  # the last validation is missing
+    assert not again.is_at_end and not again.has_steps_to_do
+    assert str(again) == "at epoch 3, step 5 of 5"
+    again.history = [{}, {}, {}]
     assert again.is_at_end and str(again) == "after the last epoch"
 
 
