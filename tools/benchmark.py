@@ -325,11 +325,7 @@ def measure_stream():
     batch_size = 32
     with tempfile.TemporaryDirectory() as folder:
         stream_cases.write_photographs(folder, 512)
-        cases = stream_cases.cases(folder, batch_size)
-        for case in cases.values():  # fill the prefetch buffers
-            case(20)
-        times = timing.interleave(cases, FLAGS.repeats, 20)
-        del cases
+        times = stream_cases.time_cases(folder, batch_size, FLAGS.repeats)
     rows = [["photographs at 224 pixels", "images/s", "speed of"]]
     numbers = {"images_per_second": {}, "speed_of": {}}
     for name, value in timing.medians(times).items():

@@ -1,6 +1,7 @@
 """The input side of photographs in files: ours, tf.data written by hand, and Keras'."""
 
 import pathlib
+import time
 
 import numpy as np
 import tensorflow as tf
@@ -34,10 +35,29 @@ def write_photographs(folder, count):
                 part.save(place / f"{k:04}.jpg", quality=90)
 
 
-def cases(folder, batch_size):
-    """dict, case -> function of n that reads n batches."""
+def time_cases(folder, batch_size, repeats, batches=40, before=10):
+    """Seconds a batch of every case by round, dict; each reads alone, anew each round.
+
+    An iterator that is kept would fill its buffers while others are timed.
+    """
+    streams, times = _streams(folder, batch_size), {}
+    for _ in range(repeats):
+        for name, stream in streams.items():
+            iterator = iter(stream)
+            for _ in range(before):
+                next(iterator)
+            start = time.perf_counter()
+            for _ in range(batches):
+                next(iterator)
+            seconds = (time.perf_counter() - start) / batches
+            times.setdefault(name, []).append(seconds)
+            del iterator
+    return times
+
+
+def _streams(folder, batch_size):
     source = load_source("folder", folder, SIDE, memory="stream")
-    streams = {
+    return {
         OURS: ours(source, batch_size, "source_crop,flip", crop_scale=SCALE),
         BY_IMAGE: by_hand(folder, batch_size, whole_batch=False),
         BY_BATCH: by_hand(folder, batch_size, whole_batch=True),
@@ -52,12 +72,6 @@ def cases(folder, batch_size):
         .repeat()
         .prefetch(tf.data.AUTOTUNE),
     }
-
-    def read(stream):
-        batches = iter(stream)
-        return lambda n: [next(batches) for _ in range(n)]
-
-    return {name: read(stream) for name, stream in streams.items()}
 
 
 def ours(source, batch_size, names, **options):

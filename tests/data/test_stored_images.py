@@ -36,7 +36,9 @@ def stored(root):
     return load_source("folder", root, 16, memory="stream")
 
 
-def test_the_pixels_are_those_of_decoded_images(root):
+@pytest.mark.parametrize("batch", [1024, 4])  # one after another, or in threads
+def test_the_pixels_are_those_of_decoded_images(root, batch, monkeypatch):
+    monkeypatch.setattr("tf_mskd.data.stored_images.BATCH", batch)
     decoded = load_source("folder", root, 16, memory="decoded")
     source = stored(root)
     for held, read in ((source.train, decoded.train), (source.test, decoded.test)):

@@ -14,6 +14,8 @@ from tf_mskd.data.reading import Reading
 from tf_mskd.data.window import read_window
 from tf_mskd.utils.errors import UserError
 
+BATCH = 1024  # images; more are no batch and are decoded in threads
+
 
 class Index(typing.Protocol):
     """Encoded images by position, such as `FileIndex`."""
@@ -105,7 +107,11 @@ class StoredImages:
                 int(positions[row]), functools.partial(decode, row)
             )
 
-        in_parallel(work, len(positions))
+        if len(positions) > BATCH:
+            in_parallel(work, len(positions))
+        else:  # batches are read side by side by the pipeline
+            for row in range(len(positions)):
+                work(row)
         return images
 
     def _whole(self, content):
