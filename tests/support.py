@@ -73,6 +73,16 @@ PLAIN = Result(  # numbers made up
 # ---- processes
 
 
+@dataclasses.dataclass(frozen=True)
+class Shapes:
+    """What building a network asks of a data set."""
+
+    num_classes: int = 10
+    image_shape: tuple = (8, 8, 1)
+    mean: tuple | None = None
+    std: tuple | None = None
+
+
 class Done(NamedTuple):
     """A finished command: exit code (minus the number of a signal), and its output."""
 

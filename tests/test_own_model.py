@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests import own_networks
-from tests.support import OWN, Command, weights_of
+from tests.support import OWN, Command, Shapes, weights_of
 from tf_mskd import load_model, models
 from tf_mskd.runs import (
     build,
@@ -27,16 +27,6 @@ from tf_mskd.runs.result import read_result
 from tf_mskd.utils.errors import UserError
 
 SMALL = "tests.own_networks:small"
-
-
-@dataclasses.dataclass(frozen=True)
-class Shapes:
-    """What `build_student` asks of a data set."""
-
-    num_classes: int = 10
-    image_shape: tuple = (8, 8, 1)
-    mean: tuple | None = None
-    std: tuple | None = None
 
 
 DIGITS = Shapes()

@@ -7,24 +7,13 @@ import pytest
 
 from tests.models import numpy_networks as reference
 from tests.models import torch_writer as writer
-from tests.support import OWN
+from tests.support import OWN, Shapes
 from tf_mskd.models import create_model, load_torch_weights
 from tf_mskd.runs import experiment, inputs, networks, plan
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.finished_run import FinishedRun
 from tf_mskd.runs.result import read_result
 from tf_mskd.utils.errors import UserError
-
-
-@dataclasses.dataclass(frozen=True)
-class Shapes:
-    """What `load_network` asks of a data set."""
-
-    num_classes: int = 10
-    image_shape: tuple = (8, 8, 1)
-    mean: tuple | None = None
-    std: tuple | None = None
-
 
 DIGITS = Shapes()
 THIN = "resnet10?width=0.0625&weights="

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageOps
-from sklearn import datasets
 
 from tf_mskd.data import augment as aug
 from tf_mskd.data import counter_random as random
@@ -17,14 +16,9 @@ GREY = (FILL,) * 3
 IDS = np.arange(64, dtype=np.int64)
 
 
-@pytest.fixture(scope="module")
-def images():
-    """Tiles of two real photographs, uint8 [64, 32, 40, 3]."""
-    tiles = []
-    for photo in datasets.load_sample_images().images:
-        for top, left in ((y, x) for y in range(0, 320, 80) for x in range(0, 480, 60)):
-            tiles.append(photo[top : top + 96 : 3, left : left + 120 : 3])
-    return np.stack(tiles)
+@pytest.fixture
+def images(photographs):
+    return photographs
 
 
 def affine(image, matrix):

@@ -7,23 +7,12 @@ import tensorflow as tf
 from tf_mskd.data import extra_targets, pipeline
 from tf_mskd.data.augment import make_augment
 from tf_mskd.data.partners import Partners
-from tf_mskd.data.sources import load_source, split_ids
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.targets import TARGETS, target_spec
 
 LABELS = np.array([2, 0, 1, 1, 0, 2, 2, 2, 0, 1])
 IDS = np.array([9, 1, 2, 4, 5, 6, 7])  # labels 1, 0, 1, 0, 2, 2, 2; 0, 3 and 8 are out
 EVERY_KEY = ("negatives", "other_image", "second_view")
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return load_source("digits")
-
-
-@pytest.fixture(scope="module")
-def ids(digits):
-    return split_ids(digits.train.labels, validation_fraction=0.9)[0]
 
 
 def frequencies(draws, expected):

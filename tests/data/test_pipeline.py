@@ -11,18 +11,7 @@ import tensorflow as tf
 from tf_mskd.data import pipeline
 from tf_mskd.data.augment import make_augment
 from tf_mskd.data.mixing import Mixing
-from tf_mskd.data.sources import load_source, split_ids
 from tf_mskd.utils.errors import UserError
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return load_source("digits")
-
-
-@pytest.fixture(scope="module")
-def ids(digits):
-    return split_ids(digits.train.labels, validation_fraction=0.9)[0]
 
 
 def stream(digits, ids, start=0, stop=20, **changes):

@@ -216,6 +216,19 @@ def test_windows_are_drawn_as_those_of_resized_crop(root):
     np.testing.assert_array_equal(images, expected)
 
 
+def test_a_view_in_order_has_the_windows_of_its_epoch(root):
+    """As a teacher cache is filled: by position, whatever the batch."""
+    source = stored(root)
+    augment = make_augment("source_crop,flip", crop_scale=(0.1, 0.6))
+    options = {"batch_size": 5, "augment": augment, "seed": 3, "view": 1}
+    in_order = [
+        images for images, _, _ in pipeline.eval_stream(source.train, **options)
+    ]
+    in_order = np.concatenate(in_order)[:12]
+    for images, targets in window_batches(source, "source_crop,flip")[3:6]:
+        np.testing.assert_array_equal(images, in_order[targets["index"].numpy()])
+
+
 def test_the_second_view_has_windows_of_its_own(root):
     source = stored(root)
     augment = make_augment("source_crop", crop_scale=(0.1, 0.2))

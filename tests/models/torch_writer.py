@@ -77,7 +77,7 @@ def torch_modules():
     for name in ("_rebuild_tensor_v2", "_rebuild_parameter"):
 
         def rebuild(*arguments):
-            raise NotImplementedError
+            """A file holds its name; nothing calls it."""
 
         rebuild.__module__, rebuild.__qualname__ = "torch._utils", name
         setattr(utils, name, rebuild)

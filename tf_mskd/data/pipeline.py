@@ -94,20 +94,8 @@ def train_stream(
     """
     ids = _check_ids(split, ids)
     per_epoch = steps_per_epoch(ids, batch_size)
-    if seed < 0:
-        raise UserError(f"seed must be >= 0, got {seed!r}.")
-    if not 0 <= start_step <= num_steps:
-        raise UserError(
-            f"start_step must be in [0, num_steps = {num_steps}], got {start_step!r}."
-        )
-
-    if split.maps and augment is not None:
-        augment.check_maps()
-    if split.pictures and augment is not None:
-        augment.check_pictures()
-    check_windows(split, augment)
-    if mixing is not None:
-        mixing.check_split(split)
+    _check_numbers(seed, start_step, num_steps)
+    _check_changes(split, augment, mixing)
     check_repeats(repeats, views)
     view_seed = seed if view_seed is None else view_seed
     supply = extra_targets.Supply(
@@ -153,6 +141,26 @@ def train_stream(
         return images, targets
 
     return _stream(tf.data.Dataset.range(start_step, num_steps), load)
+
+
+def _check_numbers(seed, start_step, num_steps):
+    if seed < 0:
+        raise UserError(f"seed must be >= 0, got {seed!r}.")
+    if not 0 <= start_step <= num_steps:
+        raise UserError(
+            f"start_step must be in [0, num_steps = {num_steps}], got {start_step!r}."
+        )
+
+
+def _check_changes(split, augment, mixing):
+    """Refuses what cannot be done to the images of a split."""
+    if split.maps and augment is not None:
+        augment.check_maps()
+    if split.pictures and augment is not None:
+        augment.check_pictures()
+    check_windows(split, augment)
+    if mixing is not None:
+        mixing.check_split(split)
 
 
 def part_of_batch(batch_size: int, part: tuple[int, int]) -> slice:

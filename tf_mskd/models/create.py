@@ -144,21 +144,22 @@ def create_model(
     image = keras.Input(input_shape, name="image")
     x = _scaling(input_shape[-1], mean, std)(image)
     made = _build_stages(x, backbone, needed)
+    mid_width = blocks.scaled(128, width)
+
+    def head_map(k):
+        """The map that exit k pools, [B, h, w, C]."""
+        x = made[f"feature_{k}"]
+        if k < last:
+            head = backbone.of_one_size(k) if task.dense else backbone
+            return heads.head_map(x, k, head, exit_head, attention, mid_width, norm)
+        if backbone.close:
+            x = blocks.relu(made[f"preact_{k}"], f"exit_{k}_relu")
+        return pyramid.pyramid_pooling(x, k, width, norm) if pyramid_pooling else x
+
     rate = dropout if backbone.embedding_dropout else 0.0
     pooled = [*numbered(needed, "exit"), *numbered(needed, "embedding")]
     for k in sorted({number(n) for n in pooled}):
-        if k == last:
-            x = made[f"feature_{k}"]
-            if backbone.close:
-                x = blocks.relu(made[f"preact_{k}"], f"exit_{k}_relu")
-            if pyramid_pooling:
-                x = pyramid.pyramid_pooling(x, k, width, norm)
-        else:
-            head = backbone.of_one_size(k) if task.dense else backbone
-            mid_width = blocks.scaled(128, width)
-            x = made[f"feature_{k}"]
-            x = heads.head_map(x, k, head, exit_head, attention, mid_width, norm)
-        x = task.pool(x, k)
+        x = task.pool(head_map(k), k)
         if not task.dense:
             made[f"embedding_{k}"] = x
         if f"exit_{k}" in wanted:

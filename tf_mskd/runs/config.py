@@ -10,9 +10,9 @@ import os
 
 from tf_mskd.runs import optimizer_settings, own_model, parsers
 from tf_mskd.runs.data_settings import check_data
+from tf_mskd.runs.network_settings import check_networks
 from tf_mskd.runs.settings import check_bounds, read_setting, setting, text_of
 from tf_mskd.utils import choices as names
-from tf_mskd.utils.errors import UserError
 
 CACHED_AUGMENTATIONS = 8  # of --teacher_cache, unless --cached_augmentations is set
 
@@ -465,69 +465,8 @@ class Config:
         set_here = changed(self)
         own_model.check_settings(self, set_here)
         optimizer_settings.check_optimizer(self, set_here)
-        if self.teacher and self.teacher_flagfile:
-            raise UserError("Give --teacher or --teacher_flagfile, not both.")
-        if self.untrained_teacher and not self.teacher_flagfile:
-            raise UserError(
-                "--untrained_teacher needs --teacher_flagfile, which is empty."
-            )
-        if self.teacher_size and not (self.teacher or self.teacher_flagfile):
-            raise UserError(
-                f"--teacher_size={self.teacher_size} needs a teacher: name one with "
-                "--teacher_flagfile or --teacher."
-            )
+        check_networks(self)
         check_data(self, set_here)
-        self._check_stages()
-        if self.cache_top_k and not self.teacher_cache:
-            raise UserError("--cache_top_k needs --teacher_cache, which is empty.")
-        if self.teacher_cache and self.untrained_teacher:
-            raise UserError(
-                "--teacher_cache stores a trained teacher's outputs, "
-                "--untrained_teacher has none: drop one of them."
-            )
-        if self.phase_epochs and self.phases != "progressive":
-            raise UserError(
-                f"--phase_epochs={','.join(map(str, self.phase_epochs))} needs "
-                f"--phases=progressive, got --phases={self.phases}."
-            )
-        needed = {"phases": "progressive", "lr_schedule": "cosine"}
-        for name, value in needed.items():
-            if self.phase_lr == "restart" and getattr(self, name) != value:
-                raise UserError(
-                    f"--phase_lr=restart needs --{name}={value}, got "
-                    f"--{name}={getattr(self, name)}."
-                )
-        if self.freeze == "backbone" and not (
-            self.has_init or own_model.may_have_weights("model", self.model)
-        ):
-            raise UserError(
-                "--freeze=backbone needs --init_flagfile or a --model of your own that "
-                f"has weights, --model={self.model} starts from random ones."
-            )
-
-    def _check_stages(self):
-        if self.teacher_stage and not self.teacher_flagfile:
-            raise UserError(
-                f"--teacher_stage={self.teacher_stage} needs --teacher_flagfile, which "
-                "is empty: name it, or set --teacher_stage= if --teacher has been "
-                "through this stage."
-            )
-        if self.teacher_stage and self.untrained_teacher:
-            raise UserError(
-                f"--teacher_stage={self.teacher_stage} trains the teacher first, "
-                "--untrained_teacher requires an untrained one: drop one of them."
-            )
-        if self.init_stage and not self.pair_flagfile:
-            raise UserError(
-                f"--init_stage={self.init_stage} needs --pair_flagfile, which is "
-                "empty: name the flagfile of student and teacher."
-            )
-        if self.init_stage and self.init_flagfile:
-            raise UserError(
-                f"--init_stage={self.init_stage} and "
-                f"--init_flagfile={self.init_flagfile} both initialise the student: "
-                "drop one of them."
-            )
 
 
 def changed(config: Config) -> list[str]:
