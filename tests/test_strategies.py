@@ -189,6 +189,15 @@ def test_the_replicas_mean_is_that_of_the_weighted_rows():
     assert num_replicas() == 1
 
 
+def test_the_batches_of_one_cpu_are_left_as_they_are():
+    import tensorflow as tf
+
+    from tf_mskd.training.strategies import create_strategy, spread
+
+    batches = tf.data.Dataset.range(2)
+    assert spread(create_strategy("one_device"), batches) is batches
+
+
 def test_create_strategy_refuses():
     from tf_mskd import UserError
     from tf_mskd.training.strategies import create_strategy

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from tf_mskd.utils.cores import usable_cores
 from tf_mskd.utils.errors import UserError
 
 GROUP = 8  # images of one job of a thread
@@ -189,7 +190,7 @@ def in_parallel(work: typing.Callable[[int], None], count: int) -> None:
             work(position)
 
     stop = threading.Event()  # an error or a signal waits for no further image
-    pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
+    pool = concurrent.futures.ThreadPoolExecutor(usable_cores())
     try:
         # in order: the error names the first bad file
         list(pool.map(work_on_group, range(0, count, GROUP)))

@@ -30,6 +30,7 @@ from tf_mskd.data.views import (
     target_types,
     targets_of,
 )
+from tf_mskd.utils.cores import usable_cores
 from tf_mskd.utils.errors import UserError
 
 DRAWN_OVER_BATCHES = {"negatives", "other_image"}  # targets
@@ -247,8 +248,10 @@ def _stream(steps, load):
         tf.data.experimental.AutoShardPolicy.DATA
     )
     options.deterministic = True
-    stream = steps.map(load, num_parallel_calls=tf.data.AUTOTUNE)
-    return stream.prefetch(tf.data.AUTOTUNE).with_options(options)
+    # Its thread sleeps for up to a minute, and the end of an iterator may wait for it.
+    options.autotune.enabled = False
+    stream = steps.map(load, num_parallel_calls=usable_cores())
+    return stream.prefetch(2).with_options(options)
 
 
 def _moved(split, targets, index, view, seed, augment):

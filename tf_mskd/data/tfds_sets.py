@@ -24,6 +24,7 @@ from tf_mskd.data.reading import AS_THEY_ARE, Reading
 from tf_mskd.data.stored_images import decoded
 from tf_mskd.data.tfds_streams import stored_split
 from tf_mskd.utils.choices import ARCHIVED_SETS
+from tf_mskd.utils.cores import usable_cores
 from tf_mskd.utils.errors import UserError, unknown_name
 
 DEFAULT_DIR = os.path.join("~", "tensorflow_datasets")
@@ -258,7 +259,10 @@ def _read_split(builder, key, size, shape, reading, read_label):
         decoders={"image": tfds.decode.SkipDecoding()},
         read_config=tfds.ReadConfig(try_autocache=False),
     )
-    dataset = dataset.map(select, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.map(select, num_parallel_calls=usable_cores())
+    options = tf.data.Options()
+    options.autotune.enabled = False  # see `pipeline`
+    dataset = dataset.with_options(options)
     images = np.empty((size, *shape), np.uint8)
     spec = dataset.element_spec[1]
     dtype = np.float32 if spec.dtype.is_floating else np.int32

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tf_mskd.models import exit_names, sub_model
 from tf_mskd.tasks.meter import Meter
-from tf_mskd.training.strategies import explaining_errors
+from tf_mskd.training.strategies import explaining_errors, spread
 
 
 class Predictor:
@@ -41,7 +41,7 @@ class Predictor:
         """
         forward = self._function(model)
         if isinstance(stream, tf.data.Dataset):
-            stream = self._strategy.experimental_distribute_dataset(stream)
+            stream = spread(self._strategy, stream)
         with explaining_errors(self._strategy):
             for batch in stream:
                 outputs, targets, weight = forward(batch)
@@ -86,9 +86,8 @@ class Evaluator:
         stream: tf.data.Dataset,
         gallery: tf.data.Dataset | None = None,
     ):
-        distribute = strategy.experimental_distribute_dataset
-        self._batches = distribute(stream)
-        self._gallery = None if gallery is None else distribute(gallery)
+        self._batches = spread(strategy, stream)
+        self._gallery = None if gallery is None else spread(strategy, gallery)
         self._predictor = Predictor(strategy)
         self._networks: dict[int, tuple] = {}
 

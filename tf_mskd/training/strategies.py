@@ -149,17 +149,38 @@ def distributed(
 
     whole = stream()
     if not is_multi_worker(strategy):
-        return strategy.experimental_distribute_dataset(whole)
+        return spread(strategy, whole)
     size = tf.nest.flatten(whole.element_spec)[0].shape[0]
     replicas = strategy.num_replicas_in_sync
     if size % replicas:
-        return strategy.experimental_distribute_dataset(whole)
+        return spread(strategy, whole)
 
     def of_worker(context):
         part = context.input_pipeline_id, context.num_input_pipelines
         return stream(part=part).rebatch(size // replicas, drop_remainder=True)
 
     return strategy.distribute_datasets_from_function(of_worker)
+
+
+def spread(strategy: typing.Any, batches: typing.Any) -> typing.Any:
+    """Batches spread over the replicas of a strategy.
+
+    On one CPU they are left as they are: TensorFlow's iterator over several devices
+    tunes itself in a thread that each new iterator may wait for, for a second and more.
+
+    Args:
+        strategy: `tf.distribute.Strategy`.
+        batches: `tf.data.Dataset`.
+
+    Returns:
+        an iterable whose elements `strategy.run` takes.
+    """
+    import tensorflow as tf
+
+    if isinstance(strategy, tf.distribute.OneDeviceStrategy):
+        if "CPU" in strategy.extended.worker_devices[0]:
+            return batches
+    return strategy.experimental_distribute_dataset(batches)
 
 
 def _sum_over_workers(strategy, value):
