@@ -4,11 +4,12 @@ import dataclasses
 import signal
 
 import pytest
+import tensorflow_datasets as tfds
 from PIL import Image
 
-from tests.support import OWN, assert_same_run, start
+from tests.support import OWN, assert_same_run, start, store
 from tf_mskd.data.sources import load_source
-from tf_mskd.runs import experiment
+from tf_mskd.runs import experiment, source
 from tf_mskd.utils.errors import UserError
 
 pytestmark = pytest.mark.run
@@ -74,3 +75,23 @@ def test_a_bad_file_ends_the_run_in_one_line(decoded, tmp_path):
         config, run_dir=str(tmp_path / "skipping"), bad_images="skip"
     )
     assert experiment.run(config).test
+
+
+def test_a_run_keeps_where_the_images_of_a_set_lie(tmp_path):
+    digits = load_source("digits")
+    rows = {"train": (digits.train.images[:30], digits.train.labels[:30])}
+    image = tfds.features.Image(shape=(8, 8, 1))
+    store(tmp_path, "few", rows | {"test": rows["train"]}, image)
+    config = dataclasses.replace(
+        OWN,
+        dataset="few",
+        data_dir=str(tmp_path),
+        memory="stream",
+        run_dir=str(tmp_path / "run"),
+    )
+    source.load(config)
+    assert not (tmp_path / "run").exists()  # a look at the data makes no run folder
+    (tmp_path / "run").mkdir()
+    source.load(config)
+    kept = sorted(path.name for path in (tmp_path / "run/data_index").iterdir())
+    assert kept == ["test.npz", "train.npz"]

@@ -1,11 +1,15 @@
 """Images of TFDS sets that stay in their files: TFRecord and ArrayRecord."""
 
+import os
+import pathlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from tests.support import store
+from tf_mskd.data import record_index
 from tf_mskd.data.record_index import RecordIndex, interleaved
 from tf_mskd.data.sources import load_source
 from tf_mskd.data.stored_images import StoredImages
@@ -117,3 +121,96 @@ def test_a_bad_image_of_a_set_is_named_or_passed_over(data_dir, monkeypatch, cap
     decoded = load_source("one_file", data_dir, skip_bad=True).train.images
     assert isinstance(decoded, np.ndarray)
     np.testing.assert_array_equal(decoded[[7, other]], np.concatenate([first, first]))
+
+
+def streamed(data_dir, index_dir, name="many_files"):
+    return load_source(name, data_dir, memory="stream", index_dir=index_dir).train
+
+
+def refuse_to_look(monkeypatch):
+    def look(*_):
+        raise AssertionError("looks through the files again")
+
+    monkeypatch.setattr(record_index, "_images", look)
+    monkeypatch.setattr("tf_mskd.data.tfds_streams.DataSourceIndex._labels", look)
+
+
+@pytest.mark.parametrize("name", ["many_files", "by_position"])
+def test_what_was_found_is_kept(data_dir, tmp_path, monkeypatch, capsys, name):
+    first = streamed(data_dir, tmp_path / "index", name)
+    refuse_to_look(monkeypatch)
+    again = streamed(data_dir, tmp_path / "index", name)
+    np.testing.assert_array_equal(again.labels, first.labels)
+    np.testing.assert_array_equal(again.images[::7], first.images[::7])
+    assert capsys.readouterr().out == ""
+    with pytest.raises(AssertionError, match="looks through the files again"):
+        streamed(data_dir, None, name)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda file: os.truncate(file, 100), "is damaged"),
+        (lambda file: file.write_bytes(b""), "is damaged"),
+        (lambda file: np.savez(file, labels=np.arange(3)), "is of other files"),
+    ],
+)
+def test_a_file_that_is_no_index_is_made_anew(data_dir, tmp_path, capsys, change, told):
+    expected = streamed(data_dir, tmp_path).labels
+    change(tmp_path / "train.npz")
+    for text in (f"index {tmp_path}/train.npz {told}", ""):
+        found = streamed(data_dir, tmp_path).labels
+        np.testing.assert_array_equal(found, expected)
+        said = capsys.readouterr().out
+        assert said.startswith(text) and bool(said) == bool(text)
+
+
+def test_the_index_of_other_files_is_not_taken(data_dir, tmp_path, capsys):
+    streamed(data_dir, tmp_path, "one_file")
+    split = streamed(data_dir, tmp_path, "many_files")
+    np.testing.assert_array_equal(split.labels, streamed(data_dir, None).labels)
+    assert capsys.readouterr().out.count("is of other files") == 2  # train and test
+
+
+def test_files_that_were_written_anew_are_looked_through_again(tmp_path, capsys):
+    digits = load_source("digits")
+    rows = dict.fromkeys(("train", "test"), (digits.train.images[:3], [0, 1, 2]))
+    store(tmp_path, "touched", rows, tfds.features.Image(shape=(8, 8, 1)))
+    streamed(tmp_path, tmp_path / "index", "touched")
+    (path,) = files_of(tmp_path, "touched")
+    os.utime(path, (1, 1))
+    streamed(tmp_path, tmp_path / "index", "touched")
+    assert "train.npz is of other files, or of what they" in capsys.readouterr().out
+
+
+def test_an_index_that_cannot_be_written_is_said_and_no_more(
+    data_dir, tmp_path, capsys
+):
+    (tmp_path / "index").write_text("no folder")
+    split = streamed(data_dir, tmp_path / "index")
+    np.testing.assert_array_equal(split.labels, streamed(data_dir, None).labels)
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 2 and "Until then each start looks" in said[0]
+
+
+def test_a_file_that_changes_during_a_run_is_named(tmp_path):
+    digits = load_source("digits")
+    rows = dict.fromkeys(("train", "test"), (digits.train.images[:3], [0, 1, 2]))
+    store(tmp_path, "changing", rows, tfds.features.Image(shape=(8, 8, 1)))
+    (path,) = files_of(tmp_path, "changing")
+    images = load_source("changing", tmp_path, memory="stream").train.images
+    assert images[:].any()
+    path.write_bytes(path.read_bytes() + b"more")
+    with pytest.raises(UserError, match="changing-train.* has changed since this run"):
+        images[[0]]
+    path.unlink()
+    with pytest.raises(UserError, match="changing-train.* put it back"):
+        images[[0]]
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/fd").exists(), reason="no /proc")
+def test_no_file_stays_open(data_dir):
+    """ImageNet has a thousand files, as many as a process may often have open."""
+    before = len(os.listdir("/proc/self/fd"))
+    index = RecordIndex(files_of(data_dir, "many_files"), "image", "label")
+    assert len(index.read(0)) and len(os.listdir("/proc/self/fd")) == before

@@ -159,7 +159,7 @@ def test_files_that_go_or_change_are_named(root):
     with pytest.raises(UserError, match="0.png has changed since this run read it"):
         images[0]
     path.unlink()
-    with pytest.raises(UserError, match=r"read image .*0.png \(No such file.*put it"):
+    with pytest.raises(UserError, match=r"read .*0.png \(No such file.*put it"):
         images[0]
     images = stored(root).train.images
     assert len(images) == 11 and np.any(images[0] != first)

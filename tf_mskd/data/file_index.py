@@ -1,4 +1,4 @@
-"""Which files a split consists of, and their bytes as they were when first read."""
+"""Which files a split consists of, and their bytes as they were when first seen."""
 
 import os
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ class FileIndex:
     """Files in a fixed order, read by position.
 
     It takes the longest name and 16 bytes of memory a file. A file must stay what it
-    was when it was read first: its size and the time of its last change are kept.
+    was when it was seen first: its size and the time of its last change are kept.
 
     Args:
         paths: sequence of N paths below `root`.
@@ -42,22 +42,38 @@ class FileIndex:
         """Returns the path of a file."""
         return os.fsdecode(self._root + self._names[position])
 
-    def read(self, position: int) -> bytes:
-        """Returns the content of a file.
+    def state(self) -> dict[str, np.ndarray]:
+        """Sees every file; returns the names, and sizes and times of last change.
+
+        Raises:
+            OSError: for a file that is not there.
+        """
+        for position, name in enumerate(self._names):
+            self._check_unchanged(position, os.stat(self._root + name))
+        return {"names": self._names, "stamps": self._stamps}
+
+    def read(self, position: int, start: int = 0, size: int = -1) -> bytes:
+        """Returns the content of a file, or a part of it.
+
+        Args:
+            position: int, which file.
+            start: int, first byte.
+            size: int, bytes from there; -1 reads to the end.
 
         Raises:
             UserError: if it is gone, cannot be read, or is no longer the file that was
-                read before.
+                seen before.
         """
         path = self._root + self._names[position]
         try:
             with open(path, "rb") as file:
                 self._check_unchanged(position, os.fstat(file.fileno()))
-                return file.read()
+                file.seek(start)
+                return file.read(size)
         except OSError as error:
             raise UserError(
-                f"Cannot read image {self.name(position)} ({error.strerror}), which "
-                "was there when the run began: put it back."
+                f"Cannot read {self.name(position)} ({error.strerror}), which was "
+                "there when the run began: put it back."
             ) from error
 
     def _check_unchanged(self, position, status):
@@ -66,6 +82,6 @@ class FileIndex:
             self._stamps[position] = stamp
         elif tuple(self._stamps[position]) != stamp:
             raise UserError(
-                f"Image {self.name(position)} has changed since this run read it "
-                "first: put the old file back, or start a new run."
+                f"{self.name(position)} has changed since this run read it first: put "
+                "the old file back, or start a new run."
             )

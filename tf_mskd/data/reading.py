@@ -1,6 +1,7 @@
 """How image files become the images of a split."""
 
 import dataclasses
+import os
 
 from tf_mskd.data.arrays import fits_memory
 from tf_mskd.utils.choices import MEMORIES, RESIZES
@@ -18,6 +19,8 @@ class Reading:
             (`StoredImages`), "auto" decodes what takes at most 60 % of the free memory.
         skip_bad: bool, whether another image of the class takes the place of one that
             cannot be decoded, see `StoredImages`.
+        index_dir: path of a folder that keeps what was found by looking through files
+            of records, see `index_file.kept`, or None.
 
     Raises:
         UserError: for a value out of range.
@@ -27,6 +30,7 @@ class Reading:
     centre: float = 1.0
     memory: str = "decoded"
     skip_bad: bool = False
+    index_dir: str | os.PathLike | None = None
 
     def __post_init__(self):
         if self.resize not in RESIZES:

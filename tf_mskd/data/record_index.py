@@ -1,15 +1,22 @@
 """Where the images of TFRecord files lie: their bytes by position, and their labels.
 
-The files are mapped into memory, and of an example only what lies around its images is
-looked at: labels of a million images cost seconds, not the reading of all pixels.
+To find them the files are mapped into memory one after another, and of an example only
+what lies around its images is looked at: labels of a million images cost seconds, not
+the reading of all pixels.
 """
 
+import contextlib
 import mmap
 import os
 import struct
+import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import tqdm
+
+from tf_mskd.data.file_index import FileIndex
+from tf_mskd.data.index_file import kept
 
 LENGTH = struct.Struct("<Q")  # of a record; a checksum of 4 bytes follows, and the data
 AHEAD, BEHIND = 12, 4  # bytes around the data of a record
@@ -19,12 +26,13 @@ CYCLE = BLOCK = 16  # of TFDS' order: so many files in turn, so many records of 
 class RecordIndex:
     """The images of a split's TFRecord files, in the order in which TFDS reads them.
 
-    It takes 24 bytes of memory an image.
+    It takes 24 bytes of memory an image, and opens a file when an image of it is read.
 
     Args:
-        paths: sequence of paths of the files.
+        paths: sequence of paths of the files, all in one folder.
         image_key: str, feature of one bytes value.
         label_key: str, feature of one int64 value.
+        index_file: path that what was found is kept at, see `index_file.kept`, or None.
 
     Attributes:
         labels: int32 [N].
@@ -35,35 +43,58 @@ class RecordIndex:
     """
 
     def __init__(
-        self, paths: Sequence[str | os.PathLike], image_key: str, label_key: str
+        self,
+        paths: Sequence[str | os.PathLike],
+        image_key: str,
+        label_key: str,
+        index_file: str | os.PathLike | None = None,
     ):
-        self._paths = [os.fspath(path) for path in paths]
-        self._maps = [_mapped(path) for path in self._paths]
+        paths = [os.path.abspath(path) for path in paths]
+        self._paths, root = paths, os.path.dirname(paths[0]) if paths else "."
+        self._files = FileIndex(paths, root)
+        self._files.state()  # an image is read from the files that are looked at here
         keys = image_key.encode(), label_key.encode()
-        # of each file int64 [n, 3]: start and end of the image, label
-        found = [
-            np.array(list(_images(data, *keys)), np.int64).reshape(-1, 3)
-            for data in self._maps
-        ]
-        order = list(interleaved(list(map(len, found))))
-        order = np.array(order, np.int32).reshape(-1, 2)
-        first = np.cumsum([0, *map(len, found)])
-        rows = np.concatenate(found)[first[order[:, 0]] + order[:, 1]]
-        self._files, self._spans = order[:, 0].copy(), rows[:, :2].copy()
-        self.labels = rows[:, 2].astype(np.int32)
+        found = kept(index_file, self._files, lambda: _find(paths, *keys))
+        self._file_of, self._spans = found["files"], found["spans"]
+        self.labels = found["labels"]
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._file_of)
 
     def name(self, position: int) -> str:
         """Returns what an image is called in a message."""
-        return f"{position} of {self._paths[self._files[position]]}"
+        return f"{position} of {self._paths[self._file_of[position]]}"
 
     def read(self, position: int) -> bytes:
-        """Returns the encoded image."""
-        data = self._maps[self._files[position]]
-        start, end = self._spans[position]
-        return data[start:end]
+        """Returns the encoded image.
+
+        Raises:
+            UserError: if its file is gone or has changed.
+        """
+        start, end = self._spans[position].tolist()
+        return self._files.read(int(self._file_of[position]), start, end - start)
+
+
+def _find(paths, image_key, label_key):
+    """The images of all files in TFDS' order: files, spans (start, end) and labels."""
+    found = []
+    bar = tqdm.tqdm(
+        paths,
+        "looking for images",
+        unit="file",
+        leave=False,
+        disable=len(paths) == 1 or not sys.stderr.isatty(),
+    )
+    for path in bar:
+        with _mapped(path) as data:
+            rows = np.array(list(_images(data, image_key, label_key)), np.int64)
+            found.append(rows.reshape(-1, 3))
+    order = list(interleaved(list(map(len, found))))
+    order = np.array(order, np.int32).reshape(-1, 2)
+    first = np.cumsum([0, *map(len, found)])
+    rows = np.concatenate(found)[first[order[:, 0]] + order[:, 1]]
+    files, labels = order[:, 0].copy(), rows[:, 2].astype(np.int32)
+    return {"files": files, "spans": rows[:, :2].copy(), "labels": labels}
 
 
 def interleaved(counts: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -103,11 +134,14 @@ def _records(file, counts):
     return None if file is None else iter([(file, row) for row in range(counts[file])])
 
 
+@contextlib.contextmanager
 def _mapped(path):
     with open(path, "rb") as file:
         if not os.fstat(file.fileno()).st_size:
-            return b""
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            yield b""  # which cannot be mapped
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            yield data
 
 
 def _images(data, image_key, label_key):

@@ -1,5 +1,7 @@
 """Data sets by name: `load_source("digits")`, `load_source("cifar100", data_dir)`."""
 
+import os
+
 import numpy as np
 from PIL import Image
 
@@ -35,6 +37,7 @@ def load_source(
     memory: str = "auto",
     skip_bad: bool = False,
     centre_crop: float = 1.0,
+    index_dir: str | os.PathLike | None = None,
 ) -> Source:
     """Reads a data set. Never downloads.
 
@@ -66,6 +69,9 @@ def load_source(
             such a set that cannot be decoded.
         centre_crop: float in (0, 1], part of each side of such images that is kept,
             around the centre, before they are resized.
+        index_dir: path of a folder, made if it is missing, that keeps where the images
+            of a streamed TFDS set lie, so that it is looked for once; None keeps
+            nothing.
 
     Returns:
         `Source`. The order within a split is the same at every call.
@@ -80,7 +86,7 @@ def load_source(
         (10, (8, 8, 1))
     """
     check_image_size(image_size)
-    reading = Reading(resize, centre_crop, memory, skip_bad)
+    reading = Reading(resize, centre_crop, memory, skip_bad, index_dir)
     _check_test_fraction(name, test_fraction)
     one_file = files.is_npz(data_dir or "")
     if name in ALWAYS_DECODED or dense or patch_size or one_file:

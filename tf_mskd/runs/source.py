@@ -7,6 +7,7 @@ import numpy as np
 from tf_mskd.data import sources, splits
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.task import build_task
+from tf_mskd.utils.run_paths import RunPaths
 
 
 def load(config: Config) -> sources.Source:
@@ -23,6 +24,7 @@ def load(config: Config) -> sources.Source:
         memory="stream" if config.cuts_files else config.memory,
         skip_bad=config.skip_bad,
         centre_crop=config.centre_crop,
+        index_dir=_index_dir(config),
     )
 
     def with_labels(split):
@@ -31,6 +33,12 @@ def load(config: Config) -> sources.Source:
 
     train, test = map(with_labels, (source.train, source.test))
     return dataclasses.replace(source, train=train, test=test)
+
+
+def _index_dir(config):
+    """Where a run that has a folder keeps what it found in the data, or None."""
+    paths = RunPaths(config.run_dir) if config.run_dir else None
+    return paths.data_index if paths and paths.folder.is_dir() else None
 
 
 def split(config: Config, source: sources.Source) -> tuple[np.ndarray, np.ndarray]:

@@ -23,6 +23,7 @@ class RunPaths:
         self.history = self.folder / "metrics.jsonl"
         self.checkpoints = self.folder / "checkpoints"
         self.tensorboard = self.folder / "tensorboard"
+        self.data_index = self.folder / "data_index"
         self.student = self.folder / "student.keras"
         self.student_best = self.folder / "student_best.keras"
         self.trained_teacher = self.folder / "teacher.keras"
