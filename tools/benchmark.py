@@ -4,8 +4,9 @@
 
 Each part prints a table: every teacher-student pair (the student alone, the Distiller
 with the teacher live and cached, keras.distillation, PyTorch if it is installed);
-segmentation; phases and states; every method's step against KD's; the input side; the
-cache; peak resident memory. Nothing else should run on the machine meanwhile.
+segmentation; phases and states; every method's step against KD's; the input side;
+photographs in files; the cache; peak resident memory. Nothing else should run on the
+machine meanwhile.
 """
 
 import os
@@ -43,7 +44,7 @@ def define():
     """Defines the flags of the command."""
     flags.DEFINE_list(
         "parts",
-        ["pairs", "dense", "phases", "methods", "input", "stream", "cache"]
+        ["pairs", "dense", "phases", "methods", "input", "stream", "files", "cache"]
         + ["memory", "meter"],
         "What to measure.",
     )
@@ -54,6 +55,7 @@ def define():
     flags.DEFINE_list("dense", ["nuclei", "wider"], "Networks of the part dense.")
     flags.DEFINE_integer("batch_size", 64, "Images per step.")
     flags.DEFINE_integer("repeats", 7, "Interleaved repeats; medians are shown.")
+    flags.DEFINE_integer("listed", 1_000_000, "Files of the part files.")
     flags.DEFINE_integer("steps", 2, "Steps per repeat.")
     flags.DEFINE_string("data_dir", "", "Folder of the prepared CIFAR-100.")
     flags.DEFINE_string("save", "", "Folder for JSON files and pictures.")
@@ -338,6 +340,28 @@ def measure_stream():
     return rows, numbers
 
 
+def measure_files():
+    """Start with many files, decoding into memory, training from files."""
+    from tools import stream_cases
+
+    with tempfile.TemporaryDirectory() as folder:
+        numbers = {"listing": stream_cases.listing(f"{folder}/many", FLAGS.listed)}
+        stream_cases.write_photographs(f"{folder}/photographs", 512)
+        photographs = f"{folder}/photographs"
+        times = stream_cases.decode_seconds(photographs, FLAGS.repeats)
+        numbers["waiting"] = stream_cases.waiting_share(photographs, 32, FLAGS.steps)
+    one, all_cores = times
+    numbers["speed_of_one_thread"] = 1 / timing.ratio(times, all_cores, one)
+    listed = numbers["listing"]
+    listed = f"{listed['seconds']:.1f} s, {listed['bytes'] / 1e6:.0f} MB"
+    rows = [["files", ""], [f"start with {FLAGS.listed:,} files", listed]]
+    speed = f"{numbers['speed_of_one_thread']:.2f}"
+    rows.append([f"decoding by {all_cores} threads, speed of one", speed])
+    waiting = f"{numbers['waiting']:.1%}"
+    rows.append(["training MobileNetV2 at 224 pixels, waiting for images", waiting])
+    return rows, numbers
+
+
 def measure_memory():
     """Peak memory: a CIFAR-100 run, and KD by each means, a process each."""
     peaks = {}
@@ -454,6 +478,7 @@ def main():
     dense = {f"dense dense_{n}": lambda n=n: measure_dense(n) for n in FLAGS.dense}
     jobs |= dense | {"phases": measure_phases, "methods": measure_methods}
     jobs |= {"input": measure_input, "stream": measure_stream}
+    jobs |= {"files": measure_files}
     jobs |= {"memory": measure_memory, "meter": measure_meter}
     for name, job in jobs.items():
         part, _, pair = name.partition(" ")

@@ -1,6 +1,10 @@
 """The input side of photographs in files: ours, tf.data written by hand, and Keras'."""
 
+import json
+import os
 import pathlib
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -8,15 +12,30 @@ import tensorflow as tf
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from tf_mskd.data import pipeline
+import tf_mskd
+from tf_mskd.data import decode, pipeline
 from tf_mskd.data.augment import make_augment
 from tf_mskd.data.sources import load_source
+from tf_mskd.training.tensorflow_loop import TensorFlowLoop
 
 SIDE, SCALE, RATIO = 224, (0.08, 1.0), (3 / 4, 4 / 3)
 NAMES = ("china", "flower")
 OURS, BY_IMAGE, BY_BATCH = "source_crop,flip", "by hand, by image", "by hand, by batch"
-WHOLE, KERAS = "whole images", "image_dataset_from_directory"
-COMPARED = {OURS: (BY_IMAGE, BY_BATCH), WHOLE: (KERAS,)}
+WHOLE, WHOLE_BY_HAND = "whole images", "whole images by hand"
+KERAS = "image_dataset_from_directory"
+COMPARED = {OURS: (BY_IMAGE, BY_BATCH), WHOLE: (WHOLE_BY_HAND, KERAS)}
+LISTING = """
+import json, resource, sys, time
+from tf_mskd.data.sources import load_source
+
+def now():
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"seconds": time.time(), "cpu": time.process_time(), "bytes": 1024 * peak}
+
+before = now()
+load_source("folder", sys.argv[1], 224, memory="stream")
+print(json.dumps({key: value - before[key] for key, value in now().items()}))
+"""
 
 
 def write_photographs(folder, count):
@@ -62,6 +81,7 @@ def _streams(folder, batch_size):
         BY_IMAGE: by_hand(folder, batch_size, whole_batch=False),
         BY_BATCH: by_hand(folder, batch_size, whole_batch=True),
         WHOLE: ours(source, batch_size, "none"),
+        WHOLE_BY_HAND: whole_by_hand(folder, batch_size),
         KERAS: tf.keras.utils.image_dataset_from_directory(
             pathlib.Path(folder, "train"),
             image_size=(SIDE, SIDE),
@@ -91,14 +111,32 @@ def by_hand(folder, batch_size, whole_batch):
     """What a user of tf.data writes: the same windows, resizing and mirroring."""
     files = tf.data.Dataset.list_files(f"{folder}/train/*/*.jpg", seed=0).repeat()
     if not whole_batch:
-        images = files.map(_window, num_parallel_calls=tf.data.AUTOTUNE)
-        return images.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+        return _one_by_one(files, _window, batch_size)
 
     def read(names):
         return tf.map_fn(_window, names, fn_output_signature=tf.uint8)
 
     batches = files.batch(batch_size, drop_remainder=True)
     return batches.map(read, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
+
+
+def whole_by_hand(folder, batch_size):
+    """The same, of the centre of whole images."""
+    files = tf.data.Dataset.list_files(f"{folder}/train/*/*.jpg", seed=0).repeat()
+    return _one_by_one(files, _whole, batch_size)
+
+
+def _one_by_one(files, read, batch_size):
+    images = files.map(read, num_parallel_calls=tf.data.AUTOTUNE)
+    return images.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+
+def _whole(name):
+    image = tf.io.decode_jpeg(tf.io.read_file(name), channels=3)
+    side = tf.reduce_min(tf.shape(image)[:2])
+    image = tf.image.resize_with_crop_or_pad(image, side, side)
+    image = tf.image.resize(image, (SIDE, SIDE), antialias=True)
+    return tf.ensure_shape(tf.cast(tf.round(image), tf.uint8), (SIDE, SIDE, 3))
 
 
 def _window(name):
@@ -115,3 +153,60 @@ def _window(name):
     image = tf.image.resize(image, (SIDE, SIDE), antialias=True)
     image = tf.image.random_flip_left_right(tf.cast(tf.round(image), tf.uint8))
     return tf.ensure_shape(image, (SIDE, SIDE, 3))
+
+
+def decode_seconds(folder, repeats):
+    """Seconds to decode the files into memory by a number of threads, dict by round."""
+    times = {}
+    for _ in range(repeats):
+        for threads in (1, os.cpu_count()):
+            start = time.perf_counter()
+            _decode(folder, threads)
+            times.setdefault(threads, []).append(time.perf_counter() - start)
+    return times
+
+
+def _decode(folder, threads):
+    usable, decode.usable_cores = decode.usable_cores, lambda: threads
+    try:
+        load_source("folder", folder, SIDE, memory="decoded")
+    finally:
+        decode.usable_cores = usable
+
+
+def listing(folder, count):
+    """What a start costs with so many files: dict of "seconds", "cpu" and "bytes".
+
+    The files are empty: none is opened before a batch asks for it.
+    """
+    for split in ("train", "test"):
+        for name in range(100):
+            place = pathlib.Path(folder, split, f"{name:03}")
+            place.mkdir(parents=True)
+            for k in range(count // 100 if split == "train" else 1):
+                open(place / f"{k:06}.jpg", "wb").close()
+    command = [sys.executable, "-c", LISTING, folder]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout)
+
+
+def waiting_share(folder, batch_size, steps):
+    """Part of the time that training MobileNetV2 on the files waits for images."""
+    student = tf_mskd.create_model(
+        "mobilenet_v2", 2, input_shape=(SIDE, SIDE, 3), stem="imagenet"
+    )
+    distiller = tf_mskd.Distiller(student, method="ce")
+    distiller.compile(optimizer=tf_mskd.SGD(0.01))
+    source = load_source("folder", folder, SIDE, memory="stream")
+    augment = {"names": "source_crop,flip", "crop_scale": SCALE}
+    loop = TensorFlowLoop(
+        distiller,
+        tf.distribute.get_strategy(),
+        lambda step: ours(source, batch_size, **augment),
+    )
+    loop.open(0)
+    with loop.guarding():
+        loop.run(2)
+        start = time.perf_counter()
+        waited = loop.run(steps).waited
+        return waited / (time.perf_counter() - start)
