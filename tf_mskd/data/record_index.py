@@ -4,6 +4,7 @@ The files are mapped into memory, and of an example only what lies around its im
 looked at: labels of a million images cost seconds, not the reading of all pixels.
 """
 
+import itertools
 import mmap
 import os
 import struct
@@ -25,6 +26,8 @@ class RecordIndex:
         paths: sequence of paths of the files.
         image_key: str, feature of one bytes value.
         label_key: str, feature of one int64 value.
+        in_order: bool, whether TFDS reads one file after another, as it does where
+            the set was written in a fixed order (`info.disable_shuffling`).
 
     Attributes:
         labels: int32 [N].
@@ -35,7 +38,11 @@ class RecordIndex:
     """
 
     def __init__(
-        self, paths: Sequence[str | os.PathLike], image_key: str, label_key: str
+        self,
+        paths: Sequence[str | os.PathLike],
+        image_key: str,
+        label_key: str,
+        in_order: bool = False,
     ):
         self._paths = [os.fspath(path) for path in paths]
         self._maps = [_mapped(path) for path in self._paths]
@@ -45,7 +52,8 @@ class RecordIndex:
             np.array(list(_images(data, *keys)), np.int64).reshape(-1, 3)
             for data in self._maps
         ]
-        order = list(interleaved(list(map(len, found))))
+        counts = list(map(len, found))
+        order = list(interleaved(counts, 1 if in_order else CYCLE))
         order = np.array(order, np.int32).reshape(-1, 2)
         first = np.cumsum([0, *map(len, found)])
         rows = np.concatenate(found)[first[order[:, 0]] + order[:, 1]]
@@ -66,7 +74,7 @@ class RecordIndex:
         return data[start:end]
 
 
-def interleaved(counts: Sequence[int]) -> Iterator[tuple[int, int]]:
+def interleaved(counts: Sequence[int], cycle: int = CYCLE) -> Iterator[tuple[int, int]]:
     """The order of records over files: 16 files in turn, 16 records of each.
 
     A file that ends leaves its turn to the next one; its place is taken by a new file
@@ -74,6 +82,7 @@ def interleaved(counts: Sequence[int]) -> Iterator[tuple[int, int]]:
 
     Args:
         counts: sequence of int, records of every file.
+        cycle: int >= 1, so many files in turn; 1 is one file after another.
 
     Yields:
         (file, record) of every record.
@@ -83,20 +92,17 @@ def interleaved(counts: Sequence[int]) -> Iterator[tuple[int, int]]:
         True
     """
     waiting = iter(range(len(counts)))
-    places: list[Iterator | None] = [None] * CYCLE
-    idle = 0
-    while idle < CYCLE:
-        for slot in range(CYCLE):
+    places: list[Iterator | None] = [None] * cycle
+    left = sum(counts)
+    while left:
+        for slot in range(cycle):
             if places[slot] is None:
                 places[slot] = _records(next(waiting, None), counts)
-            taken = 0
-            for taken, pair in enumerate(places[slot] or (), start=1):
-                yield pair
-                if taken == BLOCK:
-                    break
-            if taken < BLOCK:
+            block = list(itertools.islice(places[slot] or (), BLOCK))
+            yield from block
+            left -= len(block)
+            if len(block) < BLOCK:
                 places[slot] = None
-            idle = 0 if taken else idle + 1
 
 
 def _records(file, counts):

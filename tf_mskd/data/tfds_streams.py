@@ -70,6 +70,7 @@ def stored_split(
         index = DataSourceIndex(builder, key, label_key)
     else:
         paths = builder.info.splits[key].filepaths
-        index = RecordIndex(paths, "image", label_key)
+        in_order = builder.info.disable_shuffling
+        index = RecordIndex(paths, "image", label_key, in_order)
     images = StoredImages(index, index.labels, image_shape, reading)
     return Split(images, {"label": index.labels})
