@@ -156,6 +156,18 @@ def test_keys_are_spread_so_that_tfds_sorts_a_small_part_at_a_time(archive, tmp_
     assert buckets == [1000 * k // 21 for k in range(21)]
 
 
+def test_a_part_of_a_file_is_in_memory_at_a_time(tmp_path):
+    content = np.random.default_rng(0).bytes(100_000)
+    contents = [content[k:] + content[:k] for k in range(200)]
+    write(tmp_path, {"train": table(contents, [0] * 200)}, rows=10)
+    path = tmp_path / "train.parquet"
+    before, most = pa.total_allocated_bytes(), 0
+    for first, values in parquet_files.read_column(path, "image", 10):
+        most = max(most, pa.total_allocated_bytes() - before)
+        assert values.to_pylist() == contents[first : first + 10]
+    assert path.stat().st_size > 10**7 and most < path.stat().st_size / 4
+
+
 def prepared(root, tables, **options):
     """The source of tables without names, and its builder."""
     write(root / "hub", tables)

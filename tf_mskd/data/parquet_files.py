@@ -111,7 +111,9 @@ def first_null(values: pa.Array) -> int:
 @contextlib.contextmanager
 def _opened(path):
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        # buffered ahead, all row groups of a file would be in memory
+        options = {"page_checksum_verification": True, "pre_buffer": False}
+        with pq.ParquetFile(path, **options) as file:
             yield file
     except (OSError, pa.ArrowException) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
