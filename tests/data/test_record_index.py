@@ -54,18 +54,26 @@ def test_images_and_labels_are_those_of_the_decoded_set(data_dir, name):
     assert len(streamed.test.labels) == 20 and streamed.test.labels.dtype == np.int32
 
 
-@pytest.mark.parametrize("counts", [[5], [40, 3, 17], [20] * 18, [1] * 40, [0, 33, 0]])
-def test_the_order_is_that_of_the_pipeline_that_tfds_makes(counts):
+@pytest.mark.parametrize("cycle", [16, 1])
+@pytest.mark.parametrize(
+    "counts",
+    [
+        *([5], [40, 3, 17], [20] * 18, [1] * 40, [0, 33, 0]),
+        *([16] * 17, [32] * 40, [16] * 16 + [3]),  # files that end with a turn
+    ],
+)
+def test_the_order_is_that_of_the_pipeline_that_tfds_makes(counts, cycle):
     files = tf.data.Dataset.range(len(counts))
     made = files.interleave(
         lambda file: tf.data.Dataset.range(tf.constant(counts, tf.int64)[file]).map(
             lambda row: (file, row)
         ),
-        cycle_length=16,
+        cycle_length=cycle,
         block_length=16,
     )
     expected = [(int(file), int(row)) for file, row in made]
-    assert list(interleaved(counts)) == expected
+    assert len(expected) == sum(counts)
+    assert list(interleaved(counts, cycle)) == expected
 
 
 def files_of(data_dir, name="one_file"):

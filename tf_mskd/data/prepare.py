@@ -3,9 +3,12 @@
 python -m tf_mskd.data.prepare --dataset=tiny_imagenet --archive=ZIP --data_dir=DIR
 python -m tf_mskd.data.prepare --dataset=cifar100 --data_dir=DIR
 python -m tf_mskd.data.prepare --dataset=cifar100 --data_dir=DIR --npz=cifar100.npz
+python -m tf_mskd.data.prepare --dataset=NAME --archive=PARQUET --data_dir=DIR
 
 The second form downloads from the data set's own site: it is the only command of the
 library that does. The third also writes the set to one file, for machines without TFDS.
+The last copies the images of parquet files, as model hubs keep them, into a set of a
+name of your choice.
 """
 
 import os
@@ -32,9 +35,13 @@ def define() -> None:
     flags.DEFINE_string(
         "archive",
         None,
-        "Zip file or extracted folder of a set that needs one (tiny_imagenet).",
+        "Zip file or extracted folder of a set that needs one (tiny_imagenet), or a "
+        "folder of parquet files, train-*.parquet and test-*.parquet.",
         **options,
     )
+    column = "Column of the {} in parquet files, where several may be meant."
+    flags.DEFINE_string("image_column", None, column.format("images"), **options)
+    flags.DEFINE_string("label_column", None, column.format("classes"), **options)
     flags.DEFINE_string(
         "npz", None, "File that the set is written to as well, ends in .npz.", **options
     )
@@ -44,15 +51,22 @@ define()
 
 
 def prepare(
-    dataset: str, data_dir: str, archive: str | None = None, npz: str | None = None
+    dataset: str,
+    data_dir: str,
+    archive: str | None = None,
+    npz: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
 ) -> str:
     """Writes a TFDS data set below `data_dir` unless it is there already.
 
     Args:
-        dataset: str, TFDS name or "tiny_imagenet".
+        dataset: str, TFDS name or "tiny_imagenet"; any other name for parquet files.
         data_dir: directory to write to, made if missing.
-        archive: path, needed by "tiny_imagenet" and by no other set.
+        archive: path, needed by "tiny_imagenet", or of a folder of parquet files.
         npz: path that ends in ".npz", to write images and class numbers to, or None.
+        image_column, label_column: str, of parquet files, or None: the one that
+            stands out, see `parquet_columns`.
 
     Returns:
         str, one line that says what was found or written.
@@ -60,14 +74,13 @@ def prepare(
     Raises:
         UserError: wrong name, archive missing or broken, download failed.
     """
-    _check_arguments(dataset, data_dir, archive, npz)
+    columns = image_column, label_column
+    _check_arguments(dataset, data_dir, archive, npz, columns)
     start_tensorflow()
     import tensorflow_datasets as tfds
 
-    from tf_mskd.data.tfds_sets import find_builder
-
     data_dir = os.path.expanduser(data_dir)
-    builder = find_builder(dataset, data_dir)
+    builder = _builder(dataset, data_dir, archive, columns)
     if builder.is_prepared():
         return f"Already prepared: {_summary(builder)}{_as_npz(dataset, data_dir, npz)}"
     if dataset in ARCHIVED_SETS:
@@ -77,7 +90,7 @@ def prepare(
                 f"{builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
             )
         builder.archive = archive
-    else:
+    elif not archive:
         print(f"Downloading {dataset} to {data_dir}; this needs a network.", flush=True)
     tfds.disable_progress_bar()
     try:
@@ -113,7 +126,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(
                 f"Expected flags only, got {rest[0]!r}: write --name=value."
             )
-        print(prepare(FLAGS.dataset, FLAGS.data_dir, FLAGS.archive, FLAGS.npz))
+        print(
+            prepare(
+                FLAGS.dataset,
+                FLAGS.data_dir,
+                FLAGS.archive,
+                FLAGS.npz,
+                FLAGS.image_column,
+                FLAGS.label_column,
+            )
+        )
     except (UserError, flags.Error) as error:
         refused = isinstance(error, flags.Error)
         text = UserError(explain(error, FLAGS)) if refused else error
@@ -132,7 +154,18 @@ def _as_npz(dataset, data_dir, path):
     return f"; all of it in {path} too"
 
 
-def _check_arguments(dataset, data_dir, archive, npz):
+def _builder(dataset, data_dir, archive, columns):
+    """The TFDS builder of a set, of parquet files where an archive says so."""
+    if archive and dataset not in ARCHIVED_SETS:
+        from tf_mskd.data.parquet_set import ParquetSet
+
+        return ParquetSet(dataset, data_dir, archive, *columns)
+    from tf_mskd.data.tfds_sets import find_builder
+
+    return find_builder(dataset, data_dir)
+
+
+def _check_arguments(dataset, data_dir, archive, npz, columns):
     if not dataset or not data_dir:
         missing = "--data_dir" if dataset else "--dataset"
         raise UserError(f"{missing} is needed; see --help.")
@@ -140,9 +173,16 @@ def _check_arguments(dataset, data_dir, archive, npz):
         raise UserError(f"Data set {dataset!r} needs no preparation.")
     if npz and not files.is_npz(npz):
         raise UserError(f"--npz={npz} must end in .npz.")
-    if archive and dataset not in ARCHIVED_SETS:
+    of_parquet = archive and dataset not in ARCHIVED_SETS
+    if any(columns) and not of_parquet:
         raise UserError(
-            f"--archive is for {', '.join(ARCHIVED_SETS)}; {dataset!r} takes none."
+            "--image_column and --label_column are for parquet files, --archive=DIR "
+            f"under a name of their own; {dataset!r} has none: leave them out."
+        )
+    if npz and of_parquet:
+        raise UserError(
+            "--npz is for images of one size, those of parquet files may differ: leave "
+            "it out."
         )
 
 

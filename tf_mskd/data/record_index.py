@@ -6,6 +6,7 @@ the reading of all pixels.
 """
 
 import contextlib
+import itertools
 import mmap
 import os
 import struct
@@ -33,6 +34,8 @@ class RecordIndex:
         image_key: str, feature of one bytes value.
         label_key: str, feature of one int64 value.
         index_file: path that what was found is kept at, see `index_file.kept`, or None.
+        in_order: bool, whether TFDS reads one file after another, as it does where
+            the set was written in a fixed order (`info.disable_shuffling`).
 
     Attributes:
         labels: int32 [N].
@@ -48,13 +51,15 @@ class RecordIndex:
         image_key: str,
         label_key: str,
         index_file: str | os.PathLike | None = None,
+        in_order: bool = False,
     ):
         paths = [os.path.abspath(path) for path in paths]
         self._paths, root = paths, os.path.dirname(paths[0]) if paths else "."
         self._files = FileIndex(paths, root)
         self._files.state()  # an image is read from the files that are looked at here
         keys = image_key.encode(), label_key.encode()
-        found = kept(index_file, self._files, lambda: _find(paths, *keys))
+        cycle = 1 if in_order else CYCLE
+        found = kept(index_file, self._files, lambda: _find(paths, *keys, cycle))
         self._file_of, self._spans = found["files"], found["spans"]
         self.labels = found["labels"]
 
@@ -75,7 +80,7 @@ class RecordIndex:
         return self._files.read(int(self._file_of[position]), start, end - start)
 
 
-def _find(paths, image_key, label_key):
+def _find(paths, image_key, label_key, cycle):
     """The images of all files in TFDS' order: files, spans (start, end) and labels."""
     found = []
     bar = tqdm.tqdm(
@@ -89,7 +94,7 @@ def _find(paths, image_key, label_key):
         with _mapped(path) as data:
             rows = np.array(list(_images(data, image_key, label_key)), np.int64)
             found.append(rows.reshape(-1, 3))
-    order = list(interleaved(list(map(len, found))))
+    order = list(interleaved(list(map(len, found)), cycle))
     order = np.array(order, np.int32).reshape(-1, 2)
     first = np.cumsum([0, *map(len, found)])
     rows = np.concatenate(found)[first[order[:, 0]] + order[:, 1]]
@@ -97,7 +102,7 @@ def _find(paths, image_key, label_key):
     return {"files": files, "spans": rows[:, :2].copy(), "labels": labels}
 
 
-def interleaved(counts: Sequence[int]) -> Iterator[tuple[int, int]]:
+def interleaved(counts: Sequence[int], cycle: int = CYCLE) -> Iterator[tuple[int, int]]:
     """The order of records over files: 16 files in turn, 16 records of each.
 
     A file that ends leaves its turn to the next one; its place is taken by a new file
@@ -105,6 +110,7 @@ def interleaved(counts: Sequence[int]) -> Iterator[tuple[int, int]]:
 
     Args:
         counts: sequence of int, records of every file.
+        cycle: int >= 1, so many files in turn; 1 is one file after another.
 
     Yields:
         (file, record) of every record.
@@ -114,20 +120,17 @@ def interleaved(counts: Sequence[int]) -> Iterator[tuple[int, int]]:
         True
     """
     waiting = iter(range(len(counts)))
-    places: list[Iterator | None] = [None] * CYCLE
-    idle = 0
-    while idle < CYCLE:
-        for slot in range(CYCLE):
+    places: list[Iterator | None] = [None] * cycle
+    left = sum(counts)
+    while left:
+        for slot in range(cycle):
             if places[slot] is None:
                 places[slot] = _records(next(waiting, None), counts)
-            taken = 0
-            for taken, pair in enumerate(places[slot] or (), start=1):
-                yield pair
-                if taken == BLOCK:
-                    break
-            if taken < BLOCK:
+            block = list(itertools.islice(places[slot] or (), BLOCK))
+            yield from block
+            left -= len(block)
+            if len(block) < BLOCK:
                 places[slot] = None
-            idle = 0 if taken else idle + 1
 
 
 def _records(file, counts):

@@ -59,13 +59,10 @@ def find_builder(name: str, data_dir: str | None = None) -> typing.Any:
 
 def check_known(name: str, data_dir: str | None = None) -> None:
     """Raises the `UserError` of an unknown name; see `find_builder`."""
-    import tensorflow_datasets as tfds
-
     if name in ARCHIVED_SETS:
         importlib.import_module(f"tf_mskd.data.{name}")  # registers it with TFDS
-    registered = tfds.list_builders(with_community_datasets=False)
-    if _base_name(name) not in registered and not _lies_in(name, data_dir):
-        near = difflib.get_close_matches(str(name).lower(), registered, n=3)
+    if not is_registered(name) and not _lies_in(name, data_dir):
+        near = difflib.get_close_matches(str(name).lower(), _registered(), n=3)
         known = {
             "digits",
             "nuclei",
@@ -84,6 +81,17 @@ def check_known(name: str, data_dir: str | None = None) -> None:
         )
 
 
+def is_registered(name: str) -> bool:
+    """Returns whether TFDS knows how to make a set; a config may follow its name."""
+    return _base_name(name) in _registered()
+
+
+def _registered():
+    import tensorflow_datasets as tfds
+
+    return tfds.list_builders(with_community_datasets=False)
+
+
 def _base_name(name):
     """Name without config and version, "mnist_corrupted/identity:1.0.0"."""
     return re.split("[/:]", str(name))[0]
@@ -96,7 +104,8 @@ def _lies_in(name, data_dir):
 
 def not_prepared(name: str, data_dir: str | None) -> UserError:
     """`UserError` that says how to prepare a TFDS set."""
-    archive = "--archive=ZIP " if name in ARCHIVED_SETS else ""
+    archive = "" if is_registered(name) else "--archive=DIR "  # of parquet files
+    archive = "--archive=ZIP " if name in ARCHIVED_SETS else archive
     return UserError(
         f"Data set {name!r} is not prepared in {data_dir or DEFAULT_DIR}; run python "
         f"-m tf_mskd.data.prepare --dataset={name} {archive}"

@@ -88,6 +88,7 @@ def stored_split(
         index = DataSourceIndex(builder, key, label_key, index_file)
     else:
         paths = builder.info.splits[key].filepaths
-        index = RecordIndex(paths, "image", label_key, index_file)
+        in_order = builder.info.disable_shuffling
+        index = RecordIndex(paths, "image", label_key, index_file, in_order)
     images = StoredImages(index, index.labels, image_shape, reading)
     return Split(images, {"label": index.labels})
