@@ -16,7 +16,7 @@ from tf_mskd.runs.data import Data
 from tf_mskd.runs.initial_weights import init_task_of
 from tf_mskd.runs.measurement import measure, report_teacher
 from tf_mskd.runs.method_state import prepare_method
-from tf_mskd.runs.networks import load_network, load_once, remember_file
+from tf_mskd.runs.networks import load_network, load_once, remember_files
 from tf_mskd.runs.pictures import draw_examples
 from tf_mskd.runs.plan import plan, plan_cache
 from tf_mskd.runs.result import Result
@@ -96,7 +96,7 @@ def _run(planned, folder, strategy, data):
         if config.untrained_teacher:
             teacher = build.build_peer(config, data.source)
         init = load_once(folder, "init", planned.init, data.source, task)
-        remember_file(folder, config.model)
+        remember_files(folder, config)
         method = build.build_method(config, len(data.source.train.labels))
         distiller = build.build_distiller(
             config, data.source, teacher, init, method, init_task_of(config)
