@@ -18,7 +18,9 @@ from tf_mskd.runs.build import build_distiller
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.data import Data
 from tf_mskd.runs.flags import to_flagfile
+from tf_mskd.runs.plan import plan_cache
 from tf_mskd.teacher_cache.cached_teacher import CachedTeacher
+from tf_mskd.teacher_cache.parts import Part
 from tf_mskd.training.checkpoint import CheckpointManager
 from tf_mskd.training.stopping import Stopped
 from tf_mskd.training.tensorflow_loop import TensorFlowLoop
@@ -46,7 +48,7 @@ def filled(base, tmp_path_factory):
     config = dataclasses.replace(
         base, teacher_cache=str(folder / "cache"), run_dir=str(folder / "run")
     )
-    cache = experiment.fill_cache(config)
+    cache = experiment.fill_cache(config).cache
     for view in range(2):
         assert len(cache.missing(view, np.arange(1438))) == 1438 - ROWS
     experiment.run(config)
@@ -256,6 +258,87 @@ def test_the_command_wants_a_folder(base, tmp_path):
     assert done.stderr.endswith(
         "error: --teacher_cache is empty: name the folder to fill.\n"
     )
+
+
+# ---- parts of the images
+
+
+def part_command(config, folder, part):
+    (folder / "run.flags").write_text(to_flagfile(config))
+    flagfile = f"--flagfile={folder / 'run.flags'}"
+    return Command("tf_mskd.cache", flagfile, f"--part={part}")
+
+
+def same_files(one, two):
+    names = ["exit_2.rows", "exit_2.sums"]
+    read = [[(pathlib.Path(x) / n).read_bytes() for n in names] for x in (one, two)]
+    return read[0] == read[1]
+
+
+@pytest.mark.run
+def test_parts_at_once_fill_what_one_process_fills(base, filled, tmp_path):
+    config = with_cache(base, tmp_path, run_dir=str(tmp_path / "run"))
+    done = part_command(config, tmp_path, "2/4").finish()
+    assert done.returncode == 0, done
+    missing = 2 * (ROWS - 32 * 5)  # batches 6 to 10 of 21, in two views
+    assert done.stdout.splitlines()[-1] == (
+        f"part 2/4 of {config.teacher_cache} is full; of the whole, {missing} of "
+        f"{2 * ROWS} rows are missing yet, in part 1, 3, 4 of 4"
+    )
+    others = [part_command(config, tmp_path, f"{k}/4") for k in (1, 3, 4)]
+    done = [command.finish() for command in others]
+    assert [d.returncode for d in done] == [0, 0, 0], done
+    assert not any("waiting" in d.stdout for d in done)
+    assert any("is full: exit_2, 2 views, 0.1 MB" in d.stdout for d in done)
+    assert same_files(config.teacher_cache, filled.teacher_cache)
+    again = part_command(config, tmp_path, "3/4").finish()
+    assert "rows in" not in again.stdout and "is full: exit_2" in again.stdout
+
+
+@pytest.mark.run
+def test_overlapping_parts_leave_whole_rows(base, filled, tmp_path):
+    """Of two divisions; each computes what it finds missing, some rows both."""
+    config = with_cache(base, tmp_path, run_dir=str(tmp_path / "run"))
+    commands = [part_command(config, tmp_path, part) for part in ("1/2", "2/3")]
+    done = [command.finish() for command in commands]
+    assert [d.returncode for d in done] == [0, 0], done
+    cache = experiment.fill_cache(config).cache
+    for view in range(2):
+        assert len(cache.missing(view, np.arange(1438))) == 1438 - ROWS
+    assert same_files(config.teacher_cache, filled.teacher_cache)
+
+
+@pytest.mark.run
+def test_a_run_computes_what_parts_have_left(base, filled, tmp_path, capsys):
+    config = with_cache(base, tmp_path, run_dir=str(tmp_path / "run"))
+    experiment.fill_cache(config, Part(3, 3))
+    rows = 32 * 14  # batches 1 to 14 of 21
+    capsys.readouterr()
+    experiment.run(config)
+    assert capsys.readouterr().out.count(f"{rows} rows in") == 2
+    assert_same_run(tmp_path / "run", pathlib.Path(filled.run_dir))
+
+
+@pytest.mark.run
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("5/4", "--part must be K/N with 1 <= K <= N, such as 2/4"),
+        ("1/22", f"the {ROWS} training images make 21 of --batch_size=32"),
+    ],
+)
+def test_the_command_refuses_what_is_no_part(base, tmp_path, part, message):
+    config = with_cache(base, tmp_path, run_dir=str(tmp_path / "run"))
+    done = part_command(config, tmp_path, part).finish()
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert message in done.stderr
+    assert not (tmp_path / "cache").exists()
+
+
+def test_several_workers_do_not_fill_as_one(tmp_path):
+    config = Config(teacher_cache=str(tmp_path), strategy="multi_worker")
+    with pytest.raises(UserError, match="filled by each alone: .*--part=1/2 and --"):
+        plan_cache(config)
 
 
 # ---- what is refused

@@ -12,6 +12,8 @@ from tests.models import torch_writer as writer
 from tests.support import ROOT
 from tf_mskd import models
 from tf_mskd.runs import experiment, plan
+from tf_mskd.runs.build import build_method
+from tf_mskd.runs.data import Data
 from tf_mskd.runs.finished_run import FinishedRun
 from tf_mskd.runs.flags import read_flagfile, read_flags
 from tf_mskd.runs.own_student import build_own_student
@@ -87,6 +89,38 @@ class Shapes:
 
     num_classes: int = CLASSES
     image_shape: tuple = (SIDE, SIDE, 3)
+
+
+OWN_VIEWS = {  # method with an augmentation of its own -> the flag for windows
+    "ccd": "--second_augment=source_crop,jda,flip",
+    "oto_star": "--augment=source_crop,flip,autoaugment",
+    "sskd": "--augment=source_crop,flip",
+}
+
+
+@pytest.mark.parametrize("method", OWN_VIEWS)
+def test_methods_with_an_augmentation_of_their_own_see_windows(folder, method):
+    """The first batch of each, and of the second view: other windows of the images."""
+    config = read_flags(
+        [
+            "--flagfile=configs/pairs/imagenet2012_resnet34_resnet18.flags",
+            f"--flagfile=configs/methods/{method}.flags",
+            *SMALL,
+            f"--data_dir={folder}",
+            OWN_VIEWS[method],
+        ]
+    )
+    made = build_method(config, 24)
+    data = Data(config, made)
+    images, targets = next(iter(data.train_stream(0)))
+    index = targets["index"].numpy()
+    assert images.shape == (6, SIDE, SIDE, 3)
+    whole = data.source.train.images[index]
+    views = [images, *([targets["second_view"]] if method == "ccd" else [])]
+    for view in views:
+        assert (np.asarray(view) != whole).any((1, 2, 3)).all()
+    if method == "ccd":
+        assert (views[0] != views[1]).numpy().any((1, 2, 3)).all()
 
 
 def test_the_rates_are_those_of_the_sources():

@@ -1,5 +1,6 @@
 """Networks of one's own as --model and --teacher."""
 
+import contextlib
 import dataclasses
 import os
 import sys
@@ -56,6 +57,17 @@ def files(tmp_path_factory):
 def any_size():
     image = keras.Input((None, None, 1))
     return keras.Model(image, keras.layers.Conv2D(4, 3, name="conv")(image))
+
+
+@contextlib.contextmanager
+def policy(name):
+    """The global policy, as a run sets it before it builds."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 # ---- what becomes of them
@@ -234,6 +246,41 @@ def test_what_does_not_fit_a_file_is_refused(files):
         build.build_student(Config(model=SMALL, method="sskd"), DIGITS, ["projection"])
     with pytest.raises(UserError, match="teacher=keras:VGG16 has no weights: name a"):
         networks.load_network("keras:VGG16", DIGITS)
+
+
+@pytest.mark.parametrize(
+    ("made", "run"),
+    [
+        ("float32", "mixed_bfloat16"),
+        ("mixed_bfloat16", "float32"),
+        ("mixed_float16", "mixed_bfloat16"),
+    ],
+)
+@pytest.mark.parametrize("ours", [False, True])
+def test_a_file_of_another_precision_than_the_run_is_refused(tmp_path, made, run, ours):
+    """Its inputs, and the models in it, take the run's."""
+    path = tmp_path / "net.keras"
+    with policy(made):
+        network = own_networks.small(10, (8, 8, 1))
+        if ours:  # whose head is float32 in any case
+            network = models.create_model("resnet10", 10, width=0.1, exits="last")
+        network.save(path)
+    shapes = Shapes(10, network.input_shape[1:])
+    with policy(made):
+        student(path, shapes, dtype_policy=made)
+    message = (
+        rf"--dtype_policy={run} does not change layers .* --model=.*net.keras are .*"
+        rf"{made}.*: set --dtype_policy={made}, or build the network with yours\."
+    )
+    with policy(run), pytest.raises(UserError, match=message):
+        student(path, shapes, dtype_policy=run)
+
+
+def test_a_teacher_of_another_precision_is_none_of_the_runs_business(files):
+    with policy("mixed_bfloat16"):
+        student(SMALL, dtype_policy="mixed_bfloat16")
+        teacher = networks.load_network(str(files / "small.keras"), DIGITS)
+    assert list(teacher.output) == ["exit_1"]
 
 
 def test_what_would_stop_a_run_at_its_end_is_refused_before(files):

@@ -136,3 +136,47 @@ def test_an_unknown_stage_is_refused(role):
 def test_contradictions_of_stages_are_refused(values, message):
     with pytest.raises(UserError, match=message):
         Config(**values)
+
+
+# ---- windows of image files, which a method's own augmentation leaves out
+
+FILES = "configs/pairs/imagenet2012_resnet34_resnet18.flags"
+WINDOWS = {  # method -> the flag that puts them into its augmentation
+    "ccd": "--second_augment=source_crop,jda,flip",
+    "oto_star": "--augment=source_crop,flip,autoaugment",
+    "sskd": "--augment=source_crop,flip",
+    "sskd_teacher": "--augment=source_crop,flip",
+}
+
+
+@pytest.mark.parametrize("method", WINDOWS)
+def test_an_augmentation_without_windows_is_refused_with_what_to_set(method):
+    with pytest.raises(UserError, match=rf"{WINDOWS[method]}(\.|, or drop the flag)"):
+        read(FILES, method)
+
+
+@pytest.mark.parametrize("method", WINDOWS)
+def test_every_run_of_the_chain_then_cuts_windows(method, tmp_path):
+    runs = plan(read(FILES, method, WINDOWS[method], run_dir=str(tmp_path / "own")))
+    for config in (run.config for run in runs):
+        assert config.augment[0] == "source_crop"
+        assert config.crop_scale == (0.08, 1.0)
+    stages = {"oto_star": "resnet34_exits", "sskd": "resnet34_projection"}
+    if method in stages:
+        assert runs[1].name == stages[method]
+        assert runs[1].config.augment == ("source_crop", "flip")
+
+
+def test_a_stage_keeps_its_own_augmentation_without_windows_before_it():
+    assert required_config(read(VGG, "sskd"), "teacher").augment == ("flip",)
+
+
+def test_where_nothing_is_cut_from_files_the_line_names_none():
+    with pytest.raises(UserError, match="--augment=crop,flip and .* lack: list it, or"):
+        Config(dataset="digits", crop_scale="0.1,1")
+
+
+def test_a_first_view_without_windows_is_told_what_to_set():
+    settings = {"dataset": "folder", "second_augment": "source_crop,jda,flip"}
+    with pytest.raises(UserError, match="jda,flip: set --augment=source_crop,flip[.]"):
+        Config(**settings)

@@ -1,6 +1,8 @@
 """The rows of a teacher cache: what goes in comes out, what is spoilt is noticed."""
 
 import errno
+import fcntl
+import itertools
 import json
 import os
 import re
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 from tf_mskd.teacher_cache.encoding import TopRows, WholeRows
+from tf_mskd.teacher_cache.parts import Part, read_part
 from tf_mskd.teacher_cache.store import TeacherCache
 from tf_mskd.utils.errors import UserError
 
@@ -124,6 +127,15 @@ def test_two_fillers_take_turns(cache, capsys):
         assert theirs
 
 
+def test_a_disk_without_locks_is_one_line(cache, monkeypatch):
+    def fails(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", fails)
+    with pytest.raises(UserError, match="No locks available. Put --teacher_cache on"):
+        open_cache(cache.folder)
+
+
 def test_a_full_disk_is_one_line_and_keeps_the_rows(cache, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -132,6 +144,109 @@ def test_a_full_disk_is_one_line_and_keeps_the_rows(cache, monkeypatch):
     with pytest.raises(UserError, match="Cannot write to .*: No space left on device"):
         cache.write(0, IDS, vectors())
     assert not len(cache.missing(1, IDS))
+
+
+# ---- several processes, each with a part
+
+
+def test_parts_are_whole_batches_and_together_all():
+    ids = np.arange(100, 127)  # seven batches of four, the last of three
+    for count in range(1, 8):
+        parts = [part.of(ids, 4) for part in Part(1, count).siblings]
+        assert np.concatenate(parts).tolist() == ids.tolist()
+        assert all(len(part) % 4 == 0 for part in parts[:-1])
+        sizes = [-(-len(part) // 4) for part in parts]
+        assert min(sizes) >= 1 and max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize(
+    "text", ["0/4", "5/4", "x", "4", "-1/4", "1/0", "1/", "1/2/3", "1.0/2", "1 /2"]
+)
+def test_what_is_no_part_is_refused(text):
+    message = (
+        "--part must be K/N with 1 <= K <= N, such as 2/4 for the second of four "
+        f"parts, got {text!r}."
+    )
+    with pytest.raises(UserError, match=re.escape(message)):
+        read_part(text)
+
+
+@pytest.mark.parametrize("count", [4, 11])  # more than batches, than images
+def test_more_parts_than_batches_are_refused(count):
+    message = (
+        f"--part=1/{count} needs at least {count} batches, the 10 training images make "
+        "3 of --batch_size=4: ask for fewer parts."
+    )
+    with pytest.raises(UserError, match=re.escape(message)):
+        Part(1, count).of(np.arange(10), 4)
+
+
+def test_parts_do_not_wait_for_each_other(cache, capsys):
+    first, second, other = Part(1, 2).lock, Part(2, 2).lock, Part(1, 3).lock
+    with cache.locked(name=first) as mine:
+        again = open_cache(cache.folder)  # which takes the common lock
+        with again.locked(name=second) as theirs, again.locked(name=other) as third:
+            assert mine and theirs and third
+        assert "waiting" not in capsys.readouterr().out
+        asked = iter([False, True])
+        with again.locked(lambda: next(asked), first) as same:
+            assert not same
+    assert "another process is filling" in capsys.readouterr().out
+
+
+def writes_of(cache, values, monkeypatch):
+    """The calls of os.pwrite that write one row: path, bytes, place."""
+    calls = []
+
+    def note(file, data, place):
+        path = os.readlink(f"/proc/self/fd/{file}")
+        calls.append((path, data, place))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", note)
+        cache.write(0, np.array([4]), values)
+    return calls
+
+
+def merged(one, two):
+    """All orders of two sequences that keep the order of each."""
+    for places in itertools.combinations(range(len(one) + len(two)), len(one)):
+        a, b = iter(one), iter(two)
+        yield [next(a if k in places else b) for k in range(len(one) + len(two))]
+
+
+def test_two_writers_of_a_row_leave_one_of_both_or_none(tmp_path, monkeypatch):
+    """Every order of their writes, two files an output; the last bits may differ."""
+    cache = open_cache(tmp_path)
+    one, two = vectors(1, rows=1), vectors(2, rows=1)
+    calls = [writes_of(cache, values, monkeypatch) for values in (one, two)]
+    assert [len(c) for c in calls] == [4, 4]
+    kept = set()
+    for order in merged(*calls):
+        for path, data, place in order:
+            with open(path, "r+b") as file:
+                os.pwrite(file.fileno(), data, place)
+        for name in SIZES:
+            part = open_cache(tmp_path, sizes={name: SIZES[name]})
+            (row,) = part.read(0, np.array([4]))[name]
+            whole = [np.array_equal(row, v[name][0].astype("f2")) for v in (one, two)]
+            assert sum(whole) == 1
+            is_missing = len(part.missing(0, np.array([4])))
+            kept.add((name, whole.index(True), bool(is_missing)))
+    assert len(kept) == 8  # each of both outputs: either writer's row, valid or torn
+    cache.write(0, np.array([4]), one)
+    assert not len(cache.missing(0, np.array([4])))
+
+
+def test_a_row_of_two_halves_is_missing(cache):
+    """Of two processes whose writes were torn; the sum may be of either."""
+    one, two = (vectors(seed, rows=1)["exit_1"].astype("f2")[0] for seed in (1, 2))
+    for whole, other in ((one, two), (two, one)):
+        both = {**vectors(0, rows=1), "exit_1": whole[None]}
+        cache.write(0, np.array([4]), both)
+        assert not len(cache.missing(0, np.array([4])))
+        spoil(cache, "rows", slice(4 * 6 + 3, 4 * 6 + 6), other[3:].view(np.uint16))
+        assert cache.missing(0, np.array([4])).tolist() == [4]
 
 
 SPACE = 3 * 10 * (2 * 10 + 8 * 2)  # bytes of all rows and sums

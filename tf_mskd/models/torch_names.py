@@ -13,6 +13,8 @@ from tf_mskd.models import graph, mobilenet
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.private import node_of
 
+HEADS = ("fc", "linear", "classifier", "classifier.1")  # of any of these networks
+
 
 def torch_names(model: keras.Model) -> list[tuple[keras.layers.Layer, str]]:
     """The layers of a network that have published weights, and their PyTorch names.

@@ -15,7 +15,7 @@ from tf_mskd.runs import build
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.initial_weights import init_task_of
 from tf_mskd.runs.measurement import measure, report_teacher
-from tf_mskd.runs.networks import load_once, remember_file
+from tf_mskd.runs.networks import load_once, remember_files
 from tf_mskd.runs.plan import plan
 from tf_mskd.runs.result import Result
 from tf_mskd.runs.run_folder import RunFolder
@@ -107,7 +107,7 @@ def _run(planned, folder):
     images = Images(config, source)
     teacher = load_once(folder, "teacher", planned.teacher, source, task)
     init = load_once(folder, "init", planned.init, source, task)
-    remember_file(folder, config.model)
+    remember_files(folder, config)
     method = build.build_method(config, len(source.train.labels))
     distiller = build.build_distiller(
         config, source, teacher, init, method, init_task_of(config)

@@ -14,7 +14,7 @@ from tf_mskd.methods.common.method import Method
 from tf_mskd.runs import networks, own_model, own_student, parsers
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.flags import read_flagfile
-from tf_mskd.runs.initial_weights import init_task_of, start_from
+from tf_mskd.runs.initial_weights import init_task_of, start_from, start_from_file
 from tf_mskd.runs.optimizer_settings import check_training
 from tf_mskd.runs.stages import required_config
 from tf_mskd.runs.task import build_task
@@ -54,6 +54,9 @@ def build_student(
                 f"not --model={config.model}: take another method."
             )
         return own_student.build_own_student(config, source, synchronized_bn)
+    mean, std = source.mean, source.std
+    if config.init_weights:
+        mean, std = networks.published_scaling(config.stem, source)
     return models.create_model(
         config.model,
         source.num_classes,
@@ -67,8 +70,8 @@ def build_student(
         pyramid_pooling=config.pyramid_pooling,
         dropout=config.dropout,
         vgg_taps=config.vgg_taps,
-        mean=source.mean,
-        std=source.std,
+        mean=mean,
+        std=std,
         synchronized_bn=synchronized_bn,
         task=build_task(config),
     )
@@ -127,6 +130,8 @@ def build_distiller(
     student = build_student(config, source, method.aux_heads, _several_replicas())
     if init is not None:
         start_from(init, student, config, init_task or config.task)
+    if config.init_weights:
+        start_from_file(student, config)
     if method.needs_teacher and teacher is None:
         raise UserError(
             f"--method={config.method} needs a teacher: name one with "

@@ -311,6 +311,11 @@ class Config:
         "Run of pair_flagfile whose weights initialise this network, such as ab: a "
         "flagfile of configs/stages.",
     )
+    init_weights: str = _teacher(
+        "",
+        "File of PyTorch weights, .pth or .safetensors, that initialises this network "
+        "of the library, such as resnet18-f37072fd.pth; docs/models.md.",
+    )
     pair_flagfile: str = _teacher(
         "",
         "Flagfile of student and teacher without a method, for init_stage.",
@@ -332,8 +337,8 @@ class Config:
     )
     freeze: str = _teacher(
         "none",
-        "Layers to freeze: none, or all with weights from init_flagfile or from a "
-        "--model of your own (backbone).",
+        "Layers to freeze: none, or all with weights from init_flagfile, init_weights "
+        "or a --model of your own (backbone).",
         choices=names.FROZEN,
     )
 

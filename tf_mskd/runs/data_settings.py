@@ -1,10 +1,13 @@
 """What settings of data and augmentation one flag alone cannot show."""
 
 import typing
+from collections.abc import Sequence
 
 from tf_mskd.utils import choices as names
 from tf_mskd.utils.errors import UserError
 
+SOURCE_CROP = "source_crop"
+CROPS = ("crop", "resized_crop")
 READS = {  # setting -> the augmentations that read it
     "crop_scale": ("resized_crop", "source_crop"),
     "crop_ratio": ("resized_crop", "source_crop"),
@@ -29,14 +32,40 @@ def check_data(config: typing.Any, set_here: list[str]) -> None:
     _check_files(config)
 
 
+def on_files(augment: Sequence[str]) -> tuple[str, ...]:
+    """Returns an augmentation with windows of image files in place of its crop.
+
+    Args:
+        augment: names of augmentations, in order.
+
+    Example:
+        >>> on_files(["jda", "crop", "flip"]), on_files(["none"])
+        (('source_crop', 'jda', 'flip'), ('source_crop',))
+    """
+    others = (*CROPS, SOURCE_CROP, "none")
+    return SOURCE_CROP, *(name for name in augment if name not in others)
+
+
 def _check_options(config, set_here):
     listed = {*config.augment, *config.second_augment}
     for name, readers in READS.items():
         if name in set_here and not listed & set(readers):
             raise UserError(
                 f"--{name} is for the augmentation {' or '.join(map(repr, readers))}, "
-                "which --augment and --second_augment lack: list it, or drop the flag."
+                f"which --augment={','.join(config.augment)} and --second_augment lack:"
+                f" list it{_such_as(config, readers)}, or drop the flag."
             )
+
+
+def _such_as(config, readers):
+    """What to write where a method's flagfile has replaced the windows of files."""
+    if SOURCE_CROP not in readers or _is_decoded(config):
+        return ""
+    return f", --augment={','.join(on_files(config.augment))}"
+
+
+def _is_decoded(config):
+    return config.dataset in names.ALWAYS_DECODED or config.patch_size
 
 
 def _check_fraction(config):
@@ -88,10 +117,13 @@ def _check_patches(config):
 
 def _check_files(config):
     second = config.second_augment or config.augment
-    if config.cuts_files != ("source_crop" in second):
+    if config.cuts_files != (SOURCE_CROP in second):
+        lacking = "second_augment" if config.cuts_files else "augment"
+        instead = ",".join(on_files(getattr(config, lacking)))
         raise UserError(
             "source_crop must stand in both --augment and --second_augment, or in "
-            f"neither, got {','.join(config.augment)} and {','.join(second)}."
+            f"neither, got {','.join(config.augment)} and {','.join(second)}: set "
+            f"--{lacking}={instead}."
         )
     if config.cuts_files and config.memory == "decoded":
         raise UserError(
@@ -105,7 +137,7 @@ def _check_files(config):
         "centre_crop": config.centre_crop != 1,
     }
     for name, needed in given.items():
-        if needed and (config.dataset in names.ALWAYS_DECODED or config.patch_size):
+        if needed and _is_decoded(config):
             value = getattr(config, name)
             value = ",".join(value) if name == "augment" else value
             raise UserError(

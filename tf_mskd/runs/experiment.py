@@ -16,7 +16,7 @@ from tf_mskd.runs.data import Data
 from tf_mskd.runs.initial_weights import init_task_of
 from tf_mskd.runs.measurement import measure, report_teacher
 from tf_mskd.runs.method_state import prepare_method
-from tf_mskd.runs.networks import load_network, load_once, remember_file
+from tf_mskd.runs.networks import load_network, load_once, remember_files
 from tf_mskd.runs.pictures import draw_examples
 from tf_mskd.runs.plan import plan, plan_cache
 from tf_mskd.runs.result import Result
@@ -26,7 +26,7 @@ from tf_mskd.runs.task import build_task
 from tf_mskd.runs.views_picture import draw_views
 from tf_mskd.tasks.meter import Meter, validation_logs
 from tf_mskd.teacher_cache.cached_teacher import CachedTeacher, cached_vectors
-from tf_mskd.teacher_cache.store import TeacherCache
+from tf_mskd.teacher_cache.parts import Part
 from tf_mskd.training.evaluation import Evaluator
 from tf_mskd.training.profiling import ProfiledLoop
 from tf_mskd.training.strategies import create_strategy
@@ -96,7 +96,7 @@ def _run(planned, folder, strategy, data):
         if config.untrained_teacher:
             teacher = build.build_peer(config, data.source)
         init = load_once(folder, "init", planned.init, data.source, task)
-        remember_file(folder, config.model)
+        remember_files(folder, config)
         method = build.build_method(config, len(data.source.train.labels))
         distiller = build.build_distiller(
             config, data.source, teacher, init, method, init_task_of(config)
@@ -130,14 +130,15 @@ def _run(planned, folder, strategy, data):
     return result
 
 
-def fill_cache(config: Config) -> TeacherCache:
+def fill_cache(config: Config, part: Part | None = None) -> CachedTeacher:
     """Fills `config.teacher_cache` ahead, all views; trains the teacher if it must.
 
     Args:
         config: `Config` of a run with `teacher_cache`; the run itself is not done.
+        part: `Part` of the training images to fill it with, or None for all.
 
     Returns:
-        `TeacherCache`.
+        `CachedTeacher`, with the `TeacherCache` as its `cache`.
 
     Raises:
         UserError: for any mistake in the configuration, the data or the folders.
@@ -145,6 +146,8 @@ def fill_cache(config: Config) -> TeacherCache:
     runs = plan_cache(config)
     strategy = create_strategy(config.strategy, config.num_devices)
     data = _check_run(config)
+    if part:
+        part.of(data.train_ids, config.batch_size)  # refuses more than there are
     _finish_all(runs, strategy, _check_all(runs))
     path = runs[-1].run_dir if runs else config.teacher
     _set_up(config)
@@ -155,8 +158,8 @@ def fill_cache(config: Config) -> TeacherCache:
         distiller = build.build_distiller(config, data.source, teacher, None, method)
     cached = CachedTeacher(distiller, strategy, data, config)
     for view in range(config.views):
-        cached.fill(view)
-    return cached.cache
+        cached.fill(view, part=part)
+    return cached
 
 
 def _check_run(config):

@@ -1,6 +1,7 @@
 """The absl flags of a run, made from the fields of `Config`, and its flagfile."""
 
 import dataclasses
+import typing
 
 from absl import flags
 
@@ -135,6 +136,30 @@ def read_flags(arguments: list[str], **overrides) -> Config:
         >>> read_flags(["--flagfile=configs/digits/pair.flags", "--lr=0.1"]).lr
         0.1
     """
+    return dataclasses.replace(config_from(_parsed(arguments)), **overrides)
+
+
+def read_flag(arguments: list[str], name: str) -> typing.Any:
+    """Reads one flag of `read_flags`, whether it fits the others or not.
+
+    Args:
+        arguments: see `read_flags`.
+        name: str, the setting.
+
+    Returns:
+        its value, as of `Config`.
+
+    Raises:
+        UserError: see `read_flags`.
+
+    Example:
+        >>> read_flag(["--flagfile=configs/methods/oto_star.flags"], "augment")
+        ('crop', 'flip', 'autoaugment')
+    """
+    return _parsed(arguments)[name].value
+
+
+def _parsed(arguments):
     values = flags.FlagValues()
     define(values)
     try:
@@ -142,7 +167,7 @@ def read_flags(arguments: list[str], **overrides) -> Config:
     except flags.Error as error:
         given = " ".join(a.removeprefix("--flagfile=") for a in arguments)
         raise UserError(f"{given}: {explain(error, values)}") from None
-    return dataclasses.replace(config_from(values), **overrides)
+    return values
 
 
 def to_flagfile(config: Config) -> str:

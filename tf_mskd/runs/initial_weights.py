@@ -1,10 +1,11 @@
-"""The weights that a run starts from: those of another run's network."""
+"""The weights that a run starts from: another run's network's, or a file's."""
 
 from collections.abc import Collection
 
 import keras
 
 from tf_mskd.models.graph import exit_names, output_tensors
+from tf_mskd.models.torch_weights import init_torch_weights
 from tf_mskd.runs.config import Config
 from tf_mskd.runs.stages import required_config
 from tf_mskd.utils.errors import UserError
@@ -41,9 +42,34 @@ def start_from(
             f"{init.name} of --task={task} gives --task={config.task} all its weights "
             f"but those of {', '.join(sorted(fresh))}, which start anew."
         )
-    given = copy_weights(init, student, fresh)
+    _freeze(copy_weights(init, student, fresh), config)
+
+
+def start_from_file(student: keras.Model, config: Config) -> None:
+    """Gives a student the PyTorch weights of `--init_weights`; may freeze them.
+
+    A line names the exits that keep their random start: all that the file lacks, or has
+    for other classes.
+
+    Args:
+        student: network of the library, gets the values.
+        config: `Config` of the student's run.
+
+    Raises:
+        UserError: if the file is not of this network.
+    """
+    is_other_task = config.task != "classification"
+    given = init_torch_weights(student, config.init_weights, new_exit=is_other_task)
+    outputs, names = output_tensors(student), {layer.name for layer in given}
+    fresh = [n for n in exit_names(outputs) if _answering(outputs[n]) not in names]
+    but = f" but for {', '.join(fresh)}, which start anew" if fresh else ""
+    print(f"{student.name} starts from {config.init_weights}{but}.")
+    _freeze(given, config)
+
+
+def _freeze(layers, config):
     if config.freeze == "backbone":
-        for layer in given:
+        for layer in layers:
             layer.trainable = False
 
 

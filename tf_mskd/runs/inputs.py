@@ -63,6 +63,7 @@ def check_inputs(config: Config) -> None:
     TensorFlow.
     """
     own_model.check_file("model", config.model)
+    own_model.check_weights(config.init_weights)
     if own_model.kind_of(config.teacher) == "name" and config.teacher:
         own_model.check_named_teacher(config.teacher)
         files.model_file(config.teacher)

@@ -14,14 +14,18 @@ def check_networks(config: typing.Any) -> None:
     """
     _check_teacher(config)
     _check_stages(config)
+    _check_init(config)
     _check_cache(config)
     _check_phases(config)
     if config.freeze == "backbone" and not (
-        config.has_init or own_model.may_have_weights("model", config.model)
+        config.has_init
+        or config.init_weights
+        or own_model.may_have_weights("model", config.model)
     ):
         raise UserError(
-            "--freeze=backbone needs --init_flagfile or a --model of your own that has "
-            f"weights, --model={config.model} starts from random ones."
+            "--freeze=backbone needs --init_flagfile, --init_weights or a --model of "
+            f"your own that has weights, --model={config.model} starts from random "
+            "ones."
         )
 
 
@@ -59,6 +63,16 @@ def _check_stages(config):
             f"--init_stage={config.init_stage} and "
             f"--init_flagfile={config.init_flagfile} both initialise the student: drop "
             "one of them."
+        )
+
+
+def _check_init(config):
+    if config.init_weights and config.has_init:
+        name = "init_stage" if config.init_stage else "init_flagfile"
+        raise UserError(
+            f"--init_weights={config.init_weights} and "
+            f"--{name}={getattr(config, name)} both initialise the student: drop one "
+            "of them."
         )
 
 

@@ -14,6 +14,7 @@ from tf_mskd.models.applications import application_arguments, create_applicatio
 from tf_mskd.models.plain import as_functional
 from tf_mskd.models.saving import fingerprint, load_model, read_model
 from tf_mskd.runs import parsers
+from tf_mskd.runs.config import Config
 from tf_mskd.runs.flags import read_flagfile
 from tf_mskd.runs.own_model import file_of, kind_of, read_application, read_published
 from tf_mskd.runs.run_folder import RunFolder
@@ -57,9 +58,7 @@ def load_network(
 def _published(text, source, task):
     """A network of the library with published weights, and their scaling of images."""
     name, arguments, path = read_published("teacher", text)
-    mean, std = source.mean, source.std
-    if arguments.get("stem") == "imagenet":
-        mean, std = CHANNEL_STATISTICS["imagenet2012"]
+    mean, std = published_scaling(arguments.get("stem", "small"), source)
     model = create_model(
         name,
         source.num_classes,
@@ -70,6 +69,28 @@ def _published(text, source, task):
         **arguments,
     )
     return load_torch_weights(model, path)
+
+
+def published_scaling(stem: str, source: typing.Any) -> tuple[typing.Any, typing.Any]:
+    """Returns the mean and the deviation that a network's published weights expect.
+
+    Args:
+        stem: str, with that of ImageNet they are those of ImageNet.
+        source: see `build.build_student`; the statistics of the data hold for other
+            stems, and for images that are not of three channels.
+
+    Returns:
+        (mean, std), each a tuple of floats for each channel, of the [0, 1] range, or
+        None.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> published_scaling("imagenet", SimpleNamespace(image_shape=(9, 9, 3)))[0]
+        (0.485, 0.456, 0.406)
+    """
+    if stem == "imagenet" and source.image_shape[-1] == 3:
+        return CHANNEL_STATISTICS["imagenet2012"]
+    return source.mean, source.std
 
 
 def load_once(
@@ -96,18 +117,22 @@ def load_once(
     return model
 
 
-def remember_file(folder: RunFolder, model: str) -> None:
-    """Notes the file that a student's weights come from; refuses another later.
+def remember_files(folder: RunFolder, config: Config) -> None:
+    """Notes the files that a student's weights come from; refuses others later.
 
     Args:
         folder: `RunFolder` of the run.
-        model: str, the value of --model.
+        config: `Config`, with `model` and `init_weights`.
     """
-    path = file_of("model", model)
-    if path:
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        folder.check_fingerprint("model", path, digest)
+    paths = {
+        "model": file_of("model", config.model),
+        "weights file": config.init_weights,
+    }
+    for role, path in paths.items():
+        if path:
+            with open(path, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            folder.check_fingerprint(role, path, digest)
 
 
 def import_layers(text: str) -> None:

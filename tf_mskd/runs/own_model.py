@@ -145,6 +145,15 @@ def check_file(flag: str, text: str) -> None:
         raise UserError(f"No model file at {path!r}, which --{flag}={text} reads.")
 
 
+def check_weights(path: str) -> None:
+    """Raises `UserError` if the file of --init_weights is missing."""
+    if path and not os.path.isfile(path):
+        raise UserError(
+            f"No file of PyTorch weights at {path!r}, which --init_weights names: "
+            "check the path."
+        )
+
+
 def check_settings(config: typing.Any, changed: typing.Collection[str]) -> None:
     """Raises `UserError` for settings that the kind of --model does not read.
 
@@ -156,7 +165,8 @@ def check_settings(config: typing.Any, changed: typing.Collection[str]) -> None:
     if kind_of(model) == "published":
         raise UserError(
             f"--model={model} names weights, which a --teacher takes: a student is "
-            f"--model={model.partition('?')[0]}, with --stem and --width."
+            f"--model={model.partition('?')[0]}, with --stem and --width, and "
+            "--init_weights for a file of weights to start from."
         )
     if kind_of(model) == "name":
         if config.taps:
@@ -170,6 +180,12 @@ def check_settings(config: typing.Any, changed: typing.Collection[str]) -> None:
                 "name one kind of head."
             )
         return
+    if config.init_weights:
+        raise UserError(
+            f"--init_weights={config.init_weights} is for the library's networks, "
+            f"--model={model} is your own: start from a file that holds both, or from "
+            "keras:NAME?weights=PATH."
+        )
     for name in REGISTRY_ONLY:
         if name in changed:
             instead = ", and name layers in --taps" if name == "exits" else ""

@@ -14,6 +14,7 @@ from tf_mskd.runs.config import Config
 from tf_mskd.runs.networks import network_of, reason_of
 from tf_mskd.runs.own_model import kind_of
 from tf_mskd.runs.task import build_task
+from tf_mskd.utils.choices import DTYPE_POLICIES
 from tf_mskd.utils.errors import UserError
 from tf_mskd.utils.private import all_layers, fresh_names
 
@@ -82,15 +83,25 @@ def check_student(network: keras.Model, model: str) -> None:
 
 
 def _check_policy(network, config):
-    """A file's layers keep their precision, whatever the policy of the run."""
-    policies = {layer.dtype_policy.name for layer in all_layers(network)}
-    if config.dtype_policy not in policies:
-        raise UserError(
-            f"--dtype_policy={config.dtype_policy} does not change layers that are "
-            f"built, those of --model={config.model} are "
-            f"{', '.join(sorted(policies))}: set one of these, or build the network "
-            "with yours."
-        )
+    """A file's layers keep their precision, whatever the policy of the run.
+
+    Inputs and models have none of their own in a file: they get that of the run. Heads
+    of networks in mixed precision are float32.
+    """
+    own = [
+        x for x in all_layers(network) if x.weights and not isinstance(x, keras.Model)
+    ]
+    policies = {layer.dtype_policy.name for layer in own}
+    mixed = policies & set(DTYPE_POLICIES) - {"float32"}
+    wanted = config.dtype_policy
+    if not own or wanted in (mixed or {"float32"}):
+        return
+    there = ", ".join(sorted(policies))
+    raise UserError(
+        f"--dtype_policy={wanted} does not change layers that are built, those of "
+        f"--model={config.model} are {there}: set --dtype_policy="
+        f"{min(mixed, default='float32')}, or build the network with yours."
+    )
 
 
 def _for_images(network, model, shape):

@@ -97,6 +97,12 @@ def plan_cache(config: Config) -> list[PlannedRun]:
     """Lists the runs that the teacher cache of `config` takes: its teacher's chain."""
     if not config.teacher_cache:
         raise UserError("--teacher_cache is empty: name the folder to fill.")
+    if config.strategy == "multi_worker":
+        raise UserError(
+            "--strategy=multi_worker makes one process of all machines, a cache is "
+            "filled by each alone: give each --strategy=mirrored and a part of the "
+            "images, --part=1/2 and --part=2/2."
+        )
     check_inputs(config)
     return _first("teacher", config, ()) if config.teacher_flagfile else []
 

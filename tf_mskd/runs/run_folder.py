@@ -124,7 +124,7 @@ class RunFolder:
         """Remembers the network this run started with; refuses another one later.
 
         Args:
-            role: str, "teacher", "init" or "model".
+            role: str, "teacher", "init", "model" or "weights file".
             path: path it was read from, for the message.
             value: str, `saving.fingerprint` of it.
         """

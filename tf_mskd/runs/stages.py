@@ -7,7 +7,8 @@ holds what differs from the run that it starts from, so one flagfile serves all 
 import pathlib
 
 from tf_mskd.runs.config import Config
-from tf_mskd.runs.flags import find_flagfile, read_flagfile, read_flags
+from tf_mskd.runs.data_settings import SOURCE_CROP, on_files
+from tf_mskd.runs.flags import find_flagfile, read_flag, read_flagfile, read_flags
 from tf_mskd.utils.errors import UserError, nearest
 
 STAGES = "configs/stages"  # for stages that --stage_dir does not have
@@ -41,8 +42,16 @@ def required_config(config: Config, role: str, **overrides) -> Config | None:
     arguments = [f"--flagfile={flagfile}"]
     if role == "teacher":
         arguments.append(f"--init_flagfile={flagfile}")
-    arguments.append(f"--flagfile={_stage_flagfile(config, stage)}")
-    return read_flags(arguments, **overrides)
+    whole = [*arguments, f"--flagfile={_stage_flagfile(config, stage)}"]
+    return read_flags(_with_windows(arguments, whole), **overrides)
+
+
+def _with_windows(first, whole):
+    """A stage after a run on windows of files has them too: its flags name others."""
+    augment = read_flag(whole, "augment")
+    if SOURCE_CROP in augment or SOURCE_CROP not in read_flag(first, "augment"):
+        return whole
+    return [*whole, f"--augment={','.join(on_files(augment))}"]
 
 
 def required_name(config: Config, role: str) -> str:

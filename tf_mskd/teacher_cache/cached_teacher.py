@@ -13,6 +13,7 @@ import tqdm
 from tf_mskd.data.arrays import Source
 from tf_mskd.data.order import epoch_views
 from tf_mskd.models.saving import fingerprint
+from tf_mskd.teacher_cache.parts import Part
 from tf_mskd.teacher_cache.store import TeacherCache
 from tf_mskd.training.distiller import Distiller
 from tf_mskd.training.evaluation import Predictor
@@ -92,8 +93,13 @@ class CachedTeacher:
         if len(missing):
             self.fill(view, should_stop)
 
-    def fill(self, view: int, should_stop: Callable[[], bool] = lambda: False) -> int:
-        """Runs the teacher over all training images whose rows of a view are missing.
+    def fill(
+        self,
+        view: int,
+        should_stop: Callable[[], bool] = lambda: False,
+        part: Part | None = None,
+    ) -> int:
+        """Runs the teacher over the training images whose rows of a view are missing.
 
         Waits while another process does the same. Finished rows stay when it is killed
         or stopped.
@@ -101,32 +107,52 @@ class CachedTeacher:
         Args:
             view: int in [0, views).
             should_stop: function -> bool, called after each batch.
+            part: `Part` of the images, or None for all. Parts do not wait for each
+                other.
 
         Returns:
             int, number of rows computed.
+
+        Raises:
+            UserError: if there are fewer batches than parts.
         """
-        with self.cache.locked(should_stop) as is_mine:
-            if not is_mine:
-                return 0
-            missing = self.cache.missing(view, self._data.train_ids)
-            if not len(missing):
-                return 0
-            title, start, done = f"view {view + 1}/{self.cache.views}", time.time(), 0
-            with tqdm.tqdm(
-                total=len(missing),
-                unit="row",
-                desc=title,
-                disable=not sys.stderr.isatty(),
-            ) as bar:
-                for ids, outputs in self._compute(view, missing):
-                    self.cache.write(view, ids, outputs)
-                    done += len(ids)
-                    bar.update(len(ids))
-                    if should_stop():
-                        break
+        ids = self._ids_of(part)
+        with self.cache.locked(should_stop, part.lock if part else "lock") as is_mine:
+            missing = self.cache.missing(view, ids) if is_mine else ()
+            return self._fill(view, missing, should_stop) if len(missing) else 0
+
+    def _ids_of(self, part):
+        ids = self._data.train_ids
+        return part.of(ids, self._data.config.batch_size) if part else ids
+
+    def _fill(self, view, missing, should_stop):
+        title, start, done = f"view {view + 1}/{self.cache.views}", time.time(), 0
+        with tqdm.tqdm(
+            total=len(missing), unit="row", desc=title, disable=not sys.stderr.isatty()
+        ) as bar:
+            for ids, outputs in self._compute(view, missing):
+                self.cache.write(view, ids, outputs)
+                done += len(ids)
+                bar.update(len(ids))
+                if should_stop():
+                    break
         seconds = time.time() - start
         print(f"teacher cache: {title}, {done} rows in {seconds:.1f} s", flush=True)
         return done
+
+    def count(self) -> int:
+        """Returns the rows of the full cache: one for each training image and view."""
+        return self.cache.views * len(self._data.train_ids)
+
+    def lacking(self, part: Part | None = None) -> int:
+        """Returns how many rows nobody has written yet, without their checksums.
+
+        Args:
+            part: `Part` of the images, or None for all.
+        """
+        ids = self._ids_of(part)
+        filled = [len(self.cache.filled(v, ids)) for v in range(self.cache.views)]
+        return len(ids) * self.cache.views - sum(filled)
 
     def _compute(self, view, ids):
         stream = self._data.view_stream(view, ids)

@@ -30,6 +30,9 @@ FILLED = 2**32
 class TeacherCache:
     """The rows of one teacher under one augmentation; several processes may share it.
 
+    Processes that write the same row at once leave one of both, or none: a sum that is
+    not that of its row counts as missing.
+
     Args:
         folder: str or path; created if it is missing.
         identity: dict, str -> JSON value, all that the rows depend on. Kept in
@@ -146,17 +149,20 @@ class TeacherCache:
         return self.folder / f"{name}.{kind}"
 
     @contextlib.contextmanager
-    def locked(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[bool]:
-        """Holds the folder's lock in a with block, so that each row is computed once.
+    def locked(
+        self, should_stop: Callable[[], bool] = lambda: False, name: str = "lock"
+    ) -> Iterator[bool]:
+        """Holds a lock of the folder in a with block: each row is computed once.
 
         Args:
             should_stop: function -> bool, called each half second of waiting.
+            name: str, file of the lock; that of a `Part` locks its range alone.
 
         Yields:
             bool, False if `should_stop` ended the waiting: the lock is not held.
         """
         try:
-            lock = open_lock(self.folder / "lock")
+            lock = open_lock(self.folder / name)
         except OSError as error:
             raise UserError(
                 f"Cannot write to teacher cache {self.folder}: {error.strerror}."
@@ -265,8 +271,14 @@ def _checksums(view, ids, rows):
 def _wait_for(lock, folder, should_stop):
     printed = False
     while not should_stop():
-        if take_lock(lock):
-            return True
+        try:
+            if take_lock(lock):
+                return True
+        except OSError as error:  # of disks without locks
+            raise UserError(
+                f"Cannot lock teacher cache {folder}: {error.strerror}. Put "
+                "--teacher_cache on a disk that supports flock."
+            ) from None
         if not printed:
             print(f"another process is filling teacher cache {folder}; waiting for it")
         printed = True
