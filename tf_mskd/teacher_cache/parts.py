@@ -2,10 +2,12 @@
 
 import dataclasses
 import re
-
-import numpy as np
+import typing
 
 from tf_mskd.utils.errors import UserError
+
+if typing.TYPE_CHECKING:  # the command reads its flag without NumPy
+    import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Part:
         """All parts of the same division, in order."""
         return [Part(number, self.count) for number in range(1, self.count + 1)]
 
-    def of(self, ids: np.ndarray, batch_size: int) -> np.ndarray:
+    def of(self, ids: "np.ndarray", batch_size: int) -> "np.ndarray":
         """Returns the positions of this part; it begins where a batch of all begins.
 
         The teacher then sees the batches of one fill of all images, so that its outputs
@@ -55,6 +57,7 @@ class Part:
             UserError: if there are fewer batches than parts.
 
         Example:
+            >>> import numpy as np
             >>> [part.of(np.arange(7), 2).tolist() for part in Part(1, 3).siblings]
             [[0, 1], [2, 3], [4, 5, 6]]
         """
