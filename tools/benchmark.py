@@ -351,12 +351,12 @@ def measure_files():
         times = stream_cases.decode_seconds(photographs, FLAGS.repeats)
         numbers["waiting"] = stream_cases.waiting_share(photographs, 32, FLAGS.steps)
     one, all_cores = times
-    numbers["speed_of_one_thread"] = 1 / timing.ratio(times, all_cores, one)
+    numbers["speed_of_one_core"] = 1 / timing.ratio(times, all_cores, one)
     listed = numbers["listing"]
     listed = f"{listed['seconds']:.1f} s, {listed['bytes'] / 1e6:.0f} MB"
     rows = [["files", ""], [f"start with {FLAGS.listed:,} files", listed]]
-    speed = f"{numbers['speed_of_one_thread']:.2f}"
-    rows.append([f"decoding by {all_cores} threads, speed of one", speed])
+    speed = f"{numbers['speed_of_one_core']:.2f}"
+    rows.append([f"decoding on {all_cores} cores, speed of one", speed])
     waiting = f"{numbers['waiting']:.1%}"
     rows.append(["training MobileNetV2 at 224 pixels, waiting for images", waiting])
     return rows, numbers

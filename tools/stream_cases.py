@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 import tf_mskd
-from tf_mskd.data import decode, pipeline
+from tf_mskd.data import pipeline
 from tf_mskd.data.augment import make_augment
 from tf_mskd.data.sources import load_source
 from tf_mskd.training.tensorflow_loop import TensorFlowLoop
@@ -156,22 +156,15 @@ def _window(name):
 
 
 def decode_seconds(folder, repeats):
-    """Seconds to decode the files into memory by a number of threads, dict by round."""
-    times = {}
+    """Seconds to decode the files into memory on a number of cores, dict by round."""
+    cores, times = os.sched_getaffinity(0), {}
     for _ in range(repeats):
-        for threads in (1, os.cpu_count()):
+        for used in ({min(cores)}, cores):
+            os.sched_setaffinity(0, used)
             start = time.perf_counter()
-            _decode(folder, threads)
-            times.setdefault(threads, []).append(time.perf_counter() - start)
+            load_source("folder", folder, SIDE, memory="decoded")
+            times.setdefault(len(used), []).append(time.perf_counter() - start)
     return times
-
-
-def _decode(folder, threads):
-    usable, decode.usable_cores = decode.usable_cores, lambda: threads
-    try:
-        load_source("folder", folder, SIDE, memory="decoded")
-    finally:
-        decode.usable_cores = usable
 
 
 def listing(folder, count):

@@ -28,6 +28,7 @@ from tf_mskd.runs import flags as run_flags  # noqa: E402
 from tf_mskd.runs.config import Config  # noqa: E402
 from tf_mskd.runs.plan import plan  # noqa: E402
 from tf_mskd.utils import files  # noqa: E402
+from tf_mskd.utils.cores import usable_cores  # noqa: E402
 from tf_mskd.utils.errors import UserError  # noqa: E402
 from tf_mskd.utils.lock import open_lock, take_lock  # noqa: E402
 from tf_mskd.utils.run_paths import RunPaths  # noqa: E402
@@ -232,7 +233,7 @@ def main():
             for job in first:
                 study.run([job], 1)
                 check(study.failed, folder)
-            study.run(jobs, values.jobs or len(os.sched_getaffinity(0)))
+            study.run(jobs, values.jobs or usable_cores())
         finally:
             study.close()
         check(study.failed, folder)

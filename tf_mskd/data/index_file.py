@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from tf_mskd.data.file_index import FileIndex
 from tf_mskd.utils import files
 from tf_mskd.utils.errors import UserError
 
@@ -16,7 +15,7 @@ Arrays = Mapping[str, np.ndarray]
 
 
 def kept(
-    path: str | os.PathLike | None, source: FileIndex, make: Callable[[], Arrays]
+    path: str | os.PathLike | None, state: Arrays, make: Callable[[], Arrays]
 ) -> Arrays:
     """Returns the arrays that `make` finds in some files, read from `path` if there.
 
@@ -26,16 +25,15 @@ def kept(
 
     Args:
         path: path of an `.npz` file, or None to keep nothing.
-        source: `FileIndex`, the files that they are found in.
+        state: dict of `FileIndex.state`, of the files that they are found in.
         make: function without arguments -> dict, str -> array.
 
     Example:
-        >>> kept(None, FileIndex([], "."), lambda: {"labels": np.arange(2)})
+        >>> kept(None, {}, lambda: {"labels": np.arange(2)})
         {'labels': array([0, 1])}
     """
     if path is None:
         return make()
-    state = source.state()
     found = _read(pathlib.Path(path), state)
     if found is None:
         found = make()

@@ -56,10 +56,10 @@ class RecordIndex:
         self._paths = [os.path.abspath(os.fspath(path)) for path in paths]
         root = os.path.dirname(self._paths[0]) if self._paths else "."
         self._files = FileIndex(self._paths, root)
-        self._files.state()  # an image is read from the files that are looked at here
+        state = self._files.state()  # an image is read from the files as they are now
         keys = image_key.encode(), label_key.encode()
         cycle = 1 if in_order else CYCLE
-        found = kept(index_file, self._files, lambda: _find(self._paths, *keys, cycle))
+        found = kept(index_file, state, lambda: _find(self._paths, *keys, cycle))
         self._file_of, self._spans = found["files"], found["spans"]
         self.labels = found["labels"]
 

@@ -40,8 +40,8 @@ class DataSourceIndex:
         self._source = builder.as_data_source(key, decoders=skipped)
         self._key = key
         paths = list(map(os.path.abspath, builder.info.splits[key].filepaths))
-        files = FileIndex(paths, os.path.dirname(paths[0]))
-        found = kept(index_file, files, lambda: {"labels": self._labels(label_key)})
+        state = FileIndex(paths, os.path.dirname(paths[0])).state()
+        found = kept(index_file, state, lambda: {"labels": self._labels(label_key)})
         self.labels = found["labels"]
 
     def _labels(self, label_key):
