@@ -85,11 +85,6 @@ def read_image(
         raise ValueError(lines[0]) from error
 
 
-def is_upright(image: Image.Image) -> bool:
-    """Returns whether the EXIF orientation of an opened image leaves it as it is."""
-    return _orientation(image) not in TURNS
-
-
 def unreadable(path: str | os.PathLike, reason: Exception) -> UserError:
     """The `UserError` of an image file that cannot be decoded."""
     return UserError(f"Cannot read image {path} ({reason}); repair or remove it.")
@@ -241,7 +236,8 @@ def _with_channels(image, channels):
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, BACKGROUND)
         image = Image.alpha_composite(white, image)
-    return image.convert(MODES[channels])
+    # Pillow copies an image that it converts to its own mode
+    return image if image.mode == MODES[channels] else image.convert(MODES[channels])
 
 
 def _centre(size, height, width):

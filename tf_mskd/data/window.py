@@ -1,14 +1,11 @@
-"""A random window of an image file: what lies outside of it is not decoded."""
+"""A random window of an image file."""
 
 import io
 
 import numpy as np
 from PIL import Image
 
-from tf_mskd.data.decode import is_upright, read_image
-
-PLAIN_JPEG = ("RGB", "L")  # modes whose windows are cut while they are decoded
-MARGIN = 2  # pixels around a window that the colours at its border depend on
+from tf_mskd.data.decode import read_image
 
 
 def place(
@@ -45,10 +42,10 @@ def place(
 def read_window(
     content: bytes, draws: np.ndarray, image_shape: tuple[int, ...]
 ) -> np.ndarray:
-    """Decodes a random window of an image and resizes it.
+    """Cuts a random window out of an image and resizes it.
 
-    Of an upright JPEG in grey or RGB only the window is decoded. The pixels are those
-    of the window of the whole image.
+    The whole image is decoded: `tf.io.decode_and_crop_jpeg`, which leaves out what lies
+    outside, takes as long for photographs of any size once its pixels are copied.
 
     Args:
         content: bytes of the file.
@@ -62,44 +59,10 @@ def read_window(
         ValueError: if the file holds no image.
     """
     height, width, channels = image_shape
-    cut = _cut_jpeg(content, draws, channels)
-    if cut is None:
-        image = read_image(io.BytesIO(content), channels)
-        top, left, tall, wide = place((image.height, image.width), *draws)
-        cut = image.crop((left, top, left + wide, top + tall))
+    image = read_image(io.BytesIO(content), channels)
+    top, left, tall, wide = place((image.height, image.width), *draws)
+    cut = image.crop((left, top, left + wide, top + tall))
     if cut.size != (width, height):
         cut = cut.resize((width, height), Image.Resampling.BILINEAR)
     pixels = np.asarray(cut)
     return pixels if pixels.ndim == 3 else pixels[..., None]
-
-
-def _cut_jpeg(content, draws, channels):
-    """The window as a Pillow image; None for what is not a plain JPEG."""
-    if content[:3] != b"\xff\xd8\xff" or channels not in (1, 3):
-        return None
-    try:
-        with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
-            plain = image.mode in PLAIN_JPEG and is_upright(image)
-            size = image.height, image.width
-    except OSError:
-        return None  # `read_image` says what is wrong with it
-    if not plain:
-        return None
-    import tensorflow as tf
-
-    top, left, tall, wide = place(size, *draws)
-    above, before = max(top - MARGIN, 0), max(left - MARGIN, 0)
-    below, behind = (
-        min(start + length + MARGIN, whole)
-        for start, length, whole in ((top, tall, size[0]), (left, wide, size[1]))
-    )
-    around = above, before, below - above, behind - before
-    try:
-        cut = tf.io.decode_and_crop_jpeg(
-            content, around, channels, dct_method="INTEGER_ACCURATE"
-        ).numpy()
-    except tf.errors.InvalidArgumentError as error:
-        raise ValueError(str(error).split(";")[0].split(" [Op")[0]) from error
-    top, left = top - above, left - before
-    cut = cut[top : top + tall, left : left + wide]
-    return Image.fromarray(cut if channels == 3 else cut[..., 0])
