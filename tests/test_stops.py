@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import os
 import signal
+import threading
+import time
 
 import pytest
 
@@ -11,11 +13,13 @@ import tf_mskd
 from tests.support import TINY, assert_same_run, history_of, start
 from tf_mskd.data.sources import load_source
 from tf_mskd.runs import experiment
-from tf_mskd.training.checkpoint import CheckpointManager
+from tf_mskd.training import checkpoint
+from tf_mskd.training.checkpoint import CheckpointManager, read_checkpoint
 from tf_mskd.training.cursor import Cursor
 from tf_mskd.training.steps import Done
 from tf_mskd.training.stopping import Stopped, StopRequest, signals_stop
 from tf_mskd.training.trainer import Trainer
+from tf_mskd.utils.errors import UserError
 
 
 def send():
@@ -121,6 +125,49 @@ def test_a_later_step_ends_and_is_saved(trainer_of):
     assert (loop.calls, loop.ended, steps_saved(trainer)) == (2, 2, 2)
     history = trainer_of(Counting()).run()
     assert [line["epoch"] for line in history] == [1, 2]
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(trainer_of, monkeypatch):
+    loop, write = Counting(), checkpoint.write_checkpoint
+    goes_on = threading.Event()
+    loop.open = lambda step: None if step < 3 else goes_on.set()
+
+    def write_late(path, arrays, cursor):
+        assert goes_on.wait(60)
+        write(path, arrays, cursor)
+        positions.append(cursor)
+
+    positions, trainer = [], trainer_of(loop, prepare=lambda *_: None)
+    monkeypatch.setattr(checkpoint, "write_checkpoint", write_late)
+    trainer.run()
+    assert [(p["step"], len(p["history"])) for p in positions] == [(3, 1), (6, 2)]
+    path = trainer.checkpoints.folder / "checkpoint_0000000006.npz"
+    assert read_checkpoint(path, trainer.distiller.state_variables) == positions[1]
+
+
+def test_a_stop_waits_for_the_checkpoint(trainer_of, monkeypatch):
+    write = checkpoint.write_checkpoint
+
+    def write_late(*args):
+        time.sleep(0.5)
+        write(*args)
+
+    monkeypatch.setattr(checkpoint, "write_checkpoint", write_late)
+    trainer = trainer_of(Counting(at=2))
+    assert "Checkpoint saved" in stop_of(trainer)
+    names = [path.name for path in trainer.checkpoints.folder.iterdir()]
+    assert names == ["checkpoint_0000000002.npz"]
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run(trainer_of, monkeypatch):
+    def full(*_):
+        raise UserError("Cannot write checkpoint: No space left on device.")
+
+    monkeypatch.setattr(checkpoint, "write_checkpoint", full)
+    loop = Counting()
+    with pytest.raises(UserError, match="No space left"):
+        trainer_of(loop).run()
+    assert loop.ended == 6  # seen by the next checkpoint, or the end
 
 
 def test_a_phase_that_is_traced_after_unsaved_steps_is_not_cut(trainer_of):

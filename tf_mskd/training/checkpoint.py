@@ -6,7 +6,9 @@ temporary file, flushed and moved, so a killed run leaves the old file or the ne
 zip's CRC-32 of every member finds damage; no pickle is read.
 """
 
+import concurrent.futures
 import contextlib
+import dataclasses
 import difflib
 import json
 import math
@@ -98,6 +100,8 @@ class CheckpointManager:
     def __init__(self, folder: pathlib.Path, read_only: bool = False):
         self.folder, self.read_only = files.make_folder(folder), read_only
         self._has_space = read_only
+        self._thread = concurrent.futures.ThreadPoolExecutor(1)
+        self._writing: concurrent.futures.Future | None = None
 
     def check_space(self, variables: list[keras.Variable]) -> None:
         """Looks once for room for the checkpoints of a run, and again after a failure.
@@ -129,10 +133,7 @@ class CheckpointManager:
         Raises:
             UserError: if it cannot be written, or the disk has no room for it.
         """
-        # on every worker, as reading a metric is a step that all of them must take
         arrays = [(v.path, np.asarray(v.numpy())) for v in variables]
-        if self.read_only:
-            return
         self.check_space(variables)
         newest = self.folder / f"checkpoint_{step:010d}.npz"
         self._has_space = False  # unless all goes well
@@ -144,12 +145,37 @@ class CheckpointManager:
             with contextlib.suppress(OSError):
                 path.unlink()
 
+    def write_behind(
+        self, step: int, variables: list[keras.Variable], cursor: typing.Any
+    ) -> None:
+        """Copies the variables and writes them by `write` while training goes on.
+
+        Raises:
+            UserError: if the write before could not be done.
+        """
+        self.wait()
+        # on every worker, as reading a metric is a step that all of them must take
+        copies = [_Copy(v.path, np.array(v.numpy())) for v in variables]
+        if not self.read_only:
+            self._writing = self._thread.submit(self.write, step, copies, cursor)
+
+    def wait(self) -> None:
+        """Returns when all is on the disk.
+
+        Raises:
+            UserError: if it could not be written.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
     def restore(self, variables: list[keras.Variable]) -> typing.Any:
         """Reads the newest usable checkpoint; returns its cursor, None without any.
 
         Raises:
             UserError: if there are checkpoints but none of them can be used.
         """
+        self.wait()
         problem, paths = None, self._paths()
         for path in paths:
             try:
@@ -170,12 +196,32 @@ class CheckpointManager:
 
     def newest_step(self) -> int:
         """Returns the step of the newest checkpoint, 0 without any."""
+        self.wait()
         return max((int(NAME.fullmatch(p.name)[1]) for p in self._paths()), default=0)
 
     def _paths(self):
         """The checkpoints, newest first."""
         paths = self.folder.iterdir()
         return sorted((p for p in paths if NAME.fullmatch(p.name)), reverse=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Copy:
+    """What a variable held."""
+
+    path: str
+    value: np.ndarray
+
+    @property
+    def dtype(self):
+        return self.value.dtype
+
+    @property
+    def shape(self):
+        return self.value.shape
+
+    def numpy(self):
+        return self.value
 
 
 def _header(archive):

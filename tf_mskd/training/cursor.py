@@ -58,10 +58,10 @@ class Cursor:
     def write(
         self, checkpoints: CheckpointManager, variables: list[keras.Variable]
     ) -> None:
-        """Writes a checkpoint of this position and the variables."""
-        names = ("step", "seconds", "history")
-        position = {name: getattr(self, name) for name in names}
-        checkpoints.write(self.step, variables, position)
+        """Begins to write a checkpoint of this position and the variables."""
+        history = list(self.history)  # it grows while the copy is written
+        position = {"step": self.step, "seconds": self.seconds, "history": history}
+        checkpoints.write_behind(self.step, variables, position)
 
     def restore(
         self, checkpoints: CheckpointManager, variables: list[keras.Variable]

@@ -45,8 +45,8 @@ class Trainer:
             loop is then opened for each epoch.
         start: function without arguments, run before the first step and after every
             resume, once the state is restored; or None.
-        on_epoch: function of the history (list of dicts), run after each epoch's
-            checkpoint is on disk.
+        on_epoch: function of the history (list of dicts), run after each epoch, whose
+            checkpoint may still be being written, and after a resume.
         steps_per_call: int > 0, most steps in one compiled call.
         checkpoint_minutes: float, time between checkpoints within an epoch; 0 for none.
         checkpoint_steps: int, steps between checkpoints within an epoch; 0 for none.
@@ -99,7 +99,10 @@ class Trainer:
                 once where nothing is to be saved.
         """
         with self.loop.guarding(), self._stop.listening():
-            return self._run()
+            try:
+                return self._run()
+            finally:
+                self.checkpoints.wait()
 
     def _run(self):
         self._restore()
