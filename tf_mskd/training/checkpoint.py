@@ -100,7 +100,7 @@ class CheckpointManager:
     def __init__(self, folder: pathlib.Path, read_only: bool = False):
         self.folder, self.read_only = files.make_folder(folder), read_only
         self._has_space = read_only
-        self._thread = concurrent.futures.ThreadPoolExecutor(1)
+        self._writer = concurrent.futures.ThreadPoolExecutor(1)
         self._writing: concurrent.futures.Future | None = None
 
     def check_space(self, variables: list[keras.Variable]) -> None:
@@ -157,7 +157,7 @@ class CheckpointManager:
         # on every worker, as reading a metric is a step that all of them must take
         copies = [_Copy(v.path, np.array(v.numpy())) for v in variables]
         if not self.read_only:
-            self._writing = self._thread.submit(self.write, step, copies, cursor)
+            self._writing = self._writer.submit(self.write, step, copies, cursor)
 
     def wait(self) -> None:
         """Returns when all is on the disk.
