@@ -2,6 +2,7 @@
 
 import importlib.util
 import pathlib
+import subprocess
 import sys
 
 import numpy as np
@@ -119,6 +120,39 @@ def test_networks_of_torchvision_equal_numpy(case):
     model, state, given, logits = published_for_imagenet(case)
     load_torch_weights(model, state)
     agrees(np.asarray(model(given)["exit_4"]), logits)
+
+
+# in a process of its own: PyTorch and TensorFlow crash together
+TORCHVISION = """
+import sys
+import numpy as np, torch, torchvision
+name, images, weights, logits = sys.argv[1:]
+torch.manual_seed(0)
+network = getattr(torchvision.models, name)(num_classes=10)
+x = torch.tensor(np.load(images), dtype=torch.float32)
+with torch.no_grad():
+    for _ in range(20):  # moves the statistics of batch norms
+        network.train()(x)
+    np.save(logits, network.eval()(x).numpy())
+torch.save(network.state_dict(), weights)
+"""
+
+
+@pytest.mark.run
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "mobilenet_v2"])
+def test_equals_torchvision_where_it_is_installed(name, tmp_path):
+    if importlib.util.find_spec("torchvision") is None:
+        pytest.skip("torchvision is not installed")
+    statistics = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    given = images(64)
+    scaled = (given / 255 - statistics["mean"]) / statistics["std"]
+    np.save(tmp_path / "images.npy", scaled.transpose(0, 3, 1, 2))
+    paths = [tmp_path / file for file in ("images.npy", "w.pth", "logits.npy")]
+    subprocess.run([sys.executable, "-c", TORCHVISION, name, *paths], check=True)
+    shape = {"input_shape": (64, 64, 3), **statistics}
+    model = create_model(name, 10, stem="imagenet", **shape)
+    load_torch_weights(model, paths[1])
+    agrees(np.asarray(model(given.astype("float32"))["exit_4"]), np.load(paths[2]))
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
