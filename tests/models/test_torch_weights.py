@@ -14,6 +14,7 @@ from tf_mskd.models import create_model, load_torch_weights
 from tf_mskd.utils.errors import UserError
 
 MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
+STATISTICS = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))  # ImageNet
 CASES = {
     "resnet10": (
         dict(width=1 / 16),
@@ -79,11 +80,15 @@ def images(size=16, seed=1):
     return np.random.default_rng(seed).integers(0, 256, (3, size, size, 3))
 
 
+def scaled(given, mean, std):
+    """Images as PyTorch's networks take them, float64 [B, channels, height, width]."""
+    return ((given / 255 - mean) / std).transpose(0, 3, 1, 2)
+
+
 def published(name, size=16, seed=0):
     """A random state dict with published names, and the logits it gives."""
-    scaled = (images(size) / 255 - MEAN) / STD
     state = reference.StateDict(seed)
-    logits = CASES[name][1](state, scaled.transpose(0, 3, 1, 2))
+    logits = CASES[name][1](state, scaled(images(size), MEAN, STD))
     return dict(state), logits
 
 
@@ -101,12 +106,10 @@ def test_loaded_network_equals_numpy(name):
 def published_for_imagenet(case):
     """A network, a random state dict with torchvision's names, images and logits."""
     name, arguments, side, forward = IMAGENET[case]
-    statistics = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-    shape = {"input_shape": (side, side, 3), **statistics}
+    shape = {"input_shape": (side, side, 3), **STATISTICS}
     model = create_model(name, 5, exits="all", exit_head="linear", **shape, **arguments)
     state, given = reference.StateDict(0), images(side)
-    scaled = (given / 255 - statistics["mean"]) / statistics["std"]
-    logits = forward(state, scaled.transpose(0, 3, 1, 2))
+    logits = forward(state, scaled(given, **STATISTICS))
     return model, dict(state), given.astype("float32"), logits
 
 
@@ -143,13 +146,11 @@ torch.save(network.state_dict(), weights)
 def test_equals_torchvision_where_it_is_installed(name, tmp_path):
     if importlib.util.find_spec("torchvision") is None:
         pytest.skip("torchvision is not installed")
-    statistics = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     given = images(64)
-    scaled = (given / 255 - statistics["mean"]) / statistics["std"]
-    np.save(tmp_path / "images.npy", scaled.transpose(0, 3, 1, 2))
+    np.save(tmp_path / "images.npy", scaled(given, **STATISTICS))
     paths = [tmp_path / file for file in ("images.npy", "w.pth", "logits.npy")]
     subprocess.run([sys.executable, "-c", TORCHVISION, name, *paths], check=True)
-    shape = {"input_shape": (64, 64, 3), **statistics}
+    shape = {"input_shape": (64, 64, 3), **STATISTICS}
     model = create_model(name, 10, stem="imagenet", **shape)
     load_torch_weights(model, paths[1])
     agrees(np.asarray(model(given.astype("float32"))["exit_4"]), np.load(paths[2]))
