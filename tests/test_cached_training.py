@@ -264,9 +264,9 @@ def test_the_command_wants_a_folder(base, tmp_path):
 
 
 def part_command(config, folder, part):
-    (folder / "run.flags").write_text(to_flagfile(config))
-    flagfile = f"--flagfile={folder / 'run.flags'}"
-    return Command("tf_mskd.cache", flagfile, f"--part={part}")
+    flagfile = folder / f"{part.replace('/', '_of_')}.flags"
+    flagfile.write_text(to_flagfile(config))
+    return Command("tf_mskd.cache", f"--flagfile={flagfile}", f"--part={part}")
 
 
 def same_files(one, two):

@@ -1,5 +1,6 @@
 """The rows of a teacher cache: what goes in comes out, what is spoilt is noticed."""
 
+import contextlib
 import errno
 import fcntl
 import itertools
@@ -7,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import time
 import types
 
 import numpy as np
@@ -127,6 +129,26 @@ def test_two_fillers_take_turns(cache, capsys):
         assert theirs
 
 
+def test_opening_waits_for_another_opening_alone_and_says_nothing(
+    cache, monkeypatch, capsys
+):
+    with cache.locked():  # as one that fills, for hours
+        with contextlib.ExitStack() as opening:
+
+            def moment_later(seconds):
+                assert is_held, "waits for what nobody holds"
+                is_held.clear()
+                opening.close()
+
+            is_held = []
+            monkeypatch.setattr(time, "sleep", moment_later)
+            open_cache(cache.folder)
+            is_held.append(opening.enter_context(cache.locked(name="lock_to_open")))
+            open_cache(cache.folder)
+            assert not is_held
+    assert capsys.readouterr().out == ""
+
+
 def test_a_disk_without_locks_is_one_line(cache, monkeypatch):
     def fails(*_):
         raise OSError(errno.ENOLCK, "No locks available")
@@ -184,7 +206,7 @@ def test_more_parts_than_batches_are_refused(count):
 def test_parts_do_not_wait_for_each_other(cache, capsys):
     first, second, other = Part(1, 2).lock, Part(2, 2).lock, Part(1, 3).lock
     with cache.locked(name=first) as mine:
-        again = open_cache(cache.folder)  # which takes the common lock
+        again = open_cache(cache.folder)
         with again.locked(name=second) as theirs, again.locked(name=other) as third:
             assert mine and theirs and third
         assert "waiting" not in capsys.readouterr().out
@@ -266,7 +288,7 @@ def test_a_cache_that_the_disk_cannot_hold_is_not_begun(tmp_path, monkeypatch):
     )
     with pytest.raises(UserError, match=re.escape(text)):
         open_cache(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+    assert [path.name for path in tmp_path.iterdir()] == ["lock_to_open"]
     open_cache(tmp_path, views=2)  # as the line says
     open_cache(tmp_path, views=2)  # its space is its own already
 

@@ -74,7 +74,7 @@ class TeacherCache:
         self._shape = (views, examples)
         make = (lambda size: TopRows(size, top_k)) if top_k else WholeRows
         self._codecs = {name: make(size) for name, size in sizes.items()}
-        with self.locked():
+        with self.locked(name="lock_to_open", is_told=False):
             self._check_identity({"format": 1, **identity, **layout})
             self._check_space()
             self._rows = {n: self._open(n, "rows") for n in sizes}
@@ -150,13 +150,17 @@ class TeacherCache:
 
     @contextlib.contextmanager
     def locked(
-        self, should_stop: Callable[[], bool] = lambda: False, name: str = "lock"
+        self,
+        should_stop: Callable[[], bool] = lambda: False,
+        name: str = "lock",
+        is_told: bool = True,
     ) -> Iterator[bool]:
         """Holds a lock of the folder in a with block: each row is computed once.
 
         Args:
             should_stop: function -> bool, called each half second of waiting.
             name: str, file of the lock; that of a `Part` locks its range alone.
+            is_told: bool, whether waiting for the lock prints a line.
 
         Yields:
             bool, False if `should_stop` ended the waiting: the lock is not held.
@@ -168,7 +172,7 @@ class TeacherCache:
                 f"Cannot write to teacher cache {self.folder}: {error.strerror}."
             ) from None
         try:
-            yield _wait_for(lock, self.folder, should_stop)
+            yield _wait_for(lock, self.folder, should_stop, is_told)
         finally:
             os.close(lock)
 
@@ -268,8 +272,7 @@ def _checksums(view, ids, rows):
     return np.array(sums, np.uint64) + np.uint64(FILLED)
 
 
-def _wait_for(lock, folder, should_stop):
-    printed = False
+def _wait_for(lock, folder, should_stop, is_told):
     while not should_stop():
         try:
             if take_lock(lock):
@@ -279,9 +282,9 @@ def _wait_for(lock, folder, should_stop):
                 f"Cannot lock teacher cache {folder}: {error.strerror}. Put "
                 "--teacher_cache on a disk that supports flock."
             ) from None
-        if not printed:
+        if is_told:
             print(f"another process is filling teacher cache {folder}; waiting for it")
-        printed = True
+        is_told = False
         time.sleep(0.5)
     return False
 
