@@ -10,7 +10,7 @@ import time
 import pytest
 
 import tf_mskd
-from tests.support import TINY, assert_same_run, history_of, start
+from tests.support import PATIENCE, TINY, assert_same_run, history_of, start
 from tf_mskd.data.sources import load_source
 from tf_mskd.runs import experiment
 from tf_mskd.training import checkpoint
@@ -133,7 +133,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(trainer_of, monkeypatch)
     loop.open = lambda step: None if step < 3 else goes_on.set()
 
     def write_late(path, arrays, cursor):
-        assert goes_on.wait(60)
+        assert goes_on.wait(PATIENCE)
         write(path, arrays, cursor)
         positions.append(cursor)
 
