@@ -1,6 +1,7 @@
 """Training from a teacher cache: the numbers of live training, and every refusal."""
 
 import dataclasses
+import json
 import os
 import pathlib
 import signal
@@ -246,6 +247,8 @@ def test_the_command_fills_ahead_and_is_done_at_once_again(base, tmp_path):
         assert done.returncode == 0, done
         assert done.stdout.count("rows in") == count
         assert "is full: exit_2, 2 views, 0.1 MB" in done.stdout
+    known = json.loads((tmp_path / "cache" / "cache.json").read_text())
+    assert (known["top_k"], known["temperature"]) == (3, 4.0)  # that of KD
     changes = {"run_dir": str(tmp_path / "run"), "epochs": 6, "dropout": 0.0}
     result = experiment.run(dataclasses.replace(config, **changes))
     assert result.test["ensemble"] > 0.15  # chance is 0.1

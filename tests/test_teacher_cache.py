@@ -370,17 +370,29 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         open_cache(tmp_path / "file" / "cache")
 
 
+def test_the_largest_logits_are_of_one_temperature(tmp_path):
+    whole, top = tmp_path / "whole", {"top_k": 2, "sizes": {"exit_1": 6}}
+    for temperature in (1.0, 4.0):
+        open_cache(whole, temperature=temperature)  # of all logits
+    open_cache(tmp_path / "top", **top)
+    message = "made for another temperature .there None, here 4.0.: use another"
+    with pytest.raises(UserError, match=message):
+        open_cache(tmp_path / "top", temperature=4.0, **top)
+
+
 # ---- the words of a row
 
 
-def test_top_rows_against_a_float64_reference():
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_top_rows_against_a_float64_reference(temperature):
     logits = np.random.default_rng(0).normal(size=(5, 12)) * 3
-    codec = TopRows(12, 4)
+    codec = TopRows(12, 4, temperature)
     got = codec.decode(codec.encode(logits)).astype(np.float64)
     assert codec.words == 9
-    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    exponentials = np.exp(logits / temperature)
+    probabilities = exponentials / exponentials.sum(1, keepdims=True)
     for row, p, z in zip(got, probabilities, logits, strict=True):
-        q = np.exp(row) / np.exp(row).sum()
+        q = np.exp(row / temperature) / np.exp(row / temperature).sum()
         top = np.argsort(-z)[:4]
         rest = np.setdiff1d(np.arange(12), top)
         np.testing.assert_allclose(q[top], p[top], rtol=4e-3)

@@ -12,6 +12,7 @@ import tqdm
 
 from tf_mskd.data.arrays import Source
 from tf_mskd.data.order import epoch_views
+from tf_mskd.methods.common.method import Method
 from tf_mskd.models.saving import fingerprint
 from tf_mskd.teacher_cache.parts import Part
 from tf_mskd.teacher_cache.store import TeacherCache
@@ -64,6 +65,7 @@ class CachedTeacher:
             views=config.views,
             examples=len(data.source.train.labels),
             top_k=config.cache_top_k,
+            temperature=temperature_of(distiller.method),
         )
         self.sizes, self.read = sizes, self.cache.read
         self._command = "python -m tf_mskd.cache with the same flags"
@@ -222,6 +224,20 @@ def cached_vectors(distiller: Distiller, top_k: int = 0) -> dict[str, int]:
             )
         sizes[name] = tensor.shape[1]
     return sizes
+
+
+def temperature_of(method: Method) -> float:
+    """Returns the temperature at which terms read the teacher's logits, or 1.
+
+    Of several methods it is the highest.
+
+    Example:
+        >>> from tf_mskd.methods.common.create import create_method
+        >>> temperature_of(create_method("at,kd,dkd", **{"kd.temperature": 2.0}))
+        4.0
+    """
+    parts = getattr(method, "methods", [method])
+    return max(float(getattr(part, "temperature", None) or 1) for part in parts)
 
 
 def data_digest(source: Source) -> str:

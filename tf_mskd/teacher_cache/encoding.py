@@ -27,22 +27,22 @@ class WholeRows:
 class TopRows:
     """The k largest logits as float16; the others split the remaining probability.
 
-    Each of the others becomes the logarithm of the mean of their exponentials. The
-    softmax at temperature 1 keeps the k largest probabilities and the sum of the rest;
-    at a temperature above 1 the rest weighs less than it did (its spread is lost), by
-    Jensen's inequality.
+    Each of the others becomes T log mean exp(z / T) over the others' logits z: the
+    softmax at temperature T keeps the k largest probabilities and the sum of the rest.
+    Below T the rest weighs less than it did and above T more, by Jensen's inequality.
 
     Args:
         size: int, number of classes, at most 65,536.
         k: int in [1, size).
+        temperature: float > 0, T.
     """
 
-    def __init__(self, size: int, k: int):
+    def __init__(self, size: int, k: int, temperature: float = 1.0):
         if not 1 <= k < size <= 2**16:
             raise UserError(
                 f"cache_top_k must be at least 1 and below the {size} classes, got {k}."
             )
-        self._size, self._k = size, k
+        self._size, self._k, self._temperature = size, k, temperature
         self.words = 2 * k + 1
 
     def encode(self, values: np.ndarray) -> np.ndarray:
@@ -51,8 +51,9 @@ class TopRows:
         classes = np.argsort(-values, axis=1, kind="stable")
         top = np.take_along_axis(values, classes[:, : self._k], axis=1)
         rest = np.take_along_axis(values, classes[:, self._k :], axis=1)
-        largest = rest[:, :1]
-        rest = largest + np.log(np.exp(rest - largest).mean(axis=1, keepdims=True))
+        largest, T = rest[:, :1], self._temperature
+        mean = np.exp((rest - largest) / T).mean(axis=1, keepdims=True)
+        rest = largest + T * np.log(mean)
         half = _half(np.concatenate([top, rest], axis=1)).view(np.uint16)
         classes = classes[:, : self._k].astype(np.uint16)
         return np.concatenate([half[:, :-1], classes, half[:, -1:]], axis=1)

@@ -42,6 +42,7 @@ class TeacherCache:
         views: int > 0, different augmentations of each example.
         examples: int > 0, size of the training split.
         top_k: int, largest logits to keep of each vector; 0 keeps all values.
+        temperature: float > 0, at which the others keep their share; see `TopRows`.
 
     Raises:
         UserError: if the folder holds another teacher's rows or is damaged, or the disk
@@ -67,12 +68,15 @@ class TeacherCache:
         views: int,
         examples: int,
         top_k: int = 0,
+        temperature: float = 1.0,
     ):
         self.folder = files.make_folder(folder, "teacher cache")
         self.sizes, self.views = sizes, views
         layout = {"views": views, "examples": examples, "top_k": top_k}
+        if top_k and temperature != 1:  # rows of all logits are of any
+            identity = {**identity, "temperature": temperature}
         self._shape = (views, examples)
-        make = (lambda size: TopRows(size, top_k)) if top_k else WholeRows
+        make = (lambda size: TopRows(size, top_k, temperature)) if top_k else WholeRows
         self._codecs = {name: make(size) for name, size in sizes.items()}
         with self.locked(name="lock_to_open", is_told=False):
             self._check_identity({"format": 1, **identity, **layout})
