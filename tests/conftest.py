@@ -23,6 +23,11 @@ import pytest
 platform.processor()  # asks a process, once: TensorFlow's import wants it, in any test
 
 
+def pytest_collectstart(collector):
+    """Networks that a file of tests makes as it is read start from one seed."""
+    random.seed(0)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Files with whole runs first, each file a group that one worker takes."""

@@ -137,6 +137,26 @@ def test_probabilities_of_a_class_of_ones_own_become_logits_too():
     np.testing.assert_allclose(teacher(IMAGES)["exit_1"], np.log(p), atol=1e-4)
 
 
+class OfImages(Own):
+    """Takes pixels alone."""
+
+    def call(self, x):
+        with tf.control_dependencies([tf.debugging.assert_less(x, 256.0)]):
+            return super().call(tf.identity(x))
+
+
+def test_small_logits_of_a_class_of_ones_own_are_no_probabilities():
+    teacher = Own()
+    teacher(IMAGES)
+    teacher.set_weights([np.full((3, 4), 0.2), np.zeros(4)])
+    got = plain.as_teacher(teacher, classifier())(IMAGES)["exit_1"]
+    assert 0.2 < np.min(got) < np.max(got) < 0.4
+    np.testing.assert_allclose(got, teacher(IMAGES), rtol=1e-5)
+    for bounded in (Own("sigmoid"), OfImages("sigmoid")):
+        with pytest.raises(UserError, match="teacher 'own' must be logits.*sigmoid"):
+            plain.as_teacher(bounded, classifier())
+
+
 def test_where_logits_are_promised_probabilities_are_refused():
     sigmoid, softmax = keras.ops.sigmoid, keras.ops.softmax
     with pytest.raises(UserError, match="teacher 'classifier' must be logits.*sigmoid"):

@@ -19,6 +19,8 @@ PLAIN = (  # layers whose last step is their `activation`
 )
 ROWS = 4
 SMALLEST = 1e-7
+HIGHEST = 1 + 1e-3  # probability, by rounding
+WIDE = 1000.0  # inputs beyond any image's
 
 
 @keras.saving.register_keras_serializable(package="tf_mskd")
@@ -74,7 +76,7 @@ def kind_of_rows(rows: typing.Any) -> str:
     """
     rows = np.asarray(rows, "float64")
     rows = rows.reshape(-1, rows.shape[-1])
-    if not ((rows >= 0).all() and (rows <= 1 + 1e-3).all()):
+    if not ((rows >= 0).all() and (rows <= HIGHEST).all()):
         return "logits"
     if rows.shape[-1] > 1 and (abs(rows.sum(-1) - 1) < 1e-2).all():
         return "softmax"
@@ -85,7 +87,8 @@ def kind_of_output(model: keras.Model, tensor: Tensor) -> str:
     """What an output of a model is; see `kind_of_rows`.
 
     The last steps of the network, those without weights, run on random numbers. Where
-    a layer of unknown make comes last, the whole network runs on random inputs.
+    a layer of unknown make comes last, the whole network runs on random inputs, and
+    on inputs of a wider range where its numbers look like probabilities by chance.
 
     Args:
         model: functional model.
@@ -123,14 +126,30 @@ def _last_weights(tensor):
 
 
 def _kind_by_running(model, tensor, random):
-    inputs = []
+    inputs, wide = [], []
     for spec in model.inputs:
         if None in spec.shape[1:]:
             return "logits"  # of no known size: the first batch will tell
         shape = (ROWS, *spec.shape[1:])
         is_float = keras.backend.is_float_dtype(spec.dtype)
         high = 256 if is_float or spec.dtype == "uint8" else 2
-        inputs.append(ops.cast(random.integers(0, high, shape), spec.dtype))
+        values = random.integers(0, high, shape)
+        inputs.append(ops.cast(values, spec.dtype))
+        if is_float:
+            wide.append(ops.cast(WIDE * (values - 127.5), spec.dtype))
     network = keras.Model(model.inputs, tensor)
+    kind = kind_of_rows(_rows_of(network, inputs))
+    if kind == "sigmoid" and len(wide) == len(inputs):
+        # logits of small weights may lie in [0, 1] too, but nothing holds them there
+        try:
+            rows = _rows_of(network, wide)
+        except Exception:  # a foreign network may refuse such inputs by any
+            return kind
+        if (rows < 0).any() or (rows > HIGHEST).any():
+            return "logits"
+    return kind
+
+
+def _rows_of(network, inputs):
     rows = network(inputs if len(inputs) > 1 else inputs[0], training=False)
-    return kind_of_rows(ops.convert_to_numpy(ops.cast(rows, "float32")))
+    return ops.convert_to_numpy(ops.cast(rows, "float32"))
